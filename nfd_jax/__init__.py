@@ -1,0 +1,30 @@
+"""Finite ResNets of growing depth and Neural Feature Dynamics, their infinite-depth limit, side by side.
+
+`train_finite` trains a network, `solve_limit` the limit, both on the same `sample_noise` where they are to be compared path by
+path; `run` sweeps over widths, depths, seeds and learning rates from a YAML file. The mathematics stands in the module docstrings:
+`finite`, `gaussian`, `limit`, `_sgd` (what they share) and `observables`.
+"""
+
+from nfd_jax.config import ConfigError, SweepConfig, load_config
+from nfd_jax.finite import train_finite
+from nfd_jax.limit import InitKernels, first_order_change, init_kernels, solve_limit
+from nfd_jax.noise import Noise, sample_noise
+from nfd_jax.problem import Problem, Trajectory
+from nfd_jax.sweep import open_results, run
+
+__all__ = [
+    "ConfigError",
+    "InitKernels",
+    "Noise",
+    "Problem",
+    "SweepConfig",
+    "Trajectory",
+    "first_order_change",
+    "init_kernels",
+    "load_config",
+    "open_results",
+    "run",
+    "sample_noise",
+    "solve_limit",
+    "train_finite",
+]

@@ -1,0 +1,169 @@
+"""SGD on a network, or a limit, that is known only through its queries.
+
+The network of finite depth and its limit share everything except how one pass runs from t = 0 to t = 1 and back: those two
+passes are the argument `interior`. This module is what stands around them: the ends (U, V), the loss, the history that
+SGD leaves behind, and what is recorded.
+
+    h_0 = U x/√d        f = Vᵀ h_L / n        b_L = V χ/s        s_p, χ_p: see `losses`
+
+SGD never forms a matrix. After the updates of all earlier samples i a query meets, besides the initial weights,
+
+    ΔU x/√d = −η Σ_i s_i b_{0,i} (x_i·x)/d          ΔV = −η Σ_i h_{L,i} χ_iᵀ
+    a n^{-1/2} ΔW_ℓ φ = −η a² Σ_i s_i b_{ℓ,i} (φ_{ℓ-1,i}·φ)/n
+
+Held-out inputs are asked after training, jointly at each step and conditionally on everything training asked; their answers
+are discarded, so they change nothing.
+"""
+
+from typing import Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nfd_jax import observables
+from nfd_jax._types import LayerRows, Rows
+from nfd_jax.activations import activation
+from nfd_jax.gaussian import Basis
+from nfd_jax.losses import loss_function, split_signal
+from nfd_jax.noise import BACKWARD, FORWARD, HELDOUT, PROBE, AbstractNoise, normal_rows, stream
+from nfd_jax.problem import Coupling, Problem, Trajectory
+
+
+class History(eqx.Module):
+    """What SGD has left in the hidden layers: A = K·P rows of samples, zero until their step comes; layer ℓ at index ℓ − 1.
+
+    `features` φ(h_{ℓ-1}) and `gradients` b_ℓ make up ΔW_ℓ; `forward` and `backward` are the bases of W_ℓ(0) and W_ℓ(0)ᵀ.
+    """
+
+    features: Float[Array, "L A n"]
+    gradients: Float[Array, "L A n"]
+    forward: Basis
+    backward: Basis
+
+    @classmethod
+    def empty(cls, layers: int, directions: int, width: int, dtype) -> "History":
+        rows = jnp.zeros((layers, directions, width), dtype)
+        basis = Basis.empty(layers, directions, width, dtype)
+        return cls(rows, rows, basis, basis)
+
+
+class Pass(eqx.Module):
+    """One pass: `path` (L+1, P, n) by layer 0 … L, the new directions `q` with `image` and `response` (L, P, …), and the
+    accumulated coupling by layer, `coupling` (L, P, n), where it was asked for."""
+
+    path: Float[Array, "G P n"]
+    q: LayerRows
+    image: LayerRows
+    response: Float[Array, "L P A"]
+    coupling: LayerRows | None = None
+
+
+class Interior(Protocol):
+    """How a pass runs between the ends. `pull` (P, A) is η s_i, zero for samples a row must not see.
+
+    `coupling` asks for the coupling's decomposition.
+    """
+
+    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass: ...
+
+    def backward(self, b1: Rows, h: Array, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass: ...
+
+
+def train(
+    problem: Problem,
+    noise: AbstractNoise,
+    interior: Interior,
+    *,
+    record: tuple[str, ...] = (),
+    stride: int = 1,
+    coupling: bool = False,
+    heldout: Float[Array, "H d"] | None = None,
+    probe: bool = False,
+    key: Array | None = None,
+) -> Trajectory:
+    """Run the K steps of `problem`; one program, K a loop.
+
+    `record` and `stride` choose what of h and b is kept; `coupling` and `probe` fill those fields; `key` seeds the separate
+    stream of `heldout` and `probe`.
+    """
+    steps, rows, width, layers, dtype = problem.steps, problem.batch_size, noise.width, noise.depth, problem.dtype
+    samples = problem.samples
+    if samples > width:
+        raise ValueError(
+            f"steps × batch size = {samples} queries exceed width {width}: a basis holds at most as many directions as coordinates"
+        )
+    phi, loss = activation(problem.activation), loss_function(problem.loss)
+    eta = problem.learning_rate
+    outer = eta if problem.train == "all" else jnp.zeros_like(eta)
+    inputs = problem.inputs.reshape(samples, -1)
+    embedded = inputs @ noise.U.T / jnp.sqrt(jnp.asarray(problem.input_dim, dtype))
+    gram = inputs @ inputs.T / problem.input_dim
+
+    def step(carry, k):
+        history, s, b0, V = carry
+        now = k * rows
+        here = lambda array: jax.lax.dynamic_slice_in_dim(array, now, rows)
+        put = lambda array, block: jax.lax.dynamic_update_slice_in_dim(array, block, now, axis=array.ndim - 2)
+
+        pull = jnp.broadcast_to(eta * s, (rows, samples))
+        h0 = here(embedded) - (outer * s * here(gram)) @ b0
+        forward = interior.forward(h0, noise.increments(FORWARD, k), pull, history, coupling=coupling)
+        h = forward.path
+        f = h[-1] @ V.T / width
+        chi = loss.signal(f, problem.targets[k])
+        s_new, direction = split_signal(chi)
+
+        history = eqx.tree_at(
+            lambda x: x.forward, history, history.forward.append(forward.q, forward.image, forward.response, now)
+        )
+        backward = interior.backward(
+            direction @ V, h, noise.increments(BACKWARD, k), pull, history, coupling=coupling
+        )
+        b = backward.path
+        history = History(
+            put(history.features, phi.value(h[:-1])),
+            put(history.gradients, b[1:]),
+            history.forward,
+            history.backward.append(backward.q, backward.image, backward.response, now),
+        )
+        out = {"output": f, "loss": loss.value(f, problem.targets[k]), "V": V}
+        if "features" in record:
+            out["features"] = h[::stride]
+        if "gradients" in record:
+            out["gradients"] = b[::stride]
+        if coupling:
+            out["coupling"] = Coupling(*observables.coupling(forward.coupling, backward.coupling, layers, stride))
+        s = jax.lax.dynamic_update_slice(s, s_new, (now,))
+        return (history, s, put(b0, b[0]), V - outer * chi.T @ h[-1]), out
+
+    history = History.empty(layers, samples, width, dtype)
+    start = history, jnp.zeros(samples, dtype), jnp.zeros((samples, width), dtype), noise.V.T
+    (history, s, b0, _), out = jax.lax.scan(step, start, jnp.arange(steps))
+    V = out.pop("V")
+
+    def ask(x: Float[Array, "R d"], step_of: Array, xi: LayerRows) -> Array:
+        """Features (L+1, R, n) of inputs x, row r under the weights before update step_of[r], on W(0) given all of training."""
+        seen = jnp.arange(samples)[None, :] < rows * step_of[:, None]
+        inner = x @ inputs.T / problem.input_dim
+        h0 = x @ noise.U.T / jnp.sqrt(jnp.asarray(problem.input_dim, dtype)) - jnp.where(seen, outer * s * inner, 0) @ b0
+        return interior.forward(h0, xi, jnp.where(seen, eta * s, 0), history, coupling=False).path
+
+    if heldout is not None:
+        # One ξ for all steps: each step's law is exact, and answers of different steps are never compared.
+        xi = _separate(stream(key, HELDOUT), layers, heldout.shape[0], width, dtype)
+        at = lambda k: ask(heldout, jnp.full(heldout.shape[0], k), xi)[-1] @ V[k].T / width
+        out["heldout"] = jax.lax.map(at, jnp.arange(steps))
+    if probe:
+        # All steps in one block, jointly: features of one input are compared between steps.
+        xi = _separate(stream(key, PROBE), layers, samples, width, dtype)
+        x = jnp.tile(problem.inputs[0], (steps, 1))
+        path = ask(x, jnp.repeat(jnp.arange(steps), rows), xi)[::stride]
+        out["probe"] = jnp.moveaxis(path.reshape(path.shape[0], steps, rows, width), 1, 0)
+    return Trajectory(**out)
+
+
+def _separate(key: Array, layers: int, rows: int, width: int, dtype) -> LayerRows:
+    """Standard normals (L, R, n) of a stream of its own."""
+    return jax.vmap(lambda layer: normal_rows(stream(key, layer), rows, width, dtype))(jnp.arange(layers))

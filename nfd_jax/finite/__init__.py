@@ -1,0 +1,81 @@
+"""Finite networks: dense (weight matrices) and matrix-free (exact in law, O(n) a layer)."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from nfd_jax import _sgd
+from nfd_jax.finite import _dense
+from nfd_jax.finite._matrix_free import MatrixFree
+from nfd_jax.noise import Noise, keyed_noise
+from nfd_jax.problem import BACKWARD_WEIGHTS, Problem, Trajectory, check_choice, check_key, check_record, check_size
+
+SIMULATORS = ("dense", "matrix_free")
+
+
+def train_finite(
+    problem: Problem,
+    *,
+    width: int,
+    depth: int,
+    key: Array | None = None,
+    backward_weights: str = "reused",
+    simulator: str = "dense",
+    noise: Noise | None = None,
+    record: tuple[str, ...] = (),
+) -> Trajectory:
+    """Train a one-layer ResNet of `width` and `depth` for the K steps of `problem`.
+
+    `backward_weights` is "reused" (the network as it is) or "independent" (the backward pass uses a draw of its own). The
+    "matrix_free" simulator has the dense one's law without its n × n matrices and needs width ≥ K·P; it runs on `noise`, path by
+    path, where given (`key` is not used then). `record` may hold "features" and "gradients".
+
+    Raises ValueError on names or sizes that are not allowed, on noise of another width or depth, and on noise given to a dense
+    network, whose weights are drawn from `key`.
+    """
+    check_size("width", width)
+    check_size("depth", depth)
+    check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
+    check_choice("simulator", simulator, SIMULATORS)
+    record = check_record(record)
+    reuse = jnp.asarray(backward_weights == "reused", problem.dtype)
+    if simulator == "dense":
+        if noise is not None:
+            raise ValueError('noise= drives the "matrix_free" simulator; a dense network draws its weights from key=')
+        return _train_dense(problem, check_key(key), width, depth, backward_weights, record)
+    if noise is None:
+        return _train_keyed(problem, check_key(key), width, depth, reuse, record)
+    check_noise(noise, width=width, depth=depth)
+    return _train_on(problem, noise, reuse, record)
+
+
+def check_noise(noise: Noise, *, width: int, depth: int) -> None:
+    """Raise ValueError unless `noise` has this width and depth."""
+    if (noise.width, noise.depth) != (width, depth):
+        raise ValueError(
+            f"noise has width {noise.width} and depth {noise.depth}, asked for {width} and {depth}: "
+            "coarsen it or sample it anew"
+        )
+
+
+@eqx.filter_jit
+def _train_dense(problem, key, width, depth, backward_weights, record):
+    with jax.default_matmul_precision("highest"):
+        weights = _dense.initial_weights(
+            problem, width=width, depth=depth, key=key, backward_weights=backward_weights
+        )
+        return _dense.train(problem, weights, record=record)
+
+
+@eqx.filter_jit
+def _train_keyed(problem, key, width, depth, reuse, record):
+    with jax.default_matmul_precision("highest"):
+        noise = keyed_noise(problem, width=width, depth=depth, key=key)
+        return _sgd.train(problem, noise, MatrixFree(problem, reuse), record=record)
+
+
+@eqx.filter_jit
+def _train_on(problem, noise, reuse, record):
+    with jax.default_matmul_precision("highest"):
+        return _sgd.train(problem, noise, MatrixFree(problem, reuse), record=record)

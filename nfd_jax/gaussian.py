@@ -1,0 +1,109 @@
+"""A Gaussian matrix known only through what it was asked.
+
+W has independent N(0, 1) entries and is seen through forward queries W x and backward queries Wᵀ u, each chosen in view of the
+earlier answers. Conditioning a Gaussian matrix on linear observations gives the law of the next answer in closed form. Keep
+for each family an orthonormal basis of its queries with their images,
+
+    rows of Q  (forward: span of the x; backward: span of the u)      rows of Y  (W q, or Wᵀ q)
+
+and write new queries, the rows of X, as X = C Q + R q with q orthonormal, orthogonal to Q, and R lower triangular with
+R_jj ≥ 0 (rows here are the columns of the usual notation). Then, with fresh standard normals ξ,
+
+    image of X = C Y + R y
+    y = ξ + ρ (q Z'ᵀ − ξ Q'ᵀ) Q'      Q', Z' the other family's basis and images
+    reused weights: ρ = 1        independent ones: ρ = 0, the other family acts through a matrix of its own
+
+The response term q Z'ᵀ Q' is the coupling between the two passes; what remains is a Gaussian that knows nothing of the other
+family. Exact in law for every width, at O(n) a query instead of O(n²).
+
+Orthogonalization decides whether this works: SGD repeats its queries almost exactly. So Q is projected out twice with a
+Gram–Schmidt (itself repeated) after each, and a direction whose residual falls below `tolerance` of the query's own norm is
+dropped while the process runs: its row of q and its column of R are zero, and the answer stays exact.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nfd_jax._types import Rows
+
+
+class Basis(eqx.Module):
+    """Orthonormal queries of one family and their images, (…, A, n) each; unfilled rows are zero.
+
+    `response` (…, A, A') holds q Z'ᵀ of each row at the time it was drawn: response @ Q' is the coupling inside `image`.
+    """
+
+    q: Float[Array, "... A n"]
+    image: Float[Array, "... A n"]
+    response: Float[Array, "... A B"]
+
+    @classmethod
+    def empty(cls, layers: int, directions: int, width: int, dtype) -> "Basis":
+        rows = lambda columns: jnp.zeros((layers, directions, columns), dtype)
+        return cls(rows(width), rows(width), rows(directions))
+
+    def append(self, q: Array, image: Array, response: Array, row: Array) -> "Basis":
+        """The basis of every layer with a block of rows written at `row`."""
+        put = lambda block, rows: jax.lax.dynamic_update_slice_in_dim(block, rows, row, axis=1)
+        return Basis(put(self.q, q), put(self.image, image), put(self.response, response))
+
+
+class Split(eqx.Module):
+    """Queries resolved against a basis: X = `known` Q + `new` q, with q (P, n) orthonormal or zero."""
+
+    known: Float[Array, "P A"]
+    new: Float[Array, "P P"]
+    q: Rows
+
+
+def tolerance(dtype) -> float:
+    """Residual, relative to the query's norm, below which a direction counts as already known."""
+    return 1e-6 if jnp.finfo(dtype).bits == 32 else 1e-12
+
+
+def _gram_schmidt(x: Rows, norms: Float[Array, " P"]) -> tuple[Float[Array, "P P"], Rows]:
+    """x = R q row by row, each row projected twice; a row left with less than tolerance · norms gives q_j = 0, R_jj = 0."""
+    rows = x.shape[0]
+    tol = tolerance(x.dtype)
+
+    def resolve(j, carry):
+        r, q = carry
+        once = q @ x[j]
+        rest = x[j] - once @ q
+        twice = q @ rest
+        rest = rest - twice @ q
+        norm = jnp.sqrt(rest @ rest)
+        kept = norm > tol * norms[j]
+        q = q.at[j].set(jnp.where(kept, rest / jnp.where(kept, norm, 1), 0))
+        return r.at[j].set((once + twice).at[j].set(jnp.where(kept, norm, 0))), q
+
+    start = jnp.zeros((rows, rows), x.dtype), jnp.zeros_like(x)
+    return jax.lax.fori_loop(0, rows, resolve, start, unroll=rows <= 4)
+
+
+def split(q_known: Float[Array, "A n"], x: Rows) -> Split:
+    """Resolve the queries x against the orthonormal rows `q_known`; rank-deficient blocks are the normal case."""
+    norms = jnp.sqrt(jnp.sum(x * x, axis=1))
+    once = x @ q_known.T
+    r1, q1 = _gram_schmidt(x - once @ q_known, norms)
+    twice = q1 @ q_known.T
+    r2, q = _gram_schmidt(q1 - twice @ q_known, jnp.sqrt(jnp.sum(q1 * q1, axis=1)))
+    return Split(once + r1 @ twice, r1 @ r2, q)
+
+
+def draw(
+    q: Rows, xi: Rows, other_q: Float[Array, "A n"], other_image: Float[Array, "A n"], reuse: Array
+) -> tuple[Rows, Array]:
+    """Images y of new directions, and their responses q Z'ᵀ to the other family's queries; `reuse` is ρ, 0 or 1.
+
+    A number rather than a flag: one compiled program then serves networks of either kind, side by side.
+    """
+    response = reuse * (q @ other_image.T)
+    return xi + (response - reuse * (xi @ other_q.T)) @ other_q, response
+
+
+def coupled_part(parts: Split, response: Array, known_response: Array, other_q: Array) -> Rows:
+    """The coupling inside the image of X, what earlier coupling left in the stored images included."""
+    return (parts.known @ known_response + parts.new @ response) @ other_q

@@ -1,0 +1,109 @@
+"""The limit system, solved step of SGD by step of SGD with diffrax's Euler scheme on the stored grid.
+
+Euler with M = L steps and N = n particles on the same noise is the matrix-free network of `finite`, to rounding.
+"""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from nfd_jax._sgd import History, Pass
+from nfd_jax._types import LayerRows, Rows, Scalar
+from nfd_jax.limit._terms import (
+    BackwardDrift,
+    BackwardNoise,
+    DrivingPath,
+    ForwardDrift,
+    ForwardNoise,
+    Increments,
+    Pull,
+)
+from nfd_jax.problem import Problem
+
+
+class StepRecord(diffrax.AbstractLocalInterpolation):
+    """What one Euler step hands out besides its state: the new directions, their images and responses, the coupling."""
+
+    t0: Array
+    t1: Array
+    state: Array
+    q: Array
+    image: Array
+    response: Array
+    coupling: Array | None
+
+    def evaluate(self, t0, t1=None, left=True):
+        """The state at the right end; nothing is interpolated."""
+        return self.state
+
+
+class RecordingEuler(diffrax.Euler):
+    """diffrax's Euler step, keeping the answers the step drew from the weights."""
+
+    coupling: bool = False
+    interpolation_cls = StepRecord
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        field = terms.vf(t0, y0, args)
+        control = terms.contr(t0, t1)
+        y1 = y0 + terms.prod(field, control)
+        operator, increments = field[1], control[1]
+        image, response = operator.image(increments)
+        record = {"state": y1, "q": operator.parts.q, "image": image, "response": response}
+        record["coupling"] = operator.coupling(increments) if self.coupling else None
+        return y1, None, record, None, diffrax.RESULTS.successful
+
+
+class Limit(eqx.Module):
+    """The two passes of the limit with as many Euler steps as the noise has increments.
+
+    `reuse` 0 is the paper's NFD (independent backward weights); 1 keeps the response of reused weights.
+    """
+
+    problem: Problem
+    reuse: Scalar
+
+    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:
+        driving = _driving(xi, history.forward.image, history.backward.image, reverse=False)
+        seen = Pull(self.problem, history, pull, None)
+        path, record = _integrate(ForwardDrift(), ForwardNoise(self.reuse), driving, h0, seen, coupling)
+        return Pass(path, record["q"], record["image"], record["response"], record["coupling"])
+
+    def backward(self, b1: Rows, h: Array, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:
+        driving = _driving(xi, history.backward.image, history.forward.image, reverse=True)
+        seen = Pull(self.problem, history, pull, h[:-1])
+        path, record = _integrate(BackwardDrift(), BackwardNoise(self.reuse), driving, b1, seen, coupling)
+        path, record = jax.tree.map(lambda x: x[::-1], (path, record))
+        return Pass(path, record["q"], record["image"], record["response"], record["coupling"])
+
+
+def _driving(xi: LayerRows, own: LayerRows, other: LayerRows, reverse: bool) -> DrivingPath:
+    """Fresh increments dB = ξ √Δt beside the images, which were stored as increments of their own steps."""
+    step = 1 / jnp.sqrt(jnp.asarray(xi.shape[0], xi.dtype))
+    return DrivingPath(Increments(xi * step, own, other), reverse)
+
+
+def _integrate(drift, noise, driving: DrivingPath, start: Rows, seen: Pull, coupling: bool):
+    """States at the M + 1 grid points and the records of the M steps, in the order of integration."""
+    steps = driving.increments.fresh.shape[0]
+    terms = diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(noise, driving))
+    # Python floats would promote float32 states under x64; exactly M steps, or rows would be missing or filled with inf.
+    t0, t1 = jnp.zeros((), start.dtype), jnp.ones((), start.dtype)
+    solution = diffrax.diffeqsolve(
+        terms,
+        RecordingEuler(coupling=coupling),
+        t0,
+        t1,
+        None,
+        start,
+        args=seen,
+        saveat=diffrax.SaveAt(dense=True),
+        stepsize_controller=diffrax.StepTo(ts=jnp.arange(steps + 1, dtype=start.dtype) / steps),
+        adjoint=diffrax.ForwardMode(),
+        max_steps=steps,
+        throw=False,
+    )
+    record = dict(solution.interpolation.infos)
+    return jnp.concatenate([start[None], record.pop("state")]), record

@@ -1,0 +1,174 @@
+"""Neural Feature Dynamics as a controlled differential equation, in diffrax's terms.
+
+For one SGD step, with ⟨·⟩ averages over particles and i the samples of earlier steps,
+
+    dh       = −η T Σ_i s_i ⟨φ(h^i) φ(h)⟩ b^i dt + √T dw                      forward in t, from h(0) = U x/√d
+    db/dτ    = φ'(h) ⊙ { −η T Σ_i s_i ⟨b^i b⟩ φ(h^i) + √T dw̃/dτ }            in τ = 1 − t, from b(τ=0) = V χ/s
+
+w has covariation ⟨φφ⟩ dt with all earlier w^i (w̃: ⟨bb⟩ dτ). It is a linear image of increments: of this step's Brownian motions
+dB and of the images dY of earlier queries; with reused weights also of dZ', the images of the other family's queries:
+
+    √n dw = C dY + R { dB + ρ (q dZ'ᵀ − dB Q'ᵀ) Q' }         reused weights: ρ = 1        independent ones: ρ = 0
+
+where C, R and q resolve the queries against earlier ones (`gaussian`). h depends on the backward noise of earlier steps from all
+of [0, 1], so this is no Itô equation in one filtration: the Euler scheme on the stored grid defines it, and only that is used.
+"""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Float
+
+from nfd_jax._sgd import History
+from nfd_jax._types import LayerRows, Rows, Scalar
+from nfd_jax.activations import activation
+from nfd_jax.gaussian import Basis, Split, coupled_part, draw, split
+from nfd_jax.problem import Problem
+
+
+class Increments(eqx.Module):
+    """What drives one Euler step: dB (P, n) and the images dY, dZ' (A, n) of earlier queries, all of scale √Δt."""
+
+    fresh: Rows
+    own: Float[Array, "A n"]
+    other: Float[Array, "A n"]
+
+
+class DrivingPath(diffrax.AbstractPath):
+    """The increments of a pass on its grid of M equal steps, layer by layer (M, …) in the order of integration."""
+
+    increments: Increments
+    reverse: bool = eqx.field(static=True)
+
+    @property
+    def t0(self):
+        return 0.0
+
+    @property
+    def t1(self):
+        return 1.0
+
+    def evaluate(self, t0, t1=None, left=True) -> Increments:
+        """The increment over the grid step that starts at t0."""
+        steps = self.increments.fresh.shape[0]
+        return at_step(self.increments, grid_index(t0, steps, self.reverse))
+
+
+class Pull(eqx.Module):
+    """What a vector field sees besides the state: the history by layer, η s_i by row and sample, h for the backward pass."""
+
+    problem: Problem
+    history: History
+    weights: Float[Array, "P A"]
+    features: LayerRows | None
+
+
+class NoiseOperator(lx.AbstractLinearOperator):
+    """√T dw as a linear map of the increments, times φ' in the backward pass."""
+
+    parts: Split
+    own: Basis
+    other: Basis
+    scale: Array
+    slope: Rows | None
+    reuse: Scalar
+
+    def image(self, increments: Increments) -> tuple[Rows, Array]:
+        """Increments of the new directions' images, and their responses to the other family."""
+        return draw(self.parts.q, increments.fresh, self.other.q, increments.other, self.reuse)
+
+    def mv(self, vector: Increments) -> Rows:
+        image, _ = self.image(vector)
+        return self._enter(self.parts.known @ vector.own + self.parts.new @ image)
+
+    def coupling(self, increments: Increments) -> Rows:
+        """The coupling inside `mv`."""
+        _, response = self.image(increments)
+        return self._enter(coupled_part(self.parts, response, self.own.response, self.other.q))
+
+    def _enter(self, answer: Rows) -> Rows:
+        return self.scale * (answer if self.slope is None else self.slope * answer)
+
+    def as_matrix(self):
+        raise ValueError("the noise operator acts on increments and is never formed as a matrix")
+
+    def transpose(self):
+        raise ValueError("the noise operator has no transpose: the backward pass has an operator of its own")
+
+    def in_structure(self):
+        rows, directions = self.parts.q, self.own.image
+        shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return Increments(shape(rows), shape(directions), shape(self.other.image))
+
+    def out_structure(self):
+        return jax.ShapeDtypeStruct(self.parts.q.shape, self.parts.q.dtype)
+
+
+for _property in (lx.is_symmetric, lx.is_positive_semidefinite, lx.is_negative_semidefinite):
+    _property.register(NoiseOperator)(lambda operator: False)
+
+
+def grid_index(t: Array, steps: int, reverse: bool) -> Array:
+    """The layer (from 0) between t and t + Δt; in reversed time τ = 1 − t the layers come last to first."""
+    index = jnp.round(t * steps).astype(int)
+    return steps - 1 - index if reverse else index
+
+
+def at_step(tree, index: Array):
+    """One layer of a tree of arrays (M, …)."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), tree)
+
+
+def _layer(t: Array, pull: Pull, reverse: bool) -> History:
+    return at_step(pull.history, grid_index(t, pull.history.features.shape[0], reverse))
+
+
+def _noise(problem: Problem, own: Basis, other: Basis, x: Rows, slope: Rows | None, reuse: Scalar) -> NoiseOperator:
+    scale = jnp.sqrt(problem.horizon / x.shape[1])
+    return NoiseOperator(split(own.q, x), own, other, scale, slope, reuse)
+
+
+class ForwardDrift(eqx.Module):
+    """−η T Σ_i s_i ⟨φ(h^i) φ(h)⟩ b^i: what training has done to the weights, as h meets it."""
+
+    def __call__(self, t, h, pull: Pull) -> Rows:
+        past = _layer(t, pull, reverse=False)
+        x = activation(pull.problem.activation).value(h)
+        return -pull.problem.horizon * (pull.weights * (x @ past.features.T) / h.shape[1]) @ past.gradients
+
+
+class ForwardNoise(eqx.Module):
+    """√T dw of the forward equation as an operator on increments."""
+
+    reuse: Scalar
+
+    def __call__(self, t, h, pull: Pull) -> NoiseOperator:
+        past = _layer(t, pull, reverse=False)
+        x = activation(pull.problem.activation).value(h)
+        return _noise(pull.problem, past.forward, past.backward, x, None, self.reuse)
+
+
+class BackwardDrift(eqx.Module):
+    """−η T φ'(h) ⊙ Σ_i s_i ⟨b^i b⟩ φ(h^i), with h and φ' at the left end of the step in t."""
+
+    def __call__(self, tau, b, pull: Pull) -> Rows:
+        past = _layer(tau, pull, reverse=True)
+        drift = (pull.weights * (b @ past.gradients.T) / b.shape[1]) @ past.features
+        return -pull.problem.horizon * _slope(tau, pull) * drift
+
+
+class BackwardNoise(eqx.Module):
+    """√T φ'(h) ⊙ dw̃ of the backward equation as an operator on increments."""
+
+    reuse: Scalar
+
+    def __call__(self, tau, b, pull: Pull) -> NoiseOperator:
+        past = _layer(tau, pull, reverse=True)
+        return _noise(pull.problem, past.backward, past.forward, b, _slope(tau, pull), self.reuse)
+
+
+def _slope(tau, pull: Pull) -> Rows:
+    h = at_step(pull.features, grid_index(tau, pull.features.shape[0], reverse=True))
+    return activation(pull.problem.activation).derivative(h)

@@ -1,0 +1,176 @@
+"""One batch of cells: the networks of a width at several depths, the limit on the same noise, and what tells them apart.
+
+Pure functions of (problem, keys, sizes). Every program maps over seeds, and within a seed over learning rates and
+backward-weight flags, which share one draw of the noise; results come back with leading axes (seed, learning_rate, flag).
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nfd_jax import _sgd, observables
+from nfd_jax.activations import activation
+from nfd_jax.finite import _dense
+from nfd_jax.finite._matrix_free import MatrixFree
+from nfd_jax.limit import Limit
+from nfd_jax.losses import accuracy, loss_function
+from nfd_jax.noise import Noise, sample_noise, stream
+from nfd_jax.problem import Problem, Trajectory
+
+PATHS = ("features", "gradients")
+
+
+class Heldout(eqx.Module):
+    """Held-out samples: `inputs` (H, d), `targets` (H, C)."""
+
+    inputs: Float[Array, "H d"]
+    targets: Float[Array, "H C"]
+
+
+def seed_key(seed: int, repetition: int) -> Array:
+    """The key of one repetition under a sweep's master seed."""
+    return stream(jax.random.key(seed), repetition)
+
+
+def grid_over(one: Callable, rates: Array, reuse: Array, *, at_once: int) -> Trajectory:
+    """`one(rate, reuse)` for every learning rate and flag, leading axes (rate, flag); `at_once` of them vectorized together."""
+    pairs = jnp.repeat(rates, reuse.size), jnp.tile(reuse, rates.size)
+    flat = jax.lax.map(lambda pair: one(*pair), pairs, batch_size=at_once if at_once > 1 else None)
+    return jax.tree.map(lambda x: x.reshape(rates.size, reuse.size, *x.shape[1:]), flat)
+
+
+def with_rate(problem: Problem, rate: Array) -> Problem:
+    """The same problem at another learning rate."""
+    return eqx.tree_at(lambda p: p.learning_rate, problem, rate)
+
+
+@eqx.filter_jit
+def solve_limits(
+    problem: Problem, heldout: Heldout, noise: Noise, keys: Array, rates: Array, reuse: Array, stride: int, probe: bool, at_once: int
+) -> Trajectory:
+    """Limits on `noise` (leading axis: seed), one per learning rate and flag."""
+    return _each_seed(Limit, problem, heldout, noise, keys, rates, reuse, stride, probe, False, at_once)
+
+
+@eqx.filter_jit
+def train_networks(
+    problem: Problem,
+    heldout: Heldout,
+    noise: Noise,
+    keys: Array,
+    rates: Array,
+    reuse: Array,
+    depth: int,
+    stride: int,
+    probe: bool,
+    coupling: bool,
+    at_once: int,
+) -> Trajectory:
+    """Matrix-free networks of `depth` on the coarsened `noise` (leading axis: seed), one per learning rate and flag."""
+    return _each_seed(MatrixFree, problem, heldout, noise.coarsen(depth), keys, rates, reuse, stride, probe, coupling, at_once)
+
+
+def _each_seed(interior, problem, heldout, noise, keys, rates, reuse, stride, probe, coupling, at_once) -> Trajectory:
+    def one_seed(at):
+        noise, key = at
+
+        def one(rate, reuse):
+            learning = with_rate(problem, rate)
+            return _sgd.train(
+                learning,
+                noise,
+                interior(learning, reuse),
+                record=PATHS,
+                stride=stride,
+                coupling=coupling,
+                heldout=heldout.inputs,
+                probe=probe,
+                key=key,
+            )
+
+        return grid_over(one, rates, reuse, at_once=at_once)
+
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.map(one_seed, (noise, keys))
+
+
+@eqx.filter_jit
+def train_dense(
+    problem: Problem,
+    heldout: Heldout,
+    keys: Array,
+    rates: Array,
+    flags: tuple[str, ...],
+    width: int,
+    depth: int,
+    stride: int,
+    probe: bool,
+) -> Trajectory:
+    """Networks with weight matrices, W(0) drawn once a seed and shared by all learning rates and flags."""
+
+    def one_seed(key):
+        def runs(flag):
+            weights = _dense.initial_weights(problem, width=width, depth=depth, key=key, backward_weights=flag)
+            one = lambda rate: _dense.train(
+                with_rate(problem, rate), weights, record=PATHS, stride=stride, heldout=heldout.inputs, probe=probe
+            )
+            return jax.lax.map(one, rates)
+
+        return jax.tree.map(lambda *x: jnp.stack(x, 1), *(runs(flag) for flag in flags))
+
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.map(one_seed, keys)
+
+
+@eqx.filter_jit
+def draw_noise(problem: Problem, keys: Array, width: int, depth: int) -> Noise:
+    """The noise of every seed, leading axis (seed,)."""
+    return jax.lax.map(lambda key: sample_noise(problem, width=width, depth=depth, key=key), keys)
+
+
+@eqx.filter_jit
+def summarize(problem: Problem, heldout: Heldout, run: Trajectory) -> dict[str, Array]:
+    """What /finite and /limit hold of each run, with the kernels; leading axes as in `run`."""
+    loss = loss_function(problem.loss).value
+    phi = activation(problem.activation)
+
+    def one(run: Trajectory) -> dict[str, Array]:
+        features = run.features if run.probe is None else run.probe
+        return {
+            "loss": run.loss,
+            "output": run.output,
+            "accuracy": jax.vmap(accuracy)(run.output, problem.targets),
+            "heldout_loss": jax.vmap(lambda f: loss(f, heldout.targets))(run.heldout),
+            "heldout_accuracy": jax.vmap(lambda f: accuracy(f, heldout.targets))(run.heldout),
+            "feature_shift_ms": observables.feature_shift(features),
+            "feature_kernel": observables.kernel(phi.value(run.features)),
+            "gradient_kernel": observables.kernel(run.gradients),
+        }
+
+    return _over_runs(one)(run)
+
+
+@eqx.filter_jit
+def compare_limits(networks: Trajectory, limits: Trajectory) -> Float[Array, "S R F G K 3"]:
+    """`limit_error_ms` of every network flag (F) against every limit flag (G)."""
+    paths = lambda run: (run.output, run.features, run.gradients)
+    pairs = jax.vmap(jax.vmap(observables.differences, (None, 0)), (0, None))
+    bare = lambda run: Trajectory(run.output, run.loss, *paths(run)[1:])
+    return jax.lax.map(lambda at: jax.lax.map(lambda rate: pairs(*rate), at), (bare(networks), bare(limits)))
+
+
+@eqx.filter_jit
+def compare_flags(networks: Trajectory, reused: int, independent: int) -> Float[Array, "S R K 3"]:
+    """`coupling_effect_ms`: networks on the same noise that differ in their backward weights alone."""
+    pick = lambda flag: jax.tree.map(lambda x: x[:, :, flag], Trajectory(
+        networks.output, networks.loss, networks.features, networks.gradients
+    ))
+    return jax.vmap(jax.vmap(observables.differences))(pick(reused), pick(independent))
+
+
+def _over_runs(one: Callable) -> Callable:
+    """Map over the leading axes (seed, learning_rate, flag), seeds in turn."""
+    return lambda run: jax.lax.map(jax.vmap(jax.vmap(one)), run)

@@ -1,0 +1,154 @@
+"""A sweep from start to end: the plan's batches computed one by one, each stored before the next, then rates and report."""
+
+import platform
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import numpy as np
+import xarray as xr
+
+from nfd_jax import analysis
+from nfd_jax.config import SweepConfig
+from nfd_jax.sweep._execute import outputs, run_batch
+from nfd_jax.sweep._plan import Batch, make_plan
+from nfd_jax.sweep._progress import Progress, in_background
+from nfd_jax.sweep._store import Store, open_results
+
+CELL_ERRORS = (jax.errors.JaxRuntimeError, MemoryError, FloatingPointError, np.linalg.LinAlgError)
+"""What may go wrong with one batch and leave the others standing: the device gave up or ran out of memory."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left: `store`, the folder, and `failed`, a line for each failed batch."""
+
+    store: Path
+    failed: list[str] = field(default_factory=list)
+
+
+def run(config: SweepConfig, out: str | Path | None = None, *, resume: bool = True, progress: bool = True) -> xr.DataTree:
+    """Run a sweep, or resume the one in `out` (default results/<name>), and return its results.
+
+    `resume=False` discards what `out` holds. A config with variants gives a tree with one child a variant. Raises ConfigChanged
+    where `out` holds results of a config that differs in what they depend on, StoreError where it cannot be used.
+    """
+    outcome = run_sweep(config, Path("results") / config.name if out is None else Path(out), fresh=not resume, quiet=not progress)
+    if config.variants is None:
+        return open_results(outcome.store)
+    return xr.DataTree.from_dict(
+        {f"{name}/{node.path.strip('/')}".rstrip("/"): node.to_dataset(inherit=False)
+         for name in config.variants for node in open_results(outcome.store / name).subtree}
+    )
+
+
+def run_sweep(
+    config: SweepConfig,
+    out: Path,
+    *,
+    fresh: bool = False,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    verify: bool = False,
+    quiet: bool = False,
+) -> Outcome:
+    """Run or resume `config` in the folder `out`, variants in folders of their own below it.
+
+    `scheduler` (a Dask address) or `workers` (a number of local processes) spread the batches; `verify` recomputes a sample of
+    stored cells and prints the difference. Batches that fail are stored as failed and never stop the others.
+    """
+    use_compilation_cache()
+    failed: list[str] = []
+    for name, single in config.expand().items():
+        folder = out / name if name else out
+        failed += _run_one(single, folder, fresh, scheduler, workers, verify, Progress(name or config.name, quiet))
+    if config.variants is not None:
+        analysis.write_report(out)
+    return Outcome(out, failed)
+
+
+def _run_one(config, folder, fresh, scheduler, workers, verify, progress) -> list[str]:
+    arguments = {"outputs": outputs(config), "make_plan": make_plan, "attributes": provenance(config), "fresh": fresh}
+    with Store.open(folder, config, **arguments) as store, progress.logging_to(folder / "log.jsonl"):
+        for line in store.damaged:
+            progress.warn(f"damaged, to be computed again: {line}")
+        pending = store.pending()
+        progress.begin(*store.progress(), batches=len(pending))
+        for batch, result in _results(config, pending, scheduler, workers):
+            if isinstance(result, str):
+                store.fail(batch, result)
+                progress.warn(f"failed: {batch.id}: {result}")
+            else:
+                store.commit(batch, result)
+            progress.advance(store.progress()[0], batch.id, _diverged(result))
+        progress.end()
+        if verify:
+            from nfd_jax.sweep._verify import verify_sample
+
+            progress.say(verify_sample(config, folder))
+        tree = open_results(folder)
+        store.write_rates(analysis.rates(tree))
+        analysis.write_report(folder)
+        progress.log("finished", failed=store.failed())
+        return store.failed()
+
+
+def _results(config: SweepConfig, pending: list[Batch], scheduler, workers) -> Iterator[tuple[Batch, dict | str]]:
+    """Each batch with its arrays, or with one line saying why there are none."""
+    if scheduler is not None or workers is not None:
+        from nfd_jax.sweep._cluster import on_cluster
+
+        yield from on_cluster(config, pending, scheduler=scheduler, workers=workers)
+        return
+    for batch in pending:
+        try:
+            yield batch, in_background(run_batch, config, batch)
+        except CELL_ERRORS as error:
+            yield batch, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+
+
+def _diverged(result: dict | str) -> int:
+    return 0 if isinstance(result, str) or "status/cell" not in result else int((result["status/cell"] == 2).sum())
+
+
+def provenance(config: SweepConfig) -> dict:
+    """What a result depends on besides its config: versions, device, state of the source."""
+    packages = ("jax", "jaxlib", "equinox", "diffrax", "optax", "numpy", "nfd_jax")
+    device = jax.devices()[0]
+    return {
+        "config": config.to_yaml(),
+        "config_sha256": config.digest(),
+        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
+        "device": f"{device.platform}: {device.device_kind}",
+        "git": _git_state(),
+    }
+
+
+def _git_state() -> str:
+    """Commit of the source, with "-dirty" where it was changed; "unknown" outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache folder, unless JAX was told otherwise."""
+    from platformdirs import user_cache_dir
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", user_cache_dir("nfd_jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def describe_plan(config: SweepConfig) -> str:
+    """What `nfd plan` prints."""
+    from nfd_jax.sweep._estimate import describe
+
+    return "\n".join(describe(single, name) for name, single in config.expand().items())
+
+

@@ -1,0 +1,116 @@
+"""What a running sweep tells: a bar on a terminal, plain lines elsewhere, and a log of JSON lines beside the results."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+
+class Progress:
+    """Progress of one sweep, counted in cells (width, depth, seed)."""
+
+    def __init__(self, name: str, quiet: bool):
+        self.name, self.quiet = name, quiet
+        self.console = Console(stderr=True, highlight=False)
+        self._bar: Bar | None = None
+        self._log: Path | None = None
+
+    @contextmanager
+    def logging_to(self, path: Path) -> Iterator[None]:
+        """Append events to `path`, one JSON object a line, until the block ends."""
+        self._log = path
+        try:
+            yield
+        except BaseException as error:
+            self.log("stopped", reason=type(error).__name__)
+            raise
+        finally:
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar = None
+
+    def log(self, event: str, **facts) -> None:
+        """Write one event to the log."""
+        if self._log is not None:
+            with self._log.open("a") as stream:
+                stream.write(json.dumps({"time": time.time(), "event": event, **facts}) + "\n")
+
+    def begin(self, done: int, total: int, batches: int) -> None:
+        """Start counting at `done` of `total` cells."""
+        self._start, self._done, self._total = time.monotonic(), done, total
+        self._first = done
+        self.log("started", done=done, total=total, batches=batches)
+        if self.quiet:
+            return
+        if self.console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("cells  {task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Bar(*columns, console=self.console)
+            self._task = self._bar.add_task(self.name, total=total, completed=done, rate="")
+            self._bar.start()
+        else:
+            self.say(f"{self.name}: {done} of {total} cells stored, {batches} batches to go")
+
+    def advance(self, done: int, batch: str, diverged: int) -> None:
+        """One batch is stored: `done` cells in all, `diverged` of its runs diverged."""
+        elapsed = time.monotonic() - self._start
+        new = done - self._first
+        self.log("batch", id=batch, done=done, total=self._total, diverged=diverged, seconds=round(elapsed, 3))
+        if diverged:
+            self.warn(f"{batch}: {diverged} runs diverged (non-finite loss); they are stored as such")
+        if self.quiet or not new:
+            return
+        rate = new / elapsed
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, rate=f"{rate:.2g}/s")
+        else:
+            left = (self._total - done) / rate
+            self.say(f"{self.name}: {done} of {self._total} cells, {rate:.2g} cells/s, about {left:.0f} s left")
+
+    def end(self) -> None:
+        """Stop counting."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def say(self, text: str) -> None:
+        """A plain line, unless quiet."""
+        if not self.quiet:
+            self.console.print(text, soft_wrap=True, markup=False)
+
+    def warn(self, text: str) -> None:
+        """A line that is said even when quiet, and logged."""
+        self.log("warning", text=text)
+        self.console.print(text, soft_wrap=True, markup=False)
+
+
+def in_background(work: Callable, *arguments):
+    """`work(*arguments)` in another thread, so that Ctrl-C reaches this one while a compiled program runs."""
+    outcome: dict = {}
+
+    def target() -> None:
+        try:
+            outcome["value"] = work(*arguments)
+        except BaseException as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["value"]
