@@ -50,8 +50,8 @@ class History(eqx.Module):
 
 
 class Pass(eqx.Module):
-    """One pass: `path` (L+1, P, n) by layer 0 … L, the new directions `q` with `image` and `response` (L, P, …), and the
-    accumulated coupling by layer, `coupling` (L, P, n), where it was asked for."""
+    """One pass: `path` (L+1, P, n) by layer 0 … L, the new directions `q` with `image` and `response` (L, P, …), and each
+    layer's coupling as it enters the path, `coupling` (L, P, n), where it was asked for."""
 
     path: Float[Array, "G P n"]
     q: LayerRows
@@ -59,12 +59,37 @@ class Pass(eqx.Module):
     response: Float[Array, "L P A"]
     coupling: LayerRows | None = None
 
+    @classmethod
+    def empty(cls, layers: int, rows: int, history: History, coupling: bool) -> "Pass":
+        """Zeros, to be filled layer by layer."""
+        directions, width = history.features.shape[1:]
+        zeros = lambda *shape: jnp.zeros(shape, history.features.dtype)
+        block = zeros(layers, rows, width)
+        return cls(zeros(layers + 1, rows, width), block, block, zeros(layers, rows, directions), block if coupling else None)
+
+    def begin(self, ell: int | Array, start: Rows) -> "Pass":
+        """The pass with the state at layer `ell` to start from."""
+        return eqx.tree_at(lambda p: p.path, self, self.path.at[ell].set(start))
+
+    def put(self, i: Array, ell: Array, state: Rows, new: tuple, coupling: Rows | None) -> "Pass":
+        """The pass with the answers of block `i` and the state at layer `ell` filled in."""
+        q, image, response = new
+        return Pass(
+            self.path.at[ell].set(state),
+            self.q.at[i].set(q),
+            self.image.at[i].set(image),
+            self.response.at[i].set(response),
+            None if self.coupling is None else self.coupling.at[i].set(coupling),
+        )
+
 
 class Interior(Protocol):
     """How a pass runs between the ends. `pull` (P, A) is η s_i, zero for samples a row must not see.
 
-    `coupling` asks for the coupling's decomposition.
+    `coupling` asks for the coupling's decomposition. `depth` is the last layer's index: arrays may be longer, zero from there on.
     """
+
+    depth: int | Array
 
     def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass: ...
 
@@ -77,7 +102,7 @@ def train(
     interior: Interior,
     *,
     record: tuple[str, ...] = (),
-    stride: int = 1,
+    grid: int | None = None,
     coupling: bool = False,
     heldout: Float[Array, "H d"] | None = None,
     probe: bool = False,
@@ -85,15 +110,19 @@ def train(
 ) -> Trajectory:
     """Run the K steps of `problem`; one program, K a loop.
 
-    `record` and `stride` choose what of h and b is kept; `coupling` and `probe` fill those fields; `key` seeds the separate
-    stream of `heldout` and `probe`.
+    `record` says whether h and b are kept, at the multiples of 1/`grid` in t (default every layer of the noise); `coupling` and
+    `probe` fill those fields; `key` seeds the separate stream of `heldout` and `probe`. Raises ValueError where K·P exceeds the
+    width: a basis holds at most as many directions as there are coordinates.
     """
     steps, rows, width, layers, dtype = problem.steps, problem.batch_size, noise.width, noise.depth, problem.dtype
     samples = problem.samples
     if samples > width:
         raise ValueError(
-            f"steps × batch size = {samples} queries exceed width {width}: a basis holds at most as many directions as coordinates"
+            f"width {width} is too small for steps × batch size = {samples} queries: the matrix-free form and the limit need "
+            "as many coordinates as queries; raise the width or take the dense simulator"
         )
+    grid = noise.depth if grid is None else grid
+    places = jnp.arange(grid + 1) * (interior.depth // grid)
     phi, loss = activation(problem.activation), loss_function(problem.loss)
     eta = problem.learning_rate
     outer = eta if problem.train == "all" else jnp.zeros_like(eta)
@@ -111,7 +140,8 @@ def train(
         h0 = here(embedded) - (outer * s * here(gram)) @ b0
         forward = interior.forward(h0, noise.increments(FORWARD, k), pull, history, coupling=coupling)
         h = forward.path
-        f = h[-1] @ V.T / width
+        last = h[interior.depth]
+        f = last @ V.T / width
         chi = loss.signal(f, problem.targets[k])
         s_new, direction = split_signal(chi)
 
@@ -130,13 +160,13 @@ def train(
         )
         out = {"output": f, "loss": loss.value(f, problem.targets[k]), "V": V}
         if "features" in record:
-            out["features"] = h[::stride]
+            out["features"] = h[places]
         if "gradients" in record:
-            out["gradients"] = b[::stride]
+            out["gradients"] = b[places]
         if coupling:
-            out["coupling"] = Coupling(*observables.coupling(forward.coupling, backward.coupling, layers, stride))
+            out["coupling"] = Coupling(*observables.coupling(forward.coupling, backward.coupling, interior.depth, places))
         s = jax.lax.dynamic_update_slice(s, s_new, (now,))
-        return (history, s, put(b0, b[0]), V - outer * chi.T @ h[-1]), out
+        return (history, s, put(b0, b[0]), V - outer * chi.T @ last), out
 
     history = History.empty(layers, samples, width, dtype)
     start = history, jnp.zeros(samples, dtype), jnp.zeros((samples, width), dtype), noise.V.T
@@ -153,15 +183,20 @@ def train(
     if heldout is not None:
         # One ξ for all steps: each step's law is exact, and answers of different steps are never compared.
         xi = _separate(stream(key, HELDOUT), layers, heldout.shape[0], width, dtype)
-        at = lambda k: ask(heldout, jnp.full(heldout.shape[0], k), xi)[-1] @ V[k].T / width
+        at = lambda k: ask(heldout, jnp.full(heldout.shape[0], k), xi)[interior.depth] @ V[k].T / width
         out["heldout"] = jax.lax.map(at, jnp.arange(steps))
     if probe:
         # All steps in one block, jointly: features of one input are compared between steps.
         xi = _separate(stream(key, PROBE), layers, samples, width, dtype)
         x = jnp.tile(problem.inputs[0], (steps, 1))
-        path = ask(x, jnp.repeat(jnp.arange(steps), rows), xi)[::stride]
+        path = ask(x, jnp.repeat(jnp.arange(steps), rows), xi)[places]
         out["probe"] = jnp.moveaxis(path.reshape(path.shape[0], steps, rows, width), 1, 0)
     return Trajectory(**out)
+
+
+def at_layer(tree, i: Array):
+    """One layer of a tree of arrays (L, …)."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), tree)
 
 
 def _separate(key: Array, layers: int, rows: int, width: int, dtype) -> LayerRows:

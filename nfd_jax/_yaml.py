@@ -53,9 +53,7 @@ def parse(data: bytes) -> tuple[Any, dict[str, int], list[tuple[str, int, str]]]
         line = text.count("\n", 0, error.position) + 1
         raise YamlError(line, f"character #x{error.character:04x} is not allowed in YAML") from None
     except (ValueError, OverflowError):  # PyYAML's int() and chr()
-        raise YamlError(
-            loader.line + 1 if loader else 1, "not valid YAML: an escape or %directive is too large"
-        ) from None
+        raise YamlError(loader.line + 1 if loader else 1, "not valid YAML: an escape or %directive is too large") from None
     lines, duplicates = {"": 1}, []
     return (None if node is None else _build(node, "", lines, duplicates)), lines, duplicates
 

@@ -137,7 +137,7 @@ def _load(path: Path, overrides: Iterable[str] = ()) -> SweepConfig:
 
 
 def _require_store(folder: Path) -> None:
-    if not (folder / "results.zarr").is_dir():
+    if not (folder / "results.zarr").is_dir() and not any(folder.glob("*/results.zarr")):  # a variant each
         _stop([f"{folder}: no results.zarr in it, allowed: a folder that nfd run has written"], Exit.BAD_INPUT)
 
 

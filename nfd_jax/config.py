@@ -38,6 +38,7 @@ ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 FROM_FOLDER = ("cifar10", "fashion_mnist")
 DATASETS = ("digits", *FROM_FOLDER, "gaussian")
 EMBEDDED = 256  # samples that any two classes of digits have to spare, so that nobody waits for a look at them
+RESERVED = ("figures", "results.zarr", "config.yaml", "report.html", "log.jsonl")  # each variant has a folder beside
 LIMIT_PARTICLES = 1024  # of a limit on its own, where no width says how many
 
 _NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
@@ -118,9 +119,7 @@ class ProblemConfig(_Section):
     horizon: float = Field(
         default=1.0, strict=True, gt=0, le=10**6, allow_inf_nan=False, description="a number above 0, at most 1000000"
     )
-    parametrization: Literal["depth_mup", "mup", "vanilla"] = Field(
-        default="depth_mup", description="depth_mup, mup, vanilla"
-    )
+    parametrization: Literal["depth_mup", "mup", "vanilla"] = Field(default="depth_mup", description="depth_mup, mup, vanilla")
     train: Literal["all", "hidden"] = Field(default="all", description="all, hidden")
     learning_rate: Annotated[tuple[Rate, ...], BeforeValidator(_as_list), AfterValidator(_distinct)] = Field(
         default=(0.5,),
@@ -183,9 +182,7 @@ class SweepConfig(_Section):
     problem: ProblemConfig = ProblemConfig()
     finite: FiniteConfig | None = None
     limit: LimitConfig | None = None
-    measure: Annotated[tuple[Measure, ...], AfterValidator(_distinct)] = _options(
-        (), Measure, "a list of different ones of {}"
-    )
+    measure: Annotated[tuple[Measure, ...], AfterValidator(_distinct)] = _options((), Measure, "a list of different ones of {}")
     variants: (
         Annotated[
             dict[Annotated[str, Field(pattern=_NAME)], dict[str, Any]],
@@ -193,9 +190,7 @@ class SweepConfig(_Section):
             BeforeValidator(_overrides),
         ]
         | None
-    ) = Field(
-        default=None, description="one to 100 names (as for name), each with a section of dotted keys and their values"
-    )
+    ) = Field(default=None, description="one to 100 names (as for name), each with a section of dotted keys and their values")
 
     @model_validator(mode="before")
     @classmethod
@@ -216,6 +211,9 @@ class SweepConfig(_Section):
         skip = (info.context or {}).get("skip", frozenset())
         problems = _rules.broken_rules(self, skip)
         for variant, changes in (self.variants or {}).items():
+            if variant in RESERVED:
+                allowed = f"any but {', '.join(RESERVED)}"
+                problems.append((f"variants.{variant}", f"the name of a result, allowed: {allowed}"))
             fixed = [key for key in changes if key.partition(".")[0] in ("name", "variants")]
             found = [(key, "cannot vary, allowed: any key but name and variants") for key in fixed]
             found += _validate(self._varied(variant), skip - changes.keys())[1] if not fixed else []
@@ -261,10 +259,10 @@ class SweepConfig(_Section):
         if stored.keys() != now.keys():
             lines.append(f"variants: stored {show(list(self.variants or ()))}, now {show(list(other.variants or ()))}")
         for variant in (variant for variant in stored if variant in now):
-            old, new = ({key: show(value) for key, value in side[variant].items()} for side in (stored, now))
-            for key in (key for key in old | new if old.get(key) != new.get(key)):
-                place = f"variants.{variant}.{key}" if variant else key
-                lines.append(f"{place}: stored {old.get(key, 'absent')}, now {new.get(key, 'absent')}")
+            old, new = stored[variant], now[variant]
+            for key in (key for key in old | new if key not in old or key not in new or old[key] != new[key]):
+                was, is_ = (show(side[key]) if key in side else "absent" for side in (old, new))
+                lines.append(f"{f'variants.{variant}.{key}' if variant else key}: stored {was}, now {is_}")
         return lines
 
     def _relevant(self) -> dict[str, dict[str, Any]]:
@@ -284,14 +282,14 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
     Relative paths in it are resolved against the file's folder. Raises ConfigError with every problem there is.
     """
     file = Path(path)
-    if not file.is_file():
-        wrong = "not a file" if file.exists() else "no such file"
-        raise ConfigError([f"{file}: {wrong}, allowed: the path of a YAML file"])
     try:
+        if not file.is_file():  # neither a folder, nor a pipe to wait at
+            wrong = "not a file" if file.exists() else "no such file"
+            raise ConfigError([f"{file}: {wrong}, allowed: the path of a YAML file"])
         with file.open("rb") as stream:
             data = stream.read(_yaml.MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError([f"{file}: cannot be read ({error.strerror}), allowed: a readable YAML file"]) from None
+        raise ConfigError([f"{file}: {error.strerror}, allowed: the path of a YAML file"]) from None
     return _read(data, str(file), overrides, file.parent)
 
 
@@ -329,6 +327,8 @@ def _validate(tree: dict[str, Any], skip: frozenset[str] = frozenset()) -> tuple
         if error["type"] == "inconsistent":
             problems += error.get("ctx", {})["problems"]
             continue
+        if any(error["loc"] == other["loc"][: len(error["loc"])] for other in errors if other is not error):
+            continue  # a list is too short only for its wrong elements
         message, meant = explain(SweepConfig, error)
         wrong.append(error["loc"])
         problems.append((dotted(error["loc"]), message))

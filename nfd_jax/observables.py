@@ -6,7 +6,7 @@ last and run over the grid of t common to all depths. Arrays are (…, G, P, n):
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from nfd_jax._types import LayerRows
 
@@ -22,17 +22,18 @@ def kernel(x: Float[Array, "... P n"]) -> Float[Array, "... P P"]:
 
 
 def coupling(
-    forward: LayerRows, backward: LayerRows, layers: int, stride: int
+    forward: LayerRows, backward: LayerRows, depth: int | Array, places: Int[Array, " G"]
 ) -> tuple[Float[Array, " 2"], Float[Array, " 2"]]:
     """`coupling_layer_ms` and `coupling_displacement_ms` (forward, backward) of one step.
 
-    From c_ℓ, each layer's coupling as it enters the path (ℓ = 1 … L): the mean over layers of its mean square, and the largest
-    mean square over t of its running sum, taken from t = 0 forward and from t = 1 backward. The sums are read at every
-    `stride`-th layer.
+    From c_ℓ, each layer's coupling as it enters the path (ℓ = 1 … L, zero beyond `depth`): the mean over layers of its mean
+    square, and the largest mean square over t of its running sum, from t = 0 forward and from t = 1 backward. The sums are read
+    at the layers `places`, the grid of t.
     """
-    layer = jnp.stack([jnp.mean(mean_square(c)) for c in (forward, backward)])
-    up = jnp.cumsum(forward, 0)[stride - 1 :: stride]
-    down = jnp.cumsum(backward[::-1], 0)[stride - 1 :: stride]
+    both = jnp.stack([forward, backward])
+    layer = jnp.sum(mean_square(both), axis=1) / depth
+    up = jnp.cumsum(forward, 0)[places[1:] - 1]
+    down = jnp.cumsum(backward[::-1], 0)[::-1][places[:-1]]
     return layer, jnp.stack([jnp.max(mean_square(up)), jnp.max(mean_square(down))])
 
 

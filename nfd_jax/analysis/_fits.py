@@ -51,7 +51,7 @@ def _resamples(seeds: int, count: int) -> Array:
 
 
 def resampled_means(samples: Array, n_boot: int) -> Array:
-    """(1 + seeds + n_boot, points) means over seeds: of all, leaving each out, of bootstrap resamples; one seed: (1, points).
+    """Means over seeds, (1 + seeds + n_boot, points): of all, leaving each out, of resamples; of one seed (1, points).
 
     The input of an estimator whose output goes to `interval`.
     """
@@ -125,7 +125,7 @@ def fit_plateau(x: ArrayLike, samples: ArrayLike, *, reference: int | None = Non
     """
     x, samples = _check(x, samples, 3)
     alphas = np.linspace(*DECAYS, 186)
-    alpha, share, last = _search(x, samples, reference, alphas, np.linspace(0, 1, 33), n_boot)
+    alpha, share, last = _search(x, samples, reference, alphas, np.linspace(0, 1, 17), n_boot)
     seeds = len(samples)
     return Plateau(
         alpha=interval(alpha, seeds, *DECAYS),
@@ -159,37 +159,49 @@ def _search(
 ) -> tuple[Array, Array, Array]:
     """Least squares of log q = log A + log(s + (1 - s) law_alpha): alpha, s and log A at every resampled mean.
 
-    The best of a grid, then of ever finer grids around it, for all resamples at once; scipy polishes the estimate.
+    The best of a grid, then Levenberg–Marquardt steps for all resamples at once; scipy polishes the estimate.
     """
     logs, weights = np.log(resampled_means(samples, n_boot)), weights_of(samples)
-    table = _log_law(x, alphas, reference)
-
-    def model(place: Array, share: Array) -> Array:
-        left = np.minimum(place.astype(int), len(alphas) - 2)
-        law = table[left] + (place - left)[..., None] * (table[left + 1] - table[left])
-        return np.log(share[..., None] + (1 - share[..., None]) * np.exp(law))
+    table, spacing = _log_law(x, alphas, reference), alphas[1] - alphas[0]
 
     def centre(values: Array) -> Array:
         return values - (values @ weights)[..., None]
 
-    def pairs(places: ArrayLike, shares: ArrayLike) -> Array:
-        return np.stack(np.meshgrid(places, shares, indexing="ij"), -1).reshape(-1, 2)
+    def model(p: Array) -> tuple[Array, Array]:
+        """log q - log A (…, points) at p = (alpha, s), and its derivatives (…, points, 2)."""
+        place, share = (p[..., 0] - alphas[0]) / spacing, p[..., 1, None]
+        left = np.clip(place.astype(int), 0, len(alphas) - 2)
+        slope = table[left + 1] - table[left]
+        law = np.exp(table[left] + (place - left)[..., None] * slope)
+        q = share + (1 - share) * law
+        return np.log(q), np.stack([(1 - share) * law * slope / spacing, 1 - law], -1) / q[..., None]
 
-    targets, grid, around = centre(logs), pairs(np.arange(0, len(alphas), 5), shares), np.linspace(-1, 1, 5)
-    candidates = centre(model(grid[:, 0], grid[:, 1]))
-    best = grid[np.argmin((candidates**2) @ weights - 2 * (targets * weights) @ candidates.T, axis=1)]
-    near, step = pairs(around, around if len(shares) > 1 else [0.0]), np.array([5.0, 1 / 32])
-    for _ in range(7):
-        tried = np.clip(best[:, None] + near * step, 0, (len(alphas) - 1, shares[-1]))
-        cost = centre(targets[:, None] - model(tried[..., 0], tried[..., 1])) ** 2 @ weights
-        best, step = tried[np.arange(len(best)), cost.argmin(1)], step / 2
-    alpha, share = np.interp(best[:, 0], np.arange(len(alphas)), alphas), best[:, 1].copy()
+    def cost(p: Array) -> Array:
+        return centre(logs - model(p)[0]) ** 2 @ weights
+
+    grid = np.stack(np.meshgrid(alphas[::10], shares, indexing="ij"), -1).reshape(-1, 2)
+    candidates = centre(model(grid)[0])
+    p = grid[np.argmin((candidates**2) @ weights - 2 * (centre(logs) * weights) @ candidates.T, axis=1)]
+    least, most = np.array([alphas[0], 0.0]), np.array([alphas[-1], shares[-1]])
+    best, damping = cost(p), np.full(len(p), 1e-2)
+    for _ in range(30):
+        value, jacobian = model(p)
+        jacobian -= np.einsum("bpk,p->bk", jacobian, weights)[:, None]
+        gradient = np.einsum("bpk,bp->bk", jacobian, weights * centre(logs - value))
+        # A parameter at its bound and pulled beyond it stays; the step is one in the other alone.
+        free = np.where(gradient > 0, p < most, p > least)
+        jacobian, gradient = jacobian * free[:, None], gradient * free
+        normal = np.einsum("bpk,p,bpl->bkl", jacobian, weights, jacobian)
+        normal += (damping[:, None] * np.einsum("bkk->bk", normal) + 1e-12)[..., None] * np.eye(2)
+        tried = np.clip(p + np.linalg.solve(normal, gradient[..., None])[..., 0], least, most)
+        costs = cost(tried)
+        better = costs < best
+        p, best = np.where(better[:, None], tried, p), np.where(better, costs, best)
+        damping = np.where(better, damping / 5, damping * 5)
 
     def residual(p: Array) -> Array:
         law = np.exp(_log_law(x, p[:1], reference)[0])
-        return np.sqrt(weights) * centre(targets[0] - np.log(p[1] + (1 - p[1]) * law))
+        return np.sqrt(weights) * centre(logs[0] - np.log(p[1] + (1 - p[1]) * law))
 
-    bounds = ((alphas[0], 0.0), (alphas[-1], max(shares[-1], 1e-9)))
-    start = np.clip((alpha[0], share[0]), *bounds)
-    alpha[0], share[0] = optimize.least_squares(residual, start, bounds=bounds, x_scale=(1.0, 0.1)).x
-    return alpha, share, (logs - model(np.interp(alpha, alphas, np.arange(len(alphas))), share)) @ weights
+    p[0] = optimize.least_squares(residual, p[0], bounds=(least - 1e-9, most + 1e-9), x_scale=(1.0, 0.1)).x
+    return p[:, 0], p[:, 1], (logs - model(p)[0]) @ weights

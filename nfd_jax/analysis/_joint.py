@@ -13,9 +13,9 @@ from nfd_jax.analysis._fits import UNKNOWN, Array, Fit, interval, resampled_mean
 class JointFit:
     """Coefficients of E (d is NaN unless asked for), and E extrapolated to n = L = ∞.
 
-    width_first: n → ∞ at every depth, then L → ∞; depth_first: the reverse; together: along the grid's diagonal. gap is
-    together minus width_first, negative extrapolations of an error counted as 0. corner is the mean at the largest width
-    and depth, misfit the largest relative residual. All in units of E.
+    width_first: n → ∞ at every depth, then L → ∞; depth_first: the reverse; together: along the grid's diagonal. gap
+    is together minus width_first, negative extrapolations of an error counted as 0. corner is the mean at the largest
+    width and depth, misfit the largest relative residual. All but misfit in units of E.
     """
 
     a: Fit
@@ -48,7 +48,9 @@ def _operator(columns: Sequence[Array], values: Array, rcond: float = 1e-12) -> 
     return np.linalg.pinv(design, rcond=rcond) / scales[:, None] / values
 
 
-def diagonal_of(widths: ArrayLike, depths: ArrayLike, samples: Array, reference: int | None = None) -> tuple[Array, Array]:
+def diagonal_of(
+    widths: ArrayLike, depths: ArrayLike, samples: Array, reference: int | None = None
+) -> tuple[Array, Array]:
     """x = (1/n + 1/L)^-1 and samples (seeds, points) along the diagonal that ends in the largest width and depth."""
     n, L = _inverses(widths, depths, reference)
     steps = np.arange(-min(len(n), len(L)), 0)
@@ -69,7 +71,7 @@ def fit_joint(
     reference: int | None = None,
     n_boot: int = 1000,
 ) -> JointFit:
-    """E = a/n + b/L + c/(nL), with `constant` + d, by least squares of relative errors, so coefficients may be negative.
+    """E = a/n + b/L + c/(nL), with `constant` + d, by least squares of relative errors; coefficients may be negative.
 
     samples are (seeds, widths, depths) in increasing order. With a `reference` of M steps 1/L stands for 1/L - 1/M.
     Raises ValueError on fewer than 2 widths or depths, or samples that aren't finite with a positive mean.
@@ -97,5 +99,15 @@ def fit_joint(
     gap = np.maximum(together, 0) - np.maximum(width_first, 0)
 
     a, b, c, *d = (interval(values, seeds) for values in fitted.T)
-    limits = (interval(values, seeds) for values in (width_first, depth_first, together, gap))
-    return JointFit(a, b, c, d[0] if d else UNKNOWN, *limits, float(mean[-1, -1]), float(misfit))
+    return JointFit(
+        a=a,
+        b=b,
+        c=c,
+        d=d[0] if d else UNKNOWN,
+        width_first=interval(width_first, seeds),
+        depth_first=interval(depth_first, seeds),
+        together=interval(together, seeds),
+        gap=interval(gap, seeds),
+        corner=float(mean[-1, -1]),
+        misfit=float(misfit),
+    )

@@ -60,7 +60,8 @@ class Rate:
 
     x, mean, error (standard error of the mean; NaN for one seed) and kept are (points,), dropped points included.
     slope is d log q / d log x, and -alpha of the coarsening law for a decay against a finite reference; plateau is c,
-    share its share of the value at the largest x, end the slope between the last two points. more_seeds is 0 if decided.
+    share its share of the value at the largest x, end the slope between the last two points. more_seeds is what a
+    decision is short of.
     """
 
     x: Array

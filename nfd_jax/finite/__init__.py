@@ -72,10 +72,10 @@ def _train_dense(problem, key, width, depth, backward_weights, record):
 def _train_keyed(problem, key, width, depth, reuse, record):
     with jax.default_matmul_precision("highest"):
         noise = keyed_noise(problem, width=width, depth=depth, key=key)
-        return _sgd.train(problem, noise, MatrixFree(problem, reuse), record=record)
+        return _sgd.train(problem, noise, MatrixFree(problem, reuse, noise.depth), record=record)
 
 
 @eqx.filter_jit
 def _train_on(problem, noise, reuse, record):
     with jax.default_matmul_precision("highest"):
-        return _sgd.train(problem, noise, MatrixFree(problem, reuse), record=record)
+        return _sgd.train(problem, noise, MatrixFree(problem, reuse, noise.depth), record=record)

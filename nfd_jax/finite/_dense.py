@@ -113,11 +113,13 @@ def train(
     weights: Weights,
     *,
     record: tuple[str, ...] = (),
-    stride: int = 1,
+    grid: int | None = None,
     heldout: Float[Array, "H d"] | None = None,
     probe: bool = False,
 ) -> Trajectory:
     """Run the K steps of `problem` from `weights`; one program, K a loop. Options as in the matrix-free `train`."""
+    depth = weights.W.shape[0]
+    places = jnp.arange((grid or depth) + 1) * (depth // (grid or depth))
     optimizer = mup_sgd(problem, weights.W.shape[1])
 
     def step(carry, batch):
@@ -125,13 +127,13 @@ def train(
         gradient, loss, f, h, b = gradients(problem, weights, *batch)
         out = {"output": f, "loss": loss}
         if "features" in record:
-            out["features"] = h[::stride]
+            out["features"] = h[places]
         if "gradients" in record:
-            out["gradients"] = b[::stride]
+            out["gradients"] = b[places]
         if heldout is not None:
             out["heldout"] = forward(problem, weights, heldout)[1]
         if probe:
-            out["probe"] = forward(problem, weights, problem.inputs[0])[0][::stride]
+            out["probe"] = forward(problem, weights, problem.inputs[0])[0][places]
         updates, state = optimizer.update(gradient, state)
         return (optax.apply_updates(weights, updates), state), out
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from nfd_jax._sgd import History, Pass
+from nfd_jax._sgd import History, Pass, at_layer
 from nfd_jax._types import LayerRows, Rows, Scalar
 from nfd_jax.activations import activation
 from nfd_jax.gaussian import Basis, coupled_part, draw, split
@@ -21,49 +21,54 @@ from nfd_jax.problem import Problem
 
 
 class MatrixFree(eqx.Module):
-    """The passes of one network; `reuse` is 1 where the backward pass uses the forward weights' transpose, else 0."""
+    """The passes of one network; `reuse` is 1 where the backward pass uses the forward weights' transpose, else 0.
+
+    `depth` L may be traced and smaller than the noise has layers: one compiled program serves many depths, whose unused layers
+    stay zero and are never visited.
+    """
 
     problem: Problem
     reuse: Scalar
+    depth: int | Array
 
-    def _query(self, own: Basis, other: Basis, x: Rows, xi: Rows, coupling: bool):
-        """Image of x under W(0), the new directions to remember, and the part of the image that is coupling."""
+    def _query(self, own: Basis, other: Basis, x: Rows, xi: Rows):
+        """Image of x under W(0), what to remember of the new directions, and how to get the coupling inside the image."""
         parts = split(own.q, x)
         image, response = draw(parts.q, xi, other.q, other.image, self.reuse)
         answer = parts.known @ own.image + parts.new @ image
-        coupled = coupled_part(parts, response, own.response, other.q) if coupling else None
-        return answer, (parts.q, image, response), coupled
+        return answer, (parts.q, image, response), lambda: coupled_part(parts, response, own.response, other.q)
+
+    def _block(self, width: int):
+        a, skip = block(self.problem.parametrization, self.problem.horizon, self.depth)
+        return activation(self.problem.activation), a, skip, a / jnp.sqrt(jnp.asarray(width, a.dtype))
 
     def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:
-        layers, _, width = xi.shape
-        phi = activation(self.problem.activation)
-        a, skip = block(self.problem.parametrization, self.problem.horizon, layers)
-        gain = a / jnp.sqrt(jnp.asarray(width, h0.dtype))
+        layers, rows, width = xi.shape
+        phi, a, skip, gain = self._block(width)
 
-        def layer(h, at):
-            past, xi = at
+        def layer(i, done: Pass) -> Pass:
+            h, past = done.path[i], at_layer(history, i)
             x = phi.value(h)
-            answer, new, coupled = self._query(past.forward, past.backward, x, xi, coupling)
+            answer, new, coupled = self._query(past.forward, past.backward, x, xi[i])
             drift = (pull * (x @ past.features.T) / width) @ past.gradients
             h = skip * h + gain * answer - a**2 * drift
-            return h, (h, new, None if coupled is None else gain * coupled)
+            return done.put(i, i + 1, h, new, gain * coupled() if coupling else None)
 
-        _, (path, new, coupled) = jax.lax.scan(layer, h0, (history, xi))
-        return Pass(jnp.concatenate([h0[None], path]), *new, coupled)
+        start = Pass.empty(layers, rows, history, coupling).begin(0, h0)
+        return jax.lax.fori_loop(0, self.depth, layer, start)
 
     def backward(self, b1: Rows, h: Array, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:
-        layers, _, width = xi.shape
-        phi = activation(self.problem.activation)
-        a, skip = block(self.problem.parametrization, self.problem.horizon, layers)
-        gain = a / jnp.sqrt(jnp.asarray(width, b1.dtype))
+        layers, rows, width = xi.shape
+        phi, a, skip, gain = self._block(width)
 
-        def layer(b, at):
-            past, xi, h = at
-            answer, new, coupled = self._query(past.backward, past.forward, b, xi, coupling)
+        def layer(j, done: Pass) -> Pass:
+            i = self.depth - 1 - j
+            b, past = done.path[i + 1], at_layer(history, i)
+            answer, new, coupled = self._query(past.backward, past.forward, b, xi[i])
             drift = (pull * (b @ past.gradients.T) / width) @ past.features
-            slope = phi.derivative(h)
+            slope = phi.derivative(h[i])
             b = skip * b + slope * (gain * answer - a**2 * drift)
-            return b, (b, new, None if coupled is None else slope * gain * coupled)
+            return done.put(i, i, b, new, slope * gain * coupled() if coupling else None)
 
-        _, (path, new, coupled) = jax.lax.scan(layer, b1, (history, xi, h[:-1]), reverse=True)
-        return Pass(jnp.concatenate([path, b1[None]]), *new, coupled)
+        start = Pass.empty(layers, rows, history, coupling).begin(self.depth, b1)
+        return jax.lax.fori_loop(0, self.depth, layer, start)

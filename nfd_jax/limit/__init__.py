@@ -52,10 +52,10 @@ def solve_limit(
 def _solve_keyed(problem, key, particles, depth_steps, reuse, record):
     with jax.default_matmul_precision("highest"):
         noise = keyed_noise(problem, width=particles, depth=depth_steps, key=key)
-        return _sgd.train(problem, noise, Limit(problem, reuse), record=record)
+        return _sgd.train(problem, noise, Limit(problem, reuse, noise.depth), record=record)
 
 
 @eqx.filter_jit
 def _solve_on(problem, noise, reuse, record):
     with jax.default_matmul_precision("highest"):
-        return _sgd.train(problem, noise, Limit(problem, reuse), record=record)
+        return _sgd.train(problem, noise, Limit(problem, reuse, noise.depth), record=record)

@@ -57,13 +57,14 @@ class RecordingEuler(diffrax.Euler):
 
 
 class Limit(eqx.Module):
-    """The two passes of the limit with as many Euler steps as the noise has increments.
+    """The two passes of the limit in `depth` Euler steps, as many as the noise has increments.
 
     `reuse` 0 is the paper's NFD (independent backward weights); 1 keeps the response of reused weights.
     """
 
     problem: Problem
     reuse: Scalar
+    depth: int
 
     def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:
         driving = _driving(xi, history.forward.image, history.backward.image, reverse=False)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
-from nfd_jax._sgd import History
+from nfd_jax._sgd import History, at_layer
 from nfd_jax._types import LayerRows, Rows, Scalar
 from nfd_jax.activations import activation
 from nfd_jax.gaussian import Basis, Split, coupled_part, draw, split
@@ -53,7 +53,7 @@ class DrivingPath(diffrax.AbstractPath):
     def evaluate(self, t0, t1=None, left=True) -> Increments:
         """The increment over the grid step that starts at t0."""
         steps = self.increments.fresh.shape[0]
-        return at_step(self.increments, grid_index(t0, steps, self.reverse))
+        return at_layer(self.increments, grid_index(t0, steps, self.reverse))
 
 
 class Pull(eqx.Module):
@@ -116,13 +116,8 @@ def grid_index(t: Array, steps: int, reverse: bool) -> Array:
     return steps - 1 - index if reverse else index
 
 
-def at_step(tree, index: Array):
-    """One layer of a tree of arrays (M, …)."""
-    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), tree)
-
-
 def _layer(t: Array, pull: Pull, reverse: bool) -> History:
-    return at_step(pull.history, grid_index(t, pull.history.features.shape[0], reverse))
+    return at_layer(pull.history, grid_index(t, pull.history.features.shape[0], reverse))
 
 
 def _noise(problem: Problem, own: Basis, other: Basis, x: Rows, slope: Rows | None, reuse: Scalar) -> NoiseOperator:
@@ -170,5 +165,5 @@ class BackwardNoise(eqx.Module):
 
 
 def _slope(tau, pull: Pull) -> Rows:
-    h = at_step(pull.features, grid_index(tau, pull.features.shape[0], reverse=True))
+    h = at_layer(pull.features, grid_index(tau, pull.features.shape[0], reverse=True))
     return activation(pull.problem.activation).derivative(h)

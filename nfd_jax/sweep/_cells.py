@@ -49,10 +49,11 @@ def with_rate(problem: Problem, rate: Array) -> Problem:
 
 @eqx.filter_jit
 def solve_limits(
-    problem: Problem, heldout: Heldout, noise: Noise, keys: Array, rates: Array, reuse: Array, stride: int, probe: bool, at_once: int
+    problem: Problem, heldout: Heldout, noise: Noise, keys: Array, rates: Array, reuse: Array, grid: int, probe: bool, at_once: int
 ) -> Trajectory:
     """Limits on `noise` (leading axis: seed), one per learning rate and flag."""
-    return _each_seed(Limit, problem, heldout, noise, keys, rates, reuse, stride, probe, False, at_once)
+    interior = lambda learning, reuse: Limit(learning, reuse, noise.depth)
+    return _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, probe, False, at_once)
 
 
 @eqx.filter_jit
@@ -63,17 +64,21 @@ def train_networks(
     keys: Array,
     rates: Array,
     reuse: Array,
-    depth: int,
-    stride: int,
+    depth: Array,
+    grid: int,
     probe: bool,
     coupling: bool,
     at_once: int,
 ) -> Trajectory:
-    """Matrix-free networks of `depth` on the coarsened `noise` (leading axis: seed), one per learning rate and flag."""
-    return _each_seed(MatrixFree, problem, heldout, noise.coarsen(depth), keys, rates, reuse, stride, probe, coupling, at_once)
+    """Matrix-free networks of `depth` on `noise` (leading axis: seed), one per learning rate and flag.
+
+    `depth` is traced and at most the noise's: one compilation for all depths of a width.
+    """
+    interior = lambda learning, reuse: MatrixFree(learning, reuse, depth)
+    return _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once)
 
 
-def _each_seed(interior, problem, heldout, noise, keys, rates, reuse, stride, probe, coupling, at_once) -> Trajectory:
+def _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once) -> Trajectory:
     def one_seed(at):
         noise, key = at
 
@@ -84,7 +89,7 @@ def _each_seed(interior, problem, heldout, noise, keys, rates, reuse, stride, pr
                 noise,
                 interior(learning, reuse),
                 record=PATHS,
-                stride=stride,
+                grid=grid,
                 coupling=coupling,
                 heldout=heldout.inputs,
                 probe=probe,
@@ -106,7 +111,7 @@ def train_dense(
     flags: tuple[str, ...],
     width: int,
     depth: int,
-    stride: int,
+    grid: int,
     probe: bool,
 ) -> Trajectory:
     """Networks with weight matrices, W(0) drawn once a seed and shared by all learning rates and flags."""
@@ -115,7 +120,7 @@ def train_dense(
         def runs(flag):
             weights = _dense.initial_weights(problem, width=width, depth=depth, key=key, backward_weights=flag)
             one = lambda rate: _dense.train(
-                with_rate(problem, rate), weights, record=PATHS, stride=stride, heldout=heldout.inputs, probe=probe
+                with_rate(problem, rate), weights, record=PATHS, grid=grid, heldout=heldout.inputs, probe=probe
             )
             return jax.lax.map(one, rates)
 
@@ -129,6 +134,14 @@ def train_dense(
 def draw_noise(problem: Problem, keys: Array, width: int, depth: int) -> Noise:
     """The noise of every seed, leading axis (seed,)."""
     return jax.lax.map(lambda key: sample_noise(problem, width=width, depth=depth, key=key), keys)
+
+
+@eqx.filter_jit
+def coarsened_noise(noise: Noise, depth: int, layers: int) -> Noise:
+    """The same noise for `depth` layers, padded with zeros to `layers` so that networks of all depths have one shape."""
+    pad = lambda xi: jnp.pad(xi, [(0, 0), (0, 0), (0, layers - depth), (0, 0), (0, 0)])
+    coarse = noise.coarsen(depth)
+    return Noise(noise.U, noise.V, pad(coarse.forward), pad(coarse.backward))
 
 
 @eqx.filter_jit

@@ -1,7 +1,6 @@
 """A batch of cells computed: from the config and nothing else, so that any process on any device can do it."""
 
 from functools import lru_cache
-from math import gcd
 
 import jax
 import jax.numpy as jnp
@@ -87,9 +86,8 @@ class _Run:
     def _limits(self) -> Trajectory:
         limit = self.config.limit
         noise = self._noise(limit.depth_steps)
-        stride = limit.depth_steps // intervals(self.config)
         return _cells.solve_limits(
-            self.problem, self.heldout, noise, self.keys, self.rates, self._reuse(limit.backward_weights), stride, self.probe, self.at_once
+            self.problem, self.heldout, noise, self.keys, self.rates, self._reuse(limit.backward_weights), intervals(self.config), self.probe, self.at_once
         )
 
     def _noise(self, depth: int) -> Noise:
@@ -106,13 +104,13 @@ class _Run:
 
     def _train(self, depth: int) -> Trajectory:
         config, width, flags = self.config, self.batch.width, self.config.finite.backward_weights
-        stride = depth // intervals(config)
+        grid = intervals(config)
         if simulator(config, width) == "dense":
-            return _cells.train_dense(self.problem, self.heldout, self.keys, self.rates, flags, width, depth, stride, self.probe)
-        noise = self._noise(noise_depth(config, depth))
+            return _cells.train_dense(self.problem, self.heldout, self.keys, self.rates, flags, width, depth, grid, self.probe)
+        noise = _cells.coarsened_noise(self._noise(noise_depth(config, depth)), depth, max(self.batch.depths))
         coupling = "coupling" in config.measure
         return _cells.train_networks(
-            self.problem, self.heldout, noise, self.keys, self.rates, self._reuse(flags), depth, stride, self.probe, coupling, self.at_once
+            self.problem, self.heldout, noise, self.keys, self.rates, self._reuse(flags), jnp.asarray(depth), grid, self.probe, coupling, self.at_once
         )
 
     def _networks(self, depth: int, limits: Trajectory | None) -> dict[str, np.ndarray]:

@@ -75,7 +75,6 @@ _COORDINATES = {
     "t": "layer position l/L",
     "sample": "sample of the batch",
     "sample2": "sample of the batch",
-    "output": "network output",
     "quantity": "h: forward features, b: backward features, f: outputs",
     "direction": "forward or backward pass",
     "kind": "Gram matrix of phi(h) (feature) or of b (gradient)",
@@ -185,7 +184,10 @@ def axes(config: "SweepConfig", stored: dict[str, tuple[int, ...]]) -> dict[str,
 
 
 def layout(config: "SweepConfig", axes: dict[str, tuple[int, ...]], *, outputs: int, attributes: dict) -> Layout:
-    """The arrays of a config's store, with C = `outputs`; `attributes` are the root's."""
+    """The arrays of a config's store, with C = `outputs`; `attributes` are the root's.
+
+    The dimension `output` has no coordinate: the variable `output` has its name.
+    """
     coordinates: dict[str, tuple] = {
         **axes,
         "learning_rate": tuple(float(rate) for rate in config.problem.learning_rates),
@@ -225,7 +227,7 @@ def layout(config: "SweepConfig", axes: dict[str, tuple[int, ...]], *, outputs: 
     for group, variables in groups.items():
         nodes[group] = group_metadata({})
         own = coordinates | {"backward_weights": flags.get(group, ())}
-        for dim in dict.fromkeys(dim for dims, _ in variables.values() for dim in dims):
+        for dim in dict.fromkeys(dim for dims, _ in variables.values() for dim in dims if dim not in variables):
             values = np.asarray(own[dim])
             nodes[f"{group}/{dim}"] = array_metadata(
                 (dim,), values.shape, values.shape, values.dtype, {"long_name": _COORDINATES[dim], "units": "1"}

@@ -8,7 +8,6 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 
 from nfd_jax.sweep._zarr import (

@@ -65,7 +65,7 @@ class Examined(NamedTuple):
 
     batch: Batch
     record: dict | None
-    contents: dict[Chunk, bytes]
+    contents: list[tuple[Chunk, bytes]]
     damaged: list[str]
 
 
@@ -78,9 +78,9 @@ def examine(directory: Path, root: Path, manifest: Manifest) -> Iterator[Examine
             continue
         record = unsealed(path)
         if record is None or record["digest"] != manifest.digest:
-            yield Examined(batch, None, {}, [f"{describe(batch)}: the commit record is damaged"])
+            yield Examined(batch, None, [], [f"{describe(batch)}: the commit record is damaged"])
             continue
-        contents: dict[Chunk, bytes] = {}
+        contents: list[tuple[Chunk, bytes]] = []
         flaws: dict[str, list[str]] = {}
         for chunk in chunks[batch.id]:
             expected = record["sha256"].get(chunk.array, {}).get(chunk.cell)
@@ -92,13 +92,13 @@ def examine(directory: Path, root: Path, manifest: Manifest) -> Iterator[Examine
             elif sha256(raw) != expected:
                 flaws.setdefault(chunk.cell, []).append(f"{chunk.array} does not match its checksum")
             else:
-                contents[chunk] = raw
+                contents.append((chunk, raw))
         if not flaws:
             yield Examined(batch, record, contents, [])
         elif record["status"] == "failed":  # killed while it was tried again: nothing is lost
-            yield Examined(batch, None, {}, [])
+            yield Examined(batch, None, [], [])
         else:
-            yield Examined(batch, None, {}, [f"{cell}: {', '.join(found)}" for cell, found in flaws.items()])
+            yield Examined(batch, None, [], [f"{cell}: {', '.join(found)}" for cell, found in flaws.items()])
 
 
 def batch_from(plain: dict) -> Batch:

@@ -43,7 +43,7 @@ def open_results(path: str | os.PathLike[str]) -> xr.DataTree:
         damaged: list[str] = []
         for examined in examine(directory, root, manifest):
             damaged += examined.damaged
-            for chunk, raw in examined.contents.items():
+            for chunk, raw in examined.contents:
                 part = arrays[chunk.array][chunk.index]
                 part[...] = decode(raw, part.dtype, part.shape)
         groups = {"/": xr.Dataset(attrs=metadata["attributes"])}
@@ -62,4 +62,5 @@ def open_results(path: str | os.PathLike[str]) -> xr.DataTree:
     if damaged:
         listed = "; ".join(damaged)
         warnings.warn(f"{directory}: damaged, left out until nfd run computes it again: {listed}", stacklevel=2)
-    return xr.DataTree.from_dict(groups)
+    # xarray takes the variable `output` for a coordinate, as a dimension has its name, and means over seeds would drop it
+    return xr.DataTree.from_dict({name: ds.reset_coords({"output"} & set(ds.coords)) for name, ds in groups.items()})

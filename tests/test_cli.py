@@ -1,0 +1,147 @@
+"""Bad input is refused in single lines and starts nothing; the exit status says what happened."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from nfd_jax import sweep
+from nfd_jax.cli import app
+
+GOOD = "name: good\nfinite: {widths: [32, 64], depths: [2, 4, 8]}\nlimit: {depth_steps: 16}\n"
+BAD = "name: bad\nseed: x\nfinite: {widhts: [8]}\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("good.yaml").write_text(GOOD)
+    Path("bad.yaml").write_text(BAD)
+    return tmp_path
+
+
+def nfd(*arguments: str):
+    return CliRunner().invoke(app, arguments)
+
+
+def started(monkeypatch, result) -> list:
+    """Puts a stand-in for the sweep in place: it notes its calls and returns or raises `result`."""
+    calls = []
+
+    def run_sweep(config, out, **options):
+        calls.append((config, out, options))
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    monkeypatch.setattr(sweep, "run_sweep", run_sweep)
+    return calls
+
+
+def test_help_lists_the_commands():
+    result = nfd("--help")
+    assert result.exit_code == 0
+    assert all(command in result.stdout for command in ("run", "plan", "validate", "show", "report", "bench"))
+
+
+def test_validate_reports_every_file():
+    assert nfd("validate", "good.yaml").exit_code == 0
+    result = nfd("validate", "bad.yaml", "good.yaml", "missing.yaml")
+    assert result.exit_code == 2
+    assert result.stdout == "good.yaml: valid\n"
+    lines = result.stderr.splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["bad.yaml:2:", "bad.yaml:3:", "missing.yaml:"]
+    assert "did you mean widths?" in lines[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "bad.yaml"],
+        ["run", "missing.yaml"],
+        ["run", "."],
+        ["run", "good.yaml", "--set", "seeds=0"],
+        ["run", "good.yaml", "--set", "seeds"],
+        ["run", "good.yaml", "--workers", "0"],
+        ["run", "good.yaml", "--workers", "two"],
+        ["run", "good.yaml", "--workers", "2", "--scheduler", "tcp://localhost:1"],
+        ["run", "good.yaml", "--nonsense"],
+        ["run"],
+        ["plan", "bad.yaml"],
+        ["validate"],
+        ["validate", "."],
+        ["show", "missing"],
+        ["show", "."],
+        ["report", "."],
+        ["report", "good.yaml"],
+        ["nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_bad_input_exits_2_and_starts_nothing(arguments, folder, monkeypatch):
+    calls = started(monkeypatch, AssertionError("started"))
+    before = sorted(folder.iterdir())
+    result = nfd(*arguments)
+    assert result.exit_code == 2 and not calls
+    assert result.stderr and "Traceback" not in result.stderr and result.stdout == ""
+    assert sorted(folder.iterdir()) == before, "something was written"
+
+
+def test_run_hands_over_what_was_asked(monkeypatch):
+    calls = started(monkeypatch, SimpleNamespace(failed=[], store=Path("results/good")))
+    assert nfd("run", "good.yaml").exit_code == 0
+    options = [
+        "--set",
+        "seeds=3",
+        "--set",
+        "problem.horizon=2",
+        "--out",
+        "here",
+        "--fresh",
+        "--workers",
+        "2",
+        "--verify",
+    ]
+    assert nfd("run", "good.yaml", *options, "--quiet").stdout == ""
+    (config, out, given), (other, there, asked) = calls
+    assert (config.seeds, out) == (8, Path("results/good"))
+    assert given == {"fresh": False, "scheduler": None, "workers": None, "verify": False, "quiet": False}
+    assert (other.seeds, other.problem.horizon, there) == (3, 2.0, Path("here"))
+    assert asked == {"fresh": True, "scheduler": None, "workers": 2, "verify": True, "quiet": True}
+
+
+def test_failed_cells_exit_3_and_are_listed(monkeypatch):
+    started(monkeypatch, SimpleNamespace(failed=["width 32 depth 4 seed 0"], store=Path("results/good")))
+    result = nfd("run", "good.yaml")
+    assert result.exit_code == 3
+    assert result.stderr == "failed: width 32 depth 4 seed 0\n"
+
+
+def test_a_store_that_cannot_be_written_exits_4(monkeypatch):
+    for error in (sweep.StoreError("locked"), PermissionError(13, "denied", "here"), OSError(28, "no space")):
+        started(monkeypatch, error)
+        result = nfd("run", "good.yaml")
+        assert result.exit_code == 4 and len(result.stderr.splitlines()) == 1
+
+
+def test_a_fault_of_the_program_is_not_blamed_on_the_disk(monkeypatch):
+    started(monkeypatch, ConnectionRefusedError(111, "refused"))
+    assert isinstance(nfd("run", "good.yaml").exception, ConnectionRefusedError)
+
+
+def test_a_changed_config_exits_2(monkeypatch):
+    changed = sweep.ConfigChanged(["problem.learning_rate: stored 0.5, now 0.25"])
+    started(monkeypatch, changed)
+    result = nfd("run", "good.yaml")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == list(changed.problems)
+
+
+def test_interruption_exits_130_and_says_how_to_resume(monkeypatch):
+    started(monkeypatch, KeyboardInterrupt())
+    monkeypatch.setattr(sys, "argv", ["nfd", "run", "a file.yaml"])
+    result = nfd("run", "good.yaml")
+    assert result.exit_code == 130
+    assert result.stderr == ("interrupted; what is finished is kept, and the same command resumes: nfd run 'a file.yaml'\n")
