@@ -5,12 +5,34 @@ path; `run` sweeps over widths, depths, seeds and learning rates from a YAML fil
 `finite`, `gaussian`, `limit`, `_sgd` (what they share) and `observables`.
 """
 
-from nfd_jax.config import ConfigError, SweepConfig, load_config
-from nfd_jax.finite import train_finite
-from nfd_jax.limit import InitKernels, first_order_change, init_kernels, solve_limit
-from nfd_jax.noise import Noise, sample_noise
-from nfd_jax.problem import Problem, Trajectory
-from nfd_jax.sweep import open_results, run
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nfd_jax.config import ConfigError, SweepConfig, load_config
+    from nfd_jax.finite import train_finite
+    from nfd_jax.limit import InitKernels, first_order_change, init_kernels, solve_limit
+    from nfd_jax.noise import Noise, sample_noise
+    from nfd_jax.problem import Problem, Trajectory
+    from nfd_jax.sweep import open_results, run
+
+# Loaded when first used: checking a config must not wait for JAX.
+_HOME = {
+    "ConfigError": "config",
+    "SweepConfig": "config",
+    "load_config": "config",
+    "train_finite": "finite",
+    "InitKernels": "limit",
+    "first_order_change": "limit",
+    "init_kernels": "limit",
+    "solve_limit": "limit",
+    "Noise": "noise",
+    "sample_noise": "noise",
+    "Problem": "problem",
+    "Trajectory": "problem",
+    "open_results": "sweep",
+    "run": "sweep",
+}
 
 __all__ = [
     "ConfigError",
@@ -28,3 +50,13 @@ __all__ = [
     "solve_limit",
     "train_finite",
 ]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

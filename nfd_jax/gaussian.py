@@ -80,7 +80,7 @@ def _gram_schmidt(x: Rows, norms: Float[Array, " P"]) -> tuple[Float[Array, "P P
         return r.at[j].set((once + twice).at[j].set(jnp.where(kept, norm, 0))), q
 
     start = jnp.zeros((rows, rows), x.dtype), jnp.zeros_like(x)
-    return jax.lax.fori_loop(0, rows, resolve, start, unroll=rows <= 4)
+    return jax.lax.fori_loop(0, rows, resolve, start)
 
 
 def split(q_known: Float[Array, "A n"], x: Rows) -> Split:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from nfd_jax.analysis._verdicts import FAILS, HOLDS, claims, rows, to_dataset
+from nfd_jax.analysis._verdicts import FAILS, HOLDS, Row, claims, to_dataset
+from nfd_jax.analysis._verdicts import rows as all_rows
 
 WIDTHS, DEPTHS, SEEDS, STEPS, RATES, M = (128, 256, 512), (8, 16, 32, 64), 8, 3, (0.5,), 256
 FLAGS = ["reused", "independent"]
@@ -105,6 +106,10 @@ def persisting(**settings) -> xr.DataTree:
     )
 
 
+def rows(tree: xr.DataTree) -> list[Row]:
+    return all_rows(tree, n_boot=300)
+
+
 def verdicts(tree: xr.DataTree) -> dict[str, str]:
     return {claim.key: claim.verdict for claim in claims(rows(tree), tree)}
 
@@ -192,7 +197,7 @@ def test_a_coupling_of_zero_does_not_survive_and_vanishes():
 def test_few_noisy_seeds_are_inconclusive_and_say_how_many_would_do(world):
     few = verdicts(world(seeds=3, own=0.5))
     for key in ("C3", "C4"):
-        assert few[key].startswith("inconclusive: ") and few[key].endswith("more seeds")
+        assert few[key].startswith("inconclusive: ") and few[key].endswith("seeds")
     one = world(seeds=1)
     assert set(verdicts(one).values()) == {"inconclusive: about 3 more seeds"}
     assert np.isinf(to_dataset(rows(one))["slope_high"].sel(row=to_dataset(rows(one))["claim"] == "C2")).all()
@@ -226,7 +231,7 @@ def test_unfinished_and_diverged_cells_are_left_out_and_counted():
 def test_learning_rates_have_rows_of_their_own_or_share_the_worst():
     two = rows(vanishing(rates=(0.0, 0.5, 1.0)))
     assert not any("learning rate 0)" in row.name for row in two)
-    assert {row.name.split("learning rate ")[1][:3].strip(",)") for row in two if row.claim == "C4"} == {"0.5", "1"}
+    assert {row.name.split("learning rate ")[1].split(",")[0] for row in two if row.claim == "C4"} == {"0.5", "1"}
     assert len([row for row in two if row.claim == "C1"]) == 6
     many = [row for row in rows(vanishing(rates=(0.1, 0.2, 0.4, 0.8))) if row.claim == "C4"]
     assert len(many) == 12 and all("worst learning rate" in row.name for row in many)

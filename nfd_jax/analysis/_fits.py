@@ -179,12 +179,12 @@ def _search(
     def cost(p: Array) -> Array:
         return centre(logs - model(p)[0]) ** 2 @ weights
 
-    grid = np.stack(np.meshgrid(alphas[::10], shares, indexing="ij"), -1).reshape(-1, 2)
+    grid = np.stack(np.meshgrid(alphas[::5], shares, indexing="ij"), -1).reshape(-1, 2)
     candidates = centre(model(grid)[0])
     p = grid[np.argmin((candidates**2) @ weights - 2 * (centre(logs) * weights) @ candidates.T, axis=1)]
     least, most = np.array([alphas[0], 0.0]), np.array([alphas[-1], shares[-1]])
     best, damping = cost(p), np.full(len(p), 1e-2)
-    for _ in range(30):
+    for _ in range(15):
         value, jacobian = model(p)
         jacobian -= np.einsum("bpk,p->bk", jacobian, weights)[:, None]
         gradient = np.einsum("bpk,bp->bk", jacobian, weights * centre(logs - value))
@@ -203,5 +203,6 @@ def _search(
         law = np.exp(_log_law(x, p[:1], reference)[0])
         return np.sqrt(weights) * centre(logs[0] - np.log(p[1] + (1 - p[1]) * law))
 
-    p[0] = optimize.least_squares(residual, p[0], bounds=(least - 1e-9, most + 1e-9), x_scale=(1.0, 0.1)).x
+    found = optimize.least_squares(residual, p[0], bounds=(least - 1e-9, most + 1e-9), x_scale=(1.0, 0.1)).x
+    p[0] = np.clip(found, least, most)
     return p[:, 0], p[:, 1], (logs - model(p)[0]) @ weights

@@ -4,7 +4,7 @@ A quantity *grows* where its log-log slope is above FLAT and *plateaus* where it
 it *plateaus* if the fitted constant c of a x^-alpha + c is more than SHARE of the value at the largest x and the slope
 between the last two points is flatter than -STEEP, and *decays* if either is not so. A verdict stands when the 95 %
 intervals it rests on lie on its side of these thresholds; while they don't, the number of further seeds is read off
-the width of an interval of S seeds, which falls as t_{S-1}/√S.
+the width of an interval of S seeds, which falls as t_{S-1}/√S. Fewer than FEWEST_SEEDS decide nothing.
 """
 
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from nfd_jax.analysis._fits import (
 from nfd_jax.analysis._joint import JointFit, fit_joint
 
 __all__ = [
+    "FEWEST_SEEDS",
     "FLAT",
     "SHARE",
     "STEEP",
@@ -51,6 +52,7 @@ SHARE = 0.5  # a plateau is more than this share of the value at the largest x
 STEEP = 0.4  # what still falls faster than x^-STEEP at the largest x has not levelled off
 NOISE = 0.5  # a mean with a larger relative standard error is Monte Carlo noise
 FLATTENS = 0.1  # a decay's verdict names its fitted constant if that is surely more than this share
+FEWEST_SEEDS = 4  # fewer decide nothing: intervals from them hold only on paper
 MOST_SEEDS = 1000  # further seeds than which it isn't seeds that are missing
 
 
@@ -89,23 +91,24 @@ class Rate:
 def open_verdict(more_seeds: float) -> str:
     """The wording of an undecided verdict."""
     count = f"about {more_seeds:.0f}" if np.isfinite(more_seeds) else f"more than {MOST_SEEDS}"
-    return f"inconclusive: {count} more seeds needed"
+    return f"inconclusive: {count} more seed{'' if more_seeds == 1 else 's'} needed"
 
 
 def seeds_needed(fit: Fit, threshold: float, seeds: int, *, above: bool) -> float:
-    """Seeds in all for the interval to lie above (or below) the threshold: `seeds` if it does, inf if it never will."""
+    """Seeds in all for the interval to lie above (or below) the threshold; inf where the estimate does not.
+
+    It is `seeds` where the interval does already, and at least FEWEST_SEEDS; beyond MOST_SEEDS more it is inf.
+    """
     gap = fit.estimate - threshold if above else threshold - fit.estimate
     side = fit.estimate - fit.low if above else fit.high - fit.estimate
     if not gap > 0:
         return np.inf
-    if side < gap:
-        return seeds
-    if seeds == 1:
-        return 4
+    if seeds == 1 or side < gap:
+        return max(seeds, FEWEST_SEEDS)
     counts = np.arange(seeds, seeds + MOST_SEEDS + 1)
     widths = stats.t.ppf(0.975, counts - 1) / np.sqrt(counts)
     enough = np.flatnonzero(widths / widths[0] < gap / side)
-    return float(counts[enough[0]]) if len(enough) else np.inf
+    return max(float(counts[enough[0]]), FEWEST_SEEDS) if len(enough) else np.inf
 
 
 def _decide(slope: Fit, share: Fit, end: Fit, seeds: int) -> tuple[str, float]:

@@ -15,7 +15,7 @@ A row is one quantity against width or depth: its rate (`classify`), and whether
     reported  for comparison: says nothing of the claim
 
 A claim holds if all its rows do and does not if one fails; C2 says that *a* term survives, so there one row is enough.
-All of it is about the range measured. Cells that diverged, failed or are pending are left out and counted.
+All of it is about the range measured, at 95 % a row. Cells that diverged, failed or are pending are left out and counted.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ import xarray as xr
 import yaml
 
 from nfd_jax.analysis._joint import JointFit, diagonal_of, fit_joint
-from nfd_jax.analysis._rates import FLAT, SHARE, Fit, Rate, classify, open_verdict, seeds_needed
+from nfd_jax.analysis._rates import FEWEST_SEEDS, FLAT, SHARE, Fit, Rate, classify, open_verdict, seeds_needed
 from nfd_jax.analysis._slices import Slice, Spec, array, labelled, slices, specs
 
 TOLERANCE = 0.2  # a claimed rate r is met by slopes up to -r + TOLERANCE: higher orders bend curves at depths in reach
@@ -137,38 +137,50 @@ def _judge_joint(fit: JointFit, rate: Rate) -> tuple[str, float]:
     return ("missing", np.inf) if state == "missing" else ("open", max(more, min(holds, fails) - rate.seeds))
 
 
-def _axis_row(row: Row, spec: Spec, piece: Slice, floor: float, steps: int | None) -> Row | None:
+@dataclass(frozen=True)
+class _Settings:
+    """What rows are made with: rounding floor, the limit's depth_steps, C5's threshold, bootstrap resamples."""
+
+    floor: float
+    steps: int | None
+    threshold: float
+    n_boot: int
+
+
+def _axis_row(row: Row, spec: Spec, piece: Slice, using: _Settings) -> Row | None:
     x = piece.values[spec.axis].values
     if len(x) < 2:
         return None
-    coarse = steps is not None and spec.variable.startswith("compare") and steps < FINE * x.max()
+    steps = using.steps if spec.variable.startswith("compare") else None
+    reference = steps if steps is not None and steps < FINE * x.max() else None
     samples = piece.values.transpose("seed", spec.axis).values
-    rate = classify(x, samples, floor=floor, reference=steps if coarse else None)
+    rate = classify(x, samples, floor=using.floor, reference=reference, n_boot=using.n_boot)
     state, more = _judge(spec.test, spec.rate, rate)
     return replace(row, rate=rate, verdict=rate.verdict, state=state, more_seeds=more)
 
 
-def _joint_row(row: Row, spec: Spec, piece: Slice, floor: float, steps: int | None) -> Row | None:
+def _joint_row(row: Row, spec: Spec, piece: Slice, using: _Settings) -> Row | None:
     values = piece.values.dropna("width", how="all").dropna("depth", how="all").transpose("seed", "width", "depth")
-    values = values.sel(depth=values["depth"] < (steps or np.inf)).dropna("seed")
+    values = values.sel(depth=values["depth"] < (using.steps or np.inf)).dropna("seed")
     if not values.size or min(values.shape[1:]) < 2:
         return None
     grid = (values["width"].values, values["depth"].values, values.values)
-    rate, joint = classify(*diagonal_of(*grid, reference=steps), floor=floor), None
+    x, samples = diagonal_of(*grid, reference=using.steps)
+    rate, joint = classify(x, samples, floor=using.floor, n_boot=using.n_boot), None
     verdict = f"{rate.verdict} along the diagonal"
     state, more = _judge(spec.test, spec.rate, rate)
-    if np.all(grid[2].mean(0) > floor):
-        joint = fit_joint(*grid, constant=spec.training, reference=steps)
+    if np.all(grid[2].mean(0) > using.floor):
+        joint = fit_joint(*grid, constant=spec.training, reference=using.steps, n_boot=using.n_boot)
         verdict += f"; {joint.text()}"
         state, more = _judge_joint(joint, rate) if spec.test == "joint" else (state, more)
     return replace(row, rate=rate, verdict=verdict, state=state, more_seeds=more, joint=joint)
 
 
-def _eigenvalue_row(row: Row, piece: Slice, threshold: float) -> Row:
+def _eigenvalue_row(row: Row, piece: Slice, using: _Settings) -> Row:
     """Smallest relative eigenvalue over interior t and steps: each network against a threshold, the mean over width."""
     first, *_, last = piece.values.median(["seed", "width"]).values
     samples = piece.values.min("step").transpose("seed", "width")
-    rate = classify(samples["width"].values, samples.values)
+    rate, threshold = classify(samples["width"].values, samples.values, n_boot=using.n_boot), using.threshold
     found = samples.values[np.isfinite(samples.values)]
     low = int((found < threshold).sum())
     text = f"stays above {threshold:g} in {found.size} networks"
@@ -176,13 +188,13 @@ def _eigenvalue_row(row: Row, piece: Slice, threshold: float) -> Row:
         text = f"ALARM: falls below {threshold:g} in {low} of {found.size} networks"
     text += f", smallest {found.min():.2g}; median {first:.2g} at step 0, {last:.2g} at the last"
     text += f"; against width {rate.verdict}" if samples.sizes["width"] > 1 else ""
-    state, more = ("open", 3.0) if piece.values["seed"].size < 2 else ("holds", 0.0)
+    state, more = ("open", FEWEST_SEEDS - rate.seeds) if rate.seeds < FEWEST_SEEDS else ("holds", 0.0)
     if low or rate.kind == "decays":
         state, more = "fails", 0.0
     return replace(row, rate=rate, verdict=text, state=state, more_seeds=more)
 
 
-def _row(spec: Spec, piece: Slice | None, floor: float, steps: int | None, threshold: float) -> Row | None:
+def _row(spec: Spec, piece: Slice | None, using: _Settings) -> Row | None:
     """The row of one slice; None where it has no data, or too few points on its axis to be fitted at all."""
     if piece is not None and piece.values.notnull().any():
         if spec.surviving:
@@ -198,7 +210,7 @@ def _row(spec: Spec, piece: Slice | None, floor: float, steps: int | None, thres
         axis=spec.axis,
         rate=classify([], np.empty((0, 0))),
         verdict="",
-        demand=_demand(spec, threshold),
+        demand=_demand(spec, using.threshold),
         state="missing",
         more_seeds=np.inf,
         part=f"{spec.part}, {piece.when}",
@@ -206,20 +218,21 @@ def _row(spec: Spec, piece: Slice | None, floor: float, steps: int | None, thres
         pending=int(piece.cells.isin([0, 3]).sum()),
     )
     if spec.axis == "joint":
-        return _joint_row(row, spec, piece, floor, steps)
+        return _joint_row(row, spec, piece, using)
     if spec.test == "positive":
-        return _eigenvalue_row(row, piece, threshold)
-    return _axis_row(row, spec, piece, floor, steps)
+        return _eigenvalue_row(row, piece, using)
+    return _axis_row(row, spec, piece, using)
 
 
-def rows(tree: xr.DataTree, *, threshold: float = THRESHOLD) -> list[Row]:
-    """Every row the tree has data for, in the order of the claims; threshold is C5's.
+def rows(tree: xr.DataTree, *, threshold: float = THRESHOLD, n_boot: int = 1000) -> list[Row]:
+    """Every row the tree has data for, in the order of the claims; threshold is C5's, n_boot the bootstrap's size.
 
     The precision and the limit's depth_steps are read from the resolved config in tree.attrs["config"].
     """
     config = yaml.safe_load(tree.attrs.get("config", "")) or {}
     floor, steps = FLOOR[config.get("precision", "float64")], (config.get("limit") or {}).get("depth_steps")
-    made = (_row(spec, piece, floor, steps, threshold) for spec in specs() for piece in slices(tree, spec))
+    using = _Settings(floor, steps, threshold, n_boot)
+    made = (_row(spec, piece, using) for spec in specs() for piece in slices(tree, spec))
     return [row for row in made if row is not None]
 
 
@@ -255,6 +268,12 @@ def _combine(key: str, deciding: Sequence[Row], absent: Sequence[str]) -> tuple[
     return every[1], groups[every[0]]
 
 
+def _found(row: Row) -> str:
+    """The verdict, with the slope where that alone decides what the claim asks."""
+    known = row.rate.kind == "open" and np.isfinite(row.slope.low)
+    return f"{row.verdict}, slope {row.slope.text('.2f')}" if known else row.verdict
+
+
 def claims(rows: Sequence[Row], tree: xr.DataTree) -> list[Claim]:
     """The verdict on each of C1–C6 from `rows(tree)`: HOLDS, FAILS, "inconclusive: …" or "not measured: add …"."""
     result = []
@@ -266,7 +285,7 @@ def claims(rows: Sequence[Row], tree: xr.DataTree) -> list[Claim]:
             wanted = [] if deciding else wanted[:1]
         lacking = [spec for spec in wanted if not any(row.part.startswith(spec.part) for row in deciding)]
         verdict, why = _combine(key, deciding, list(dict.fromkeys(_absent(tree, spec) for spec in lacking)))
-        reasons = [f"{row.name}: {row.verdict} (claimed: {row.demand})" for row in why]
+        reasons = [f"{row.name}: {_found(row)} (claimed: {row.demand})" for row in why]
         reasons += [f"for comparison, {row.name}: {row.verdict}" for row in mine if row.state == "reported"]
         diverged = max((row.diverged for row in mine), default=0)
         reasons += [f"diverged cells left out: up to {diverged} in a row"] if diverged else []

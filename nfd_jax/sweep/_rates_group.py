@@ -66,13 +66,13 @@ def drop_rates(directory: Path, root: Path) -> None:
 def rates_state(directory: Path, root: Path) -> str:
     """ "absent", "sound" or "damaged"."""
     metadata = read(root / "zarr.json") or b""
-    base = without_rates(metadata)
+    if metadata == without_rates(metadata):
+        return "absent"
     record = unsealed(directory / RECORD)
-    if record is None:
-        return "absent" if metadata == base and not (directory / RECORD).exists() else "damaged"
-    listed = metadata == base or sha256(metadata) == record["root"]
+    if record is None or sha256(metadata) != record["root"]:
+        return "damaged"
     whole = all(sha256(read(root / path) or b"") == digest for path, digest in record["files"].items())
-    return "sound" if listed and whole else "damaged"
+    return "sound" if whole else "damaged"
 
 
 def without_rates(raw: bytes | None) -> bytes | None:

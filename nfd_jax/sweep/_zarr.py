@@ -82,8 +82,8 @@ def sha256(data: bytes) -> str:
 
 
 def to_json(content: object) -> bytes:
-    """Readable JSON, the same bytes for the same content."""
-    return json.dumps(content, indent=1, ensure_ascii=False).encode()
+    """JSON, the same bytes for the same content."""
+    return json.dumps(content, ensure_ascii=False).encode()
 
 
 def sealed(content: dict) -> bytes:
