@@ -15,7 +15,7 @@ Held-out inputs are asked after training, jointly at each step and conditionally
 are discarded, so they change nothing.
 """
 
-from typing import Protocol
+from abc import abstractmethod
 
 import equinox as eqx
 import jax
@@ -83,17 +83,21 @@ class Pass(eqx.Module):
         )
 
 
-class Interior(Protocol):
+class Interior(eqx.Module):
     """How a pass runs between the ends. `pull` (P, A) is η s_i, zero for samples a row must not see.
 
     `coupling` asks for the coupling's decomposition. `depth` is the last layer's index: arrays may be longer, zero from there on.
     """
 
-    depth: int | Array
+    depth: eqx.AbstractVar[int | Array]
 
-    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass: ...
+    @abstractmethod
+    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:
+        """From h at t = 0 to t = 1."""
 
-    def backward(self, b1: Rows, h: Array, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass: ...
+    @abstractmethod
+    def backward(self, b1: Rows, h: Array, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:
+        """From b at t = 1 to t = 0, along the features h (L+1, P, n) of the forward pass."""
 
 
 def train(

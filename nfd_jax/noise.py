@@ -6,6 +6,7 @@ increments ξ_ℓ = √L (B_{t_ℓ} − B_{t_{ℓ-1}}); a coarser network on the
 """
 
 import math
+from abc import abstractmethod
 
 import equinox as eqx
 import jax
@@ -63,9 +64,9 @@ class AbstractNoise(eqx.Module):
     def width(self) -> int:
         return self.U.shape[0]
 
+    @abstractmethod
     def increments(self, direction: int, step: Array) -> LayerRows:
         """ξ of `direction` (FORWARD or BACKWARD) at `step`, (L, P, n)."""
-        raise AttributeError(f"{type(self).__name__} must define increments")
 
 
 class Noise(AbstractNoise):

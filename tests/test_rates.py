@@ -19,13 +19,13 @@ X = np.array([8, 16, 32, 64])
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, ...], common: float = 0.3, own: float = 0.05) -> np.ndarray:
-    """(seeds, …) lognormal factors of mean 1: one shared by all points of a seed, as common noise makes, and their own."""
+    """(seeds, …) lognormal factors of mean 1: one shared by all points of a seed, as by common noise, and their own."""
     shared = common * rng.normal(size=(shape[0],) + (1,) * (len(shape) - 1)) - common**2 / 2
     return np.exp(shared + own * rng.normal(size=shape) - own**2 / 2)
 
 
 def near(fit: Fit, truth: float) -> bool:
-    """Within the full width of a 95 % interval, four standard errors: single draws would miss the interval 1 time in 20."""
+    """Within a full width, four standard errors: a single draw would miss its interval 1 time in 20."""
     return abs(fit.estimate - truth) <= fit.high - fit.low < np.inf
 
 

@@ -34,10 +34,14 @@ def in_memory(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
-def sweep(widths=(8, 16), depths=(2, 4), seeds=2, particles="matched", finite=True, limit=True, **problem) -> SweepConfig:
+def sweep(
+    widths=(8, 16), depths=(2, 4), seeds=2, particles="matched", finite=True, limit=True, measure=None, **problem
+) -> SweepConfig:
     tree = {"name": "test", "seeds": seeds, "problem": {"dataset": "gaussian", "steps": 2, "batch_size": 3} | problem}
     if finite:
         tree["finite"] = {"widths": list(widths), "depths": list(depths)}
+    if measure is not None:
+        tree["measure"] = measure
     if limit:
         tree["limit"] = {"particles": particles, "depth_steps": 96}
     return SweepConfig.model_validate(tree)
@@ -425,7 +429,7 @@ def after(calls: int, monkeypatch, action) -> int:
 
 @pytest.mark.parametrize("change", ["creation", "extension", "rates"])
 def test_a_change_of_shape_cut_short_anywhere_is_finished_or_undone(tmp_path, monkeypatch, change):
-    small, large = sweep(widths=(8,), limit=False), sweep(limit=False)
+    small, large = (sweep(widths, limit=False, measure=[]) for widths in ((8,), (8, 16)))
     config = small if change == "rates" else large
     template = tmp_path / "template"
     if change != "creation":
@@ -443,8 +447,8 @@ def test_a_change_of_shape_cut_short_anywhere_is_finished_or_undone(tmp_path, mo
         return directory, after(calls, monkeypatch, lambda: act(directory))
 
     total = cut_short(10**6)[1]
-    bulk = range(0, total - 15, max(1, total // 5))  # the files; what matters comes after
-    for calls in (*bulk, *range(max(0, total - 15), total)):
+    files = range(0, total - 12, max(1, total // 3))  # a few of the many alike; what matters comes after them
+    for calls in (*files, *range(max(0, total - 12), total)):
         directory, _ = cut_short(calls)
         if change != "creation":
             assert check_cells(loaded_leniently(directory), small) == 4
@@ -507,6 +511,20 @@ def killed_sweeps(directory: Path, kills: int, seed: int) -> None:
         xr.testing.assert_identical(plainly(store), expected)
         shutil.rmtree(store)
         done = 0
+
+
+@pytest.mark.long
+def test_a_commit_costs_less_than_three_percent_of_one_second_cells(tmp_path, monkeypatch):
+    monkeypatch.undo()  # files are synced
+    config = sweep(widths=(32,), depths=(8, 16, 32), seeds=20, steps=4, batch_size=4)
+    seconds = []
+    with opened(tmp_path, config) as store:
+        for batch in store.pending():
+            arrays = compute(config, batch)
+            start = time.perf_counter()
+            store.commit(batch, arrays)
+            seconds.append(time.perf_counter() - start)
+    assert np.median(seconds) < 0.03 * len(batch.depths)
 
 
 def test_kills_at_random_moments(tmp_path):

@@ -36,7 +36,6 @@ STYLE = {
     "axes.axisbelow": True,
     "lines.linewidth": 1.6,
     "lines.markersize": 5,
-    "savefig.facecolor": "white",
     "svg.hashsalt": "nfd_jax",
     "svg.fonttype": "path",
 }
@@ -84,7 +83,7 @@ def styled() -> Iterator[None]:
 
 def panels(rows: int, columns: int, *, height: float = 3.0, width: float = 11.0) -> tuple[Figure, np.ndarray]:
     """A figure of `width` inches with rows × columns axes, each row `height` inches high."""
-    figure = Figure(figsize=(width, rows * height), layout="constrained")
+    figure = Figure(figsize=(width, rows * height), dpi=130, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.04)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
@@ -92,7 +91,7 @@ def panels(rows: int, columns: int, *, height: float = 3.0, width: float = 11.0)
 def levels(count: int) -> list[tuple]:
     """Colours from dark to light for ordered values such as depths; the lightest still shows on white."""
     cividis: Colormap = matplotlib.colormaps["cividis"]
-    return [cividis(0.85 * i / max(1, count - 1)) for i in range(count)]
+    return [cividis(0.78 * i / max(1, count - 1)) for i in range(count)]
 
 
 def number(value: float) -> str:
@@ -105,15 +104,21 @@ def number(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def signed(value: float) -> str:
+    """A slope with its sign."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
 def log_y(ax: Axes) -> None:
-    """A log axis with few ticks, all labelled in plain numbers: 1, 2, 5 where it spans less than three decades."""
+    """A log axis with few ticks, all labelled in plain numbers: as many of 1, 2, 5, … a decade as make three of them."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
-    decades = np.log10(high / low) if low > 0 else 3
-    subs = (1.0, 2.0, 5.0) if decades < 2.2 else (1.0,)
-    if decades < 0.5:
-        subs = tuple(np.arange(1.0, 10))
-    ax.yaxis.set_major_locator(LogLocator(10, subs=subs, numticks=9))
+    locator = LogLocator(10, numticks=8)
+    for subs in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), np.arange(1, 10, 0.5), np.arange(1, 10, 0.1)):
+        locator.set_params(subs=subs)
+        if sum(low <= tick <= high for tick in locator.tick_values(low, high)) > 2:
+            break
+    ax.yaxis.set_major_locator(locator)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_minor_formatter(NullFormatter())

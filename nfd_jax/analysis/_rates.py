@@ -91,7 +91,7 @@ class Rate:
 def open_verdict(more_seeds: float) -> str:
     """The wording of an undecided verdict."""
     count = f"about {more_seeds:.0f}" if np.isfinite(more_seeds) else f"more than {MOST_SEEDS}"
-    return f"inconclusive: {count} more seed{'' if more_seeds == 1 else 's'} needed"
+    return f"inconclusive: {count} more seeds needed"
 
 
 def seeds_needed(fit: Fit, threshold: float, seeds: int, *, above: bool) -> float:

@@ -15,7 +15,8 @@ A row is one quantity against width or depth: its rate (`classify`), and whether
     reported  for comparison: says nothing of the claim
 
 A claim holds if all its rows do and does not if one fails; C2 says that *a* term survives, so there one row is enough.
-All of it is about the range measured, at 95 % a row. Cells that diverged, failed or are pending are left out and counted.
+All of it is about the range measured, at 95 % a row. Cells that diverged, failed or are pending are left out, and
+counted.
 """
 
 from collections.abc import Sequence

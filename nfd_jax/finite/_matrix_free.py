@@ -7,12 +7,11 @@ with a = √(T/L), W_ℓ the initial weights, answered by `gaussian`, ⟨·⟩ a
 steps. A forward pass knows earlier backward queries; a backward pass knows its own step's forward queries too.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from nfd_jax._sgd import History, Pass, at_layer
+from nfd_jax._sgd import History, Interior, Pass, at_layer
 from nfd_jax._types import LayerRows, Rows, Scalar
 from nfd_jax.activations import activation
 from nfd_jax.gaussian import Basis, coupled_part, draw, split
@@ -20,7 +19,7 @@ from nfd_jax.parametrization import block
 from nfd_jax.problem import Problem
 
 
-class MatrixFree(eqx.Module):
+class MatrixFree(Interior):
     """The passes of one network; `reuse` is 1 where the backward pass uses the forward weights' transpose, else 0.
 
     `depth` L may be traced and smaller than the noise has layers: one compiled program serves many depths, whose unused layers

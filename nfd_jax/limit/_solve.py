@@ -4,12 +4,11 @@ Euler with M = L steps and N = n particles on the same noise is the matrix-free 
 """
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from nfd_jax._sgd import History, Pass
+from nfd_jax._sgd import History, Interior, Pass
 from nfd_jax._types import LayerRows, Rows, Scalar
 from nfd_jax.limit._terms import (
     BackwardDrift,
@@ -56,7 +55,7 @@ class RecordingEuler(diffrax.Euler):
         return y1, None, record, None, diffrax.RESULTS.successful
 
 
-class Limit(eqx.Module):
+class Limit(Interior):
     """The two passes of the limit in `depth` Euler steps, as many as the noise has increments.
 
     `reuse` 0 is the paper's NFD (independent backward weights); 1 keeps the response of reused weights.

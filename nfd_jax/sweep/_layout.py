@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from math import gcd
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +21,8 @@ PENDING, DONE, DIVERGED, FAILED = range(4)
 
 SPLIT = ("width", "particles", "depth", "seed")
 """Dimensions along which a chunk has length 1, so that no two batches share a file."""
+
+_ALL = slice(None)
 
 _CELL = ("learning_rate", "width", "depth", "seed", "step")
 _NETWORK = ("backward_weights", *_CELL)
@@ -91,7 +94,7 @@ class Chunk(NamedTuple):
     path: str
     within: tuple[slice, ...]
     """Position in the batch's own array."""
-    index: tuple[slice, ...]
+    place: tuple[slice, ...]
     """Position in the whole array."""
 
 
@@ -130,13 +133,13 @@ class Grid:
             ):
                 value = {"width": batch.width, "particles": batch.width, "depth": depth, "seed": seed}
                 whole = {dim: self.axes[dim].index(value[dim]) for dim in dims if dim in SPLIT}
-                local = {dim: 0 for dim in whole} | {"depth": i, "seed": j}
+                local = dict.fromkeys(whole, 0) | {"depth": i, "seed": j}
                 yield Chunk(
                     name,
                     ", ".join(f"{dim} {value[dim]}" for dim in whole),
                     f"{name}/c.{'.'.join(str(whole.get(dim, 0)) for dim in dims)}",
-                    tuple(slice(local[dim], local[dim] + 1) if dim in whole else slice(None) for dim in dims),
-                    tuple(slice(whole[dim], whole[dim] + 1) if dim in whole else slice(None) for dim in dims),
+                    tuple(_only(local[dim]) if dim in whole else _ALL for dim in dims),
+                    tuple(_only(whole[dim]) if dim in whole else _ALL for dim in dims),
                 )
 
 
@@ -243,6 +246,12 @@ def layout(config: "SweepConfig", axes: dict[str, tuple[int, ...]], *, outputs: 
             nodes[f"{group}/{name}"] = array_metadata(dims, shape, chunks, dtype, described)
             dims_of[f"{group}/{name}"] = dims
     return Layout(Grid(axes, dims_of, matched), nodes, files)
+
+
+@cache
+def _only(index: int) -> slice:
+    """One slice object an index: a large plan holds millions of them."""
+    return slice(index, index + 1)
 
 
 def _merge(stored: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:

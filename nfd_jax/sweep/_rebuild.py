@@ -58,9 +58,8 @@ def clean(directory: Path, manifest: Manifest, records: Mapping[str, dict]) -> N
     keep = {record_path(directory, batch) for batch in manifest.plan if batch.id in records} | {directory / RECORD}
     remove(path for path in (directory / BATCHES).iterdir() if path not in keep)
     held: dict[str, set[str]] = {name: {"zarr.json"} for name in manifest.grid.dims}
-    chunks = manifest.grid.assign(manifest.plan)
     for batch_id, record in records.items():
-        for chunk in chunks[batch_id]:
+        for chunk in manifest.chunks[batch_id]:
             if chunk.cell in record["sha256"].get(chunk.array, {}):
                 held[chunk.array].add(Path(chunk.path).name)
     for name, names in held.items():
@@ -84,10 +83,9 @@ def rebuild(
     hashes = {path: sha256(raw) for path, raw in files.items()}
     manifest = Manifest(config.digest(), layout.grid, plan, attributes, hashes)
     write_tree(building / RESULTS, files)
-    old, new = stored.grid.assign(stored.plan), layout.grid.assign(plan)
     for batch_id, record in records.items():
-        target = {(chunk.array, chunk.cell): building / RESULTS / chunk.path for chunk in new[batch_id]}
-        for chunk in old[batch_id]:
+        target = {(chunk.array, chunk.cell): building / RESULTS / chunk.path for chunk in manifest.chunks[batch_id]}
+        for chunk in stored.chunks[batch_id]:
             if chunk.cell in record["sha256"].get(chunk.array, {}):
                 _link(root / chunk.path, target[chunk.array, chunk.cell])
     for name in layout.grid.dims:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +50,11 @@ class Manifest:
             content["files"],
         )
 
+    @cached_property
+    def chunks(self) -> dict[str, list[Chunk]]:
+        """The chunks of each batch, by its id."""
+        return self.grid.assign(self.plan)
+
     def to_bytes(self) -> bytes:
         """What `load` reads."""
         return sealed({"format": _FORMAT} | asdict(self))
@@ -61,7 +67,7 @@ class Manifest:
 
 
 class Examined(NamedTuple):
-    """A batch as found: its record if all is well, its chunks' bytes, and a line for each cell that is damaged."""
+    """A batch as found: its record and its chunks' bytes if all is well, else a line with its cells and what is wrong."""
 
     batch: Batch
     record: dict | None
@@ -71,7 +77,6 @@ class Examined(NamedTuple):
 
 def examine(directory: Path, root: Path, manifest: Manifest) -> Iterator[Examined]:
     """Checks every batch that has a record, in the plan's order. One without is pending, whatever its chunks hold."""
-    chunks = manifest.grid.assign(manifest.plan)
     for batch in manifest.plan:
         path = record_path(directory, batch)
         if not path.exists():
@@ -81,16 +86,16 @@ def examine(directory: Path, root: Path, manifest: Manifest) -> Iterator[Examine
             yield Examined(batch, None, [], [f"{describe(batch)}: the commit record is damaged"])
             continue
         contents: list[tuple[Chunk, bytes]] = []
-        flaws: dict[str, list[str]] = {}
-        for chunk in chunks[batch.id]:
+        flaws: list[str] = []
+        for chunk in manifest.chunks[batch.id]:
             expected = record["sha256"].get(chunk.array, {}).get(chunk.cell)
             if expected is None and record["status"] == "failed":
                 continue
             raw = read(root / chunk.path)
             if raw is None:
-                flaws.setdefault(chunk.cell, []).append(f"{chunk.array} is missing")
+                flaws.append(f"{chunk.array} at {chunk.cell} is missing")
             elif sha256(raw) != expected:
-                flaws.setdefault(chunk.cell, []).append(f"{chunk.array} does not match its checksum")
+                flaws.append(f"{chunk.array} at {chunk.cell} does not match its checksum")
             else:
                 contents.append((chunk, raw))
         if not flaws:
@@ -98,7 +103,8 @@ def examine(directory: Path, root: Path, manifest: Manifest) -> Iterator[Examine
         elif record["status"] == "failed":  # killed while it was tried again: nothing is lost
             yield Examined(batch, None, [], [])
         else:
-            yield Examined(batch, None, [], [f"{cell}: {', '.join(found)}" for cell, found in flaws.items()])
+            more = f" and {len(flaws) - 1} more" if len(flaws) > 1 else ""
+            yield Examined(batch, None, [], [f"{describe(batch)}: {flaws[0]}{more}"])
 
 
 def batch_from(plain: dict) -> Batch:

@@ -44,15 +44,17 @@ def open_results(path: str | os.PathLike[str]) -> xr.DataTree:
         for examined in examine(directory, root, manifest):
             damaged += examined.damaged
             for chunk, raw in examined.contents:
-                part = arrays[chunk.array][chunk.index]
+                part = arrays[chunk.array][chunk.place]
                 part[...] = decode(raw, part.dtype, part.shape)
         groups = {"/": xr.Dataset(attrs=metadata["attributes"])}
-        for name, dims in manifest.grid.dims.items():
-            group, _, variable = name.partition("/")
-            if group not in groups:
-                with xr.open_dataset(root, engine="zarr", group=group) as stored:
-                    groups[group] = stored.coords.to_dataset().load()
-            groups[group][variable] = (dims, arrays[name], nodes[name]["attributes"])
+        for group in dict.fromkeys(name.split("/")[0] for name in arrays):
+            checked = {
+                name.split("/")[1]: (manifest.grid.dims[name], array, nodes[name]["attributes"])
+                for name, array in arrays.items()
+                if name.startswith(f"{group}/")
+            }
+            with xr.open_dataset(root, engine="zarr", group=group) as stored:
+                groups[group] = stored.drop_vars(checked).load().assign(checked)
         rates = rates_state(directory, root)
         if rates == "sound":
             with xr.open_dataset(root, engine="zarr", group="rates") as stored:

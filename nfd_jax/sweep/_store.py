@@ -41,7 +41,7 @@ Cells = set[tuple[int, int, int]]
 class Store:
     """A store open for writing, by one process at a time; a context manager. `Store.open` makes one.
 
-    `damaged` has a line for each cell or file found damaged: cells are pending again, files are repaired.
+    `damaged` has a line for each batch of cells found damaged, which are pending again, and for each file repaired.
     """
 
     def __init__(
@@ -61,7 +61,6 @@ class Store:
         self._manifest = manifest
         self._records = records
         self._tried: set[str] = set()
-        self._chunks = manifest.grid.assign(manifest.plan)
         cells = {batch: len(_layout.cells(batch) & wanted) for batch in manifest.plan}
         self._cells = {batch: count for batch, count in cells.items() if count}
 
@@ -182,9 +181,10 @@ class Store:
         return self._records[batch.id]["status"] if batch.id in self._records else None
 
     def _shape(self, batch: Batch, name: str) -> tuple[int, ...]:
-        local = {"width": 1, "particles": 1, "depth": len(batch.depths), "seed": len(batch.seeds)}
         dims = self._manifest.grid.dims[name]
-        return tuple(local.get(dim, n) for dim, n in zip(dims, self._layout.nodes[name]["shape"], strict=True))
+        sizes = dict(zip(dims, self._layout.nodes[name]["shape"], strict=True))
+        sizes |= {"width": 1, "particles": 1, "depth": len(batch.depths), "seed": len(batch.seeds)}
+        return tuple(sizes[dim] for dim in dims)
 
     def _fit(self, batch: Batch, name: str, array: np.ndarray) -> np.ndarray:
         expected = self._shape(batch, name)
@@ -195,12 +195,12 @@ class Store:
 
     def _write(self, batch: Batch, arrays: Mapping[str, np.ndarray], outcome: dict) -> None:
         """Chunks, then status cells, then the record: no reader sees a cell as done before its numbers are there."""
-        if batch.id not in self._chunks or self._status(batch) == "done":
-            raise ValueError(f"{batch.id}: {'already stored' if batch.id in self._chunks else 'not in the plan'}")
+        if batch.id not in self._manifest.chunks or self._status(batch) == "done":
+            raise ValueError(f"{batch.id}: {'already stored' if batch.id in self._manifest.chunks else 'not in the plan'}")
         data: dict[Path, bytes] = {}
         status: dict[Path, bytes] = {}
         hashes: dict[str, dict[str, str]] = {}
-        for chunk in self._chunks[batch.id]:
+        for chunk in self._manifest.chunks[batch.id]:
             if chunk.array in arrays:
                 raw = encode(arrays[chunk.array][chunk.within])
                 files = status if chunk.array == "status/cell" else data

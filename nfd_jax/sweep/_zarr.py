@@ -83,7 +83,7 @@ def sha256(data: bytes) -> str:
 
 def to_json(content: object) -> bytes:
     """JSON, the same bytes for the same content."""
-    return json.dumps(content, ensure_ascii=False).encode()
+    return json.dumps(content).encode()
 
 
 def sealed(content: dict) -> bytes:

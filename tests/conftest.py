@@ -1,0 +1,31 @@
+"""Tests run in float64 unless they say otherwise, and with the package's array shapes checked at run time."""
+
+import jax
+import numpy as np
+import pytest
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_enable_x64", True)
+
+SHAPED = ("problem", "noise", "gaussian", "_sgd", "observables", "finite._matrix_free", "limit._terms", "losses")
+with install_import_hook([f"nfd_jax.{name}" for name in SHAPED], "beartype.beartype"):
+    import nfd_jax.finite
+    import nfd_jax.limit  # noqa: F401
+
+
+@pytest.fixture
+def make_problem():
+    """A random problem: fixed batch of P samples over K steps, C outputs."""
+    from nfd_jax import Problem
+
+    def make(steps=3, rows=3, dim=5, outputs=1, *, seed=0, stream=False, dtype=np.float64, rate=0.4, **options):
+        rng = np.random.default_rng(seed)
+        batches = steps if stream else 1
+        x = rng.standard_normal((batches, rows, dim))
+        y = rng.standard_normal((batches, rows, outputs))
+        if options.get("loss") == "cross_entropy":
+            y = np.eye(outputs)[rng.integers(0, outputs, (batches, rows))]
+        x, y = (np.broadcast_to(a, (steps, *a.shape[1:])).astype(dtype) for a in (x, y))
+        return Problem(x, y, rate, **options)
+
+    return make
