@@ -65,7 +65,6 @@ def _coordinates(noise: Noise, width: int, devices: Sequence[jax.Device] | None)
         raise ValueError(f"width {width} cannot be shared out equally among {len(devices)} devices: take a multiple of them")
     mesh = Mesh(np.array(devices), ("coordinate",))
 
-    def at(axis: int):
-        return lambda x: NamedSharding(mesh, PartitionSpec(*(None,) * (x.ndim + axis), "coordinate"))
-
-    return Noise(*(at(-2)(x) for x in (noise.U, noise.V)), *(at(-1)(x) for x in (noise.forward, noise.backward)))
+    at = lambda x, axis: NamedSharding(mesh, PartitionSpec(*(None,) * (x.ndim + axis), "coordinate"))
+    places = [at(noise.U, -2), at(noise.V, -2), at(noise.forward, -1), at(noise.backward, -1)]
+    return jax.tree.unflatten(jax.tree.structure(noise), places)

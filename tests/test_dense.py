@@ -161,19 +161,18 @@ def test_only_depth_mup_has_a_limit(make_problem):
         nfd.solve_limit(make_problem(parametrization="mup"), particles=16, depth_steps=4, key=jax.random.key(0))
 
 
-def test_calls_are_vmappable(make_problem):
-    """Over keys and over learning rates, every simulator, equal to one call at a time."""
+@pytest.mark.parametrize("simulator", ["dense", "matrix_free", "limit"])
+def test_calls_are_vmappable(make_problem, simulator):
+    """Over keys and learning rates, equal to one call at a time."""
     problem = make_problem()
-    keys = jax.random.split(jax.random.key(5), 2)
-    calls = [
-        lambda p, k: nfd.train_finite(p, width=16, depth=3, key=k).loss,
-        lambda p, k: nfd.train_finite(p, width=16, depth=3, key=k, simulator="matrix_free").loss,
-        lambda p, k: nfd.solve_limit(p, particles=16, depth_steps=3, key=k).loss,
-    ]
-    at = lambda rate: dataclasses.replace(problem, learning_rate=rate)
-    for call in calls:
-        over_keys = jax.vmap(lambda k, call=call: call(problem, k))(keys)
-        np.testing.assert_allclose(over_keys[1], call(problem, keys[1]), rtol=1e-10)
-        rates = jnp.array([0.1, 0.3])
-        over_rates = jax.vmap(lambda rate, call=call: call(at(rate), keys[0]))(rates)
-        np.testing.assert_allclose(over_rates[1], call(at(0.3), keys[0]), rtol=1e-10)
+
+    def loss(key, rate):
+        here = dataclasses.replace(problem, learning_rate=rate)
+        if simulator == "limit":
+            return nfd.solve_limit(here, particles=16, depth_steps=3, key=key).loss
+        return nfd.train_finite(here, width=16, depth=3, key=key, simulator=simulator).loss
+
+    keys, rates = jax.random.split(jax.random.key(5), 2), jnp.array([0.1, 0.3])
+    together = jax.vmap(loss)(keys, rates)
+    for each, key, rate in zip(together, keys, rates, strict=True):
+        np.testing.assert_allclose(each, loss(key, rate), rtol=1e-10)

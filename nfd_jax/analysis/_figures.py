@@ -19,6 +19,12 @@ from nfd_jax.analysis._figures_training import kernels, losses
 from nfd_jax.analysis._plot import Drawing, styled
 from nfd_jax.analysis._view import View
 
+NAMES = (
+    "limit_error_depth", "limit_error_width", "coupling", "eigenvalues", "joint_limits", "kernels", "loss", "heldout_loss",
+    "variants", "parametrizations", "phase_map",
+)  # fmt: skip
+"""Names a report's figures may have; phase_map is followed by a hyphen and more."""
+
 
 def drawings(tree: xr.DataTree) -> Iterator[Drawing]:
     """Every figure there is data for, one at a time; to be drawn within `styled`."""
@@ -40,7 +46,7 @@ def drawings(tree: xr.DataTree) -> Iterator[Drawing]:
 
 
 def draw_all(folder: Path, made: Iterable[Drawing]) -> dict[str, tuple[Drawing, str]]:
-    """Writes every drawing as PNG and SVG and removes other figures there; by name, with a data URI of it.
+    """Writes every drawing as PNG and SVG and removes those of earlier reports; by name, with a data URI of it.
 
     The same data give the same files, byte for byte.
     """
@@ -53,7 +59,7 @@ def draw_all(folder: Path, made: Iterable[Drawing]) -> dict[str, tuple[Drawing, 
             (folder / f"{drawing.name}.svg").write_bytes(svg)
             saved[drawing.name] = (drawing, _embedded(png, svg.decode()))
     for old in (*folder.glob("*.svg"), *folder.glob("*.png")):
-        if old.stem not in saved:
+        if old.stem not in saved and old.stem.partition("-")[0] in NAMES:
             old.unlink()
     return saved
 

@@ -29,11 +29,11 @@ from nfd_jax.problem import Problem
 
 
 class Increments(eqx.Module):
-    """What drives one Euler step: dB (P, n) and the images dY, dZ' (A, n) of earlier queries, all of scale √Δt."""
+    """What drives one Euler step, or all M: dB (P, n) and the images dY, dZ' (A, n) of earlier queries, all of scale √Δt."""
 
-    fresh: Rows
-    own: Float[Array, "A n"]
-    other: Float[Array, "A n"]
+    fresh: Float[Array, "*M P n"]
+    own: Float[Array, "*M A n"]
+    other: Float[Array, "*M A n"]
 
 
 class DrivingPath(diffrax.AbstractPath):

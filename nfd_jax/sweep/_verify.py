@@ -1,0 +1,181 @@
+"""Whether results can be believed: stored batches computed again, float32 beside float64, and where a run left the finite numbers."""
+
+import random
+from collections.abc import Iterator
+from itertools import islice
+from math import inf
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nfd_jax import observables
+from nfd_jax.config import SweepConfig
+from nfd_jax.finite import _dense, train_finite
+from nfd_jax.limit import solve_limit
+from nfd_jax.noise import Noise, sample_noise
+from nfd_jax.problem import RECORDS, Problem, Trajectory
+from nfd_jax.sweep import _driver
+from nfd_jax.sweep._cells import seed_key, with_rate
+from nfd_jax.sweep._execute import load_problem
+from nfd_jax.sweep._layout import DIVERGED
+from nfd_jax.sweep._plan import Batch, make_plan, noise_depth, simulator
+from nfd_jax.sweep._records import RESULTS, Manifest, describe, examine
+from nfd_jax.sweep._zarr import decode
+
+
+def verify_sample(config: SweepConfig, folder: Path, *, count: int = 3, seed: int | None = None) -> str:
+    """Computes `count` of the batches stored in `folder` again, on the device at hand, and says how far they differ.
+
+    The first line has the largest difference relative to its variable's scale, the largest of its stored numbers in the
+    sample; a line for each variable that differs follows. `seed` fixes the sample, which otherwise is another one each time.
+    """
+    manifest = Manifest.load(folder)
+    examined = examine(folder, folder / RESULTS, manifest) if manifest else ()
+    stored = [found for found in examined if found.record is not None and found.record["status"] == "done"]
+    sample = random.Random(seed).sample(stored, min(count, len(stored)))
+    scale: dict[str, float] = {}
+    worst: dict[str, float] = {}
+    lines = []
+    for found in sample:
+        [(_, again)] = _driver._results(config, [found.batch], None, None)
+        if isinstance(again, str):
+            lines.append(f"  {describe(found.batch)}: could not be computed again: {again}")
+            continue
+        for chunk, raw in found.contents:
+            now = again[chunk.array][chunk.within]
+            was = decode(raw, now.dtype, now.shape)
+            largest = float(np.max(np.abs(was), initial=0, where=np.isfinite(was)))
+            scale[chunk.array] = max(scale.get(chunk.array, 0.0), largest)
+            worst[chunk.array] = max(worst.get(chunk.array, 0.0), largest_difference(was, now))
+    relative = {name: (worst[name] / scale[name] if scale[name] else inf) if worst[name] else 0.0 for name in worst}
+    lines += [f"  {name}: {worst[name]:.2g}, {relative[name]:.2g} of its scale" for name in worst if worst[name]]
+    first = max(relative, key=relative.__getitem__, default=None)
+    what = "nothing to compare" if first is None else f"largest relative difference {relative[first]:.2g} ({first})"
+    return "\n".join([f"verified {len(sample)} of {len(stored)} batches: {what}", *lines])
+
+
+def largest_difference(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest |one − other|; 0 where both are the same, if not finite, and infinite where only one is."""
+    one, other = np.asarray(one, float), np.asarray(other, float)
+    same = (one == other) | (np.isnan(one) & np.isnan(other))
+    both = np.isfinite(one) & np.isfinite(other)
+    apart = np.abs(np.subtract(one, other, out=np.full(one.shape, inf), where=both))
+    return float(np.max(apart, initial=0, where=~same))
+
+
+def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
+    """What rounding does: the smallest cell of a sweep in float32 and in float64, from the same draw of weights or noise.
+
+    Relative root mean square differences of `loss`, `output` and, where it is measured, `limit_error`, first flags and learning
+    rate; None where a run diverges. `cell` says which one it was.
+    """
+    plan = make_plan(config)
+    least = min(plan, key=lambda batch: (batch.kind == "limit", batch.width, batch.depths))
+    cell = Batch(least.kind, least.width, least.depths and (min(least.depths),), least.seeds[:1])
+    with jax.enable_x64(True):
+        doubles = config.model_copy(update={"precision": "float64"})
+        drawn = _draw(doubles, cell)
+        exact = _measured(doubles, cell, drawn)
+    with jax.enable_x64(False):
+        singles = config.model_copy(update={"precision": "float32"})
+        rounded = _measured(singles, cell, jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), drawn))
+    return {"cell": describe(cell)} | {name: _relative_rms(rounded[name], exact[name]) for name in exact}
+
+
+def _draw(config: SweepConfig, cell: Batch) -> Noise | _dense.Weights:
+    problem, _ = load_problem(config)
+    key = seed_key(config.seed, cell.seeds[0])
+    if cell.kind == "limit":
+        return sample_noise(problem, width=cell.width, depth=config.limit.depth_steps, key=key)
+    if simulator(config, cell.width) == "matrix_free":
+        return sample_noise(problem, width=cell.width, depth=noise_depth(config, cell.depths[0]), key=key)
+    flag = config.finite.backward_weights[0]
+    return _dense.initial_weights(problem, width=cell.width, depth=cell.depths[0], key=key, backward_weights=flag)
+
+
+@eqx.filter_jit
+def _train_dense(problem: Problem, weights: _dense.Weights) -> Trajectory:
+    with jax.default_matmul_precision("highest"):
+        return _dense.train(problem, weights)
+
+
+def _measured(config: SweepConfig, cell: Batch, drawn: Noise | _dense.Weights) -> dict[str, np.ndarray]:
+    problem, _ = load_problem(config)
+    if isinstance(drawn, _dense.Weights):
+        run, measured = _train_dense(problem, drawn), {}
+    elif cell.kind == "limit":
+        run, measured = _limit(config, problem, drawn, config.limit.backward_weights[0]), {}
+    else:
+        [depth] = cell.depths
+        run, measured = _network(problem, drawn, depth, config.finite.backward_weights[0]), {}
+        if "limit_error" in config.measure:
+            limit = _limit(config, problem, drawn, config.limit.backward_weights[0])
+            coarse = lambda path: path[:, :: drawn.depth // depth]
+            limit = Trajectory(limit.output, limit.loss, coarse(limit.features), coarse(limit.gradients))
+            measured["limit_error"] = np.asarray(observables.differences(run, limit), float)
+    return {"loss": np.asarray(run.loss, float), "output": np.asarray(run.output, float)} | measured
+
+
+def _network(problem: Problem, noise: Noise, depth: int, flag: str) -> Trajectory:
+    options = {"backward_weights": flag, "simulator": "matrix_free", "record": RECORDS}
+    return train_finite(problem, width=noise.width, depth=depth, noise=noise.coarsen(depth), **options)
+
+
+def _limit(config: SweepConfig, problem: Problem, noise: Noise, flag: str) -> Trajectory:
+    size = {"particles": noise.width, "depth_steps": config.limit.depth_steps}
+    return solve_limit(problem, **size, noise=noise, backward_weights=flag, record=RECORDS)
+
+
+def _relative_rms(x: np.ndarray, exact: np.ndarray) -> float | None:
+    with np.errstate(all="ignore"):
+        ratio = float(np.sqrt(np.mean((x - exact) ** 2) / np.mean(exact**2)))
+    return ratio if np.isfinite(ratio) else None
+
+
+def locate_nonfinite(
+    config: SweepConfig, batch: Batch, status: np.ndarray | None = None, *, at_most: int = 3
+) -> list[str]:
+    """Where the first `at_most` diverged runs of a batch left the finite numbers: a line with cell, step and layer for each.
+
+    They are trained once more with every layer kept. `status` is the batch's status/cell; without it, all are.
+    """
+    with jax.enable_x64(config.precision == "float64"):
+        return list(islice(_divergences(config, batch, status), at_most))
+
+
+def _divergences(config: SweepConfig, batch: Batch, status: np.ndarray | None) -> Iterator[str]:
+    problem, _ = load_problem(config)
+    flags, rates = (config.finite or config.limit).backward_weights, config.problem.learning_rates
+    shape = (len(flags), len(rates), max(1, len(batch.depths)), len(batch.seeds))
+    suspects = np.full(shape, DIVERGED) if status is None else status.reshape(shape)
+    for i, j, k, seed in np.argwhere(suspects == DIVERGED):
+        cell = Batch(batch.kind, batch.width, batch.depths[k : k + 1], (batch.seeds[seed],))
+        place = _first_nonfinite(_trained(config, with_rate(problem, jnp.asarray(rates[j], problem.dtype)), cell, flags[i]))
+        if place is not None:
+            yield f"{describe(cell)}, {flags[i]}, learning rate {rates[j]:g}: not finite first in {place}"
+
+
+def _trained(config: SweepConfig, problem: Problem, cell: Batch, flag: str) -> Trajectory:
+    key = seed_key(config.seed, cell.seeds[0])
+    if cell.kind == "cells" and simulator(config, cell.width) == "dense":
+        return train_finite(problem, width=cell.width, depth=cell.depths[0], key=key, backward_weights=flag, record=RECORDS)
+    noise = _draw(config, cell)
+    return _network(problem, noise, cell.depths[0], flag) if cell.depths else _limit(config, problem, noise, flag)
+
+
+def _first_nonfinite(run: Trajectory) -> str | None:
+    """In the order of computation: up through the layers, outputs, loss, down through the layers, next step."""
+    whole = lambda x: np.isfinite(np.asarray(x)).all((-2, -1))
+    up, out, loss, down = whole(run.features), whole(run.output), np.isfinite(run.loss), whole(run.gradients)
+    last = up.shape[1] - 1
+    for step in range(len(up)):
+        if not up[step].all():
+            return f"the forward features, step {step}, layer {np.argmin(up[step])} of {last}"
+        if not (out[step] and loss[step]):
+            return f"the {'loss' if out[step] else 'outputs'}, step {step}, after layer {last}"
+        if not down[step].all():
+            return f"the backward features, step {step}, layer {last - np.argmin(down[step][::-1])} of {last}"
+    return None

@@ -1,0 +1,62 @@
+"""Dense and matrix-free networks agree in law; the test sees it when the coupling is dropped."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import ks_2samp
+
+from nfd_jax import _sgd
+from nfd_jax.finite import _dense
+from nfd_jax.finite._matrix_free import MatrixFree
+from nfd_jax.noise import sample_noise
+
+SEEDS, WIDTH, DEPTH = 12_000, 8, 3
+
+
+@pytest.fixture
+def small(make_problem):
+    return make_problem(steps=3, rows=2, dim=3, rate=1.0, horizon=1.5)
+
+
+def dense_losses(problem, backward_weights):
+    def one(key):
+        draw = {"width": WIDTH, "depth": DEPTH, "key": key, "backward_weights": backward_weights}
+        return _dense.train(problem, _dense.initial_weights(problem, **draw)).loss
+
+    return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), SEEDS)))
+
+
+def free_losses(problem, reuse):
+    @eqx.filter_jit
+    def every(keys):
+        def one(key):
+            noise = sample_noise(problem, width=WIDTH, depth=DEPTH, key=key)
+            return _sgd.train(problem, noise, MatrixFree(problem, jnp.asarray(reuse), DEPTH)).loss
+
+        return jax.vmap(one)(keys)
+
+    return np.asarray(every(jax.random.split(jax.random.key(1), SEEDS)))
+
+
+def distances(one, other):
+    """Smallest KS p-value over steps, and largest difference of means of log losses in standard errors."""
+    p = min(ks_2samp(a, b).pvalue for a, b in zip(one.T, other.T, strict=True))
+    one, other = np.log(one), np.log(other)
+    z = np.abs(one.mean(0) - other.mean(0)) / np.sqrt((one.var(0) + other.var(0)) / SEEDS)
+    return p, z.max()
+
+
+# Three steps, two kinds of network: a false alarm has probability below 1e-3 in all.
+@pytest.mark.parametrize("backward_weights", ["reused", "independent"])
+def test_dense_and_matrix_free_agree_in_law(small, backward_weights):
+    p, z = distances(dense_losses(small, backward_weights), free_losses(small, float(backward_weights == "reused")))
+    assert p > 1e-4 and z < 4
+
+
+def test_dropping_or_flipping_the_coupling_is_seen(small):
+    dense = dense_losses(small, "reused")
+    for broken in (0.0, -1.0):
+        p, z = distances(dense, free_losses(small, broken))
+        assert p < 1e-6 and z > 6

@@ -1,0 +1,144 @@
+"""Float32 against float64, determinism, padding and batching, compilations, and the memory of a very wide network."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nfd_jax as nfd
+from nfd_jax import _sgd
+from nfd_jax.finite import _train_keyed
+from nfd_jax.finite._matrix_free import MatrixFree
+from nfd_jax.sweep._cells import coarsened_noise
+
+PATHS = ("features", "gradients")
+
+
+@pytest.mark.parametrize("case", ["generic", "duplicates"])
+def test_float32_paths_over_ten_repeated_batches(case, make_problem):
+    """rms errors of h and b; four samples and one output, so that every block of backward queries at the last layer has rank 1."""
+    base = make_problem(steps=10, rows=4, dim=6)
+    x = np.array(base.inputs)
+    if case == "duplicates":
+        x[:, 1] = x[:, 0]
+    double = nfd.Problem(x, base.targets, 0.5)
+    noise = nfd.sample_noise(double, width=1024, depth=32, key=jax.random.key(0))
+    single = jax.tree.map(lambda a: a.astype(np.float32), (double, noise))
+    for rate in (0.5, 0.0):
+        for flag in ("reused", "independent"):
+            runs = []
+            for problem, xi in ((double, noise), single):
+                problem = eqx.tree_at(lambda p: p.learning_rate, problem, jnp.asarray(rate, problem.dtype))
+                options = {"width": 1024, "depth": 32, "noise": xi, "simulator": "matrix_free", "backward_weights": flag}
+                runs.append(nfd.train_finite(problem, record=PATHS, **options))
+            rms = lambda a, b: float(np.sqrt(np.mean((np.asarray(a, float) - np.asarray(b, float)) ** 2)))
+            assert rms(runs[0].features, runs[1].features) < 1e-3
+            assert rms(runs[0].gradients, runs[1].gradients) < 3e-3
+
+
+def test_repeated_queries_get_the_same_answers(make_problem):
+    """A zero learning rate asks the same at every step; duplicated samples ask it twice: all answers agree to rounding."""
+    base = make_problem(steps=4, rows=3)
+    x = np.array(base.inputs)
+    x[:, 2] = x[:, 0]
+    problem = nfd.Problem(x, base.targets, 0.0)
+    run = nfd.train_finite(problem, width=32, depth=6, key=jax.random.key(1), simulator="matrix_free", record=PATHS)
+    for path in (run.features, run.gradients):
+        assert np.all(np.isfinite(path))
+        np.testing.assert_allclose(path, np.broadcast_to(path[:1], path.shape), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(run.features[:, :, 2], run.features[:, :, 0], rtol=0, atol=1e-11)
+
+
+def test_converged_samples_are_no_obstacle(make_problem):
+    """χ = 0 exactly: targets equal to the outputs, several outputs, so that s = 0 and b = 0."""
+    problem = make_problem(steps=3, rows=2, outputs=2)
+    noise = nfd.sample_noise(problem, width=32, depth=4, key=jax.random.key(0))
+    options = {"width": 32, "depth": 4, "noise": noise, "simulator": "matrix_free", "record": PATHS}
+    f0 = nfd.train_finite(problem, **options).output[:1]
+    converged = eqx.tree_at(lambda p: p.targets, problem, jnp.broadcast_to(f0, problem.targets.shape))
+    run = nfd.train_finite(converged, **options)
+    np.testing.assert_allclose(run.output, np.broadcast_to(f0, run.output.shape), rtol=0, atol=1e-12)
+    assert np.all(np.isfinite(run.gradients))
+
+
+def test_same_seed_same_bits(make_problem):
+    problem = make_problem()
+    for call in (
+        lambda: nfd.train_finite(problem, width=16, depth=3, key=jax.random.key(7)),
+        lambda: nfd.train_finite(problem, width=16, depth=3, key=jax.random.key(7), simulator="matrix_free"),
+        lambda: nfd.solve_limit(problem, particles=16, depth_steps=3, key=jax.random.key(7)),
+    ):
+        np.testing.assert_array_equal(call().output, call().output)
+
+
+def test_noise_nests_and_coarsens(make_problem):
+    """Width n is the first n entries of any width; keyed and stored noise are the same numbers; coarsening sums increments."""
+    problem = make_problem()
+    wide = nfd.sample_noise(problem, width=33, depth=6, key=jax.random.key(0))
+    narrow = nfd.sample_noise(problem, width=20, depth=6, key=jax.random.key(0))
+    for a, b in zip(jax.tree.leaves(wide.narrow(20)), jax.tree.leaves(narrow), strict=True):
+        np.testing.assert_array_equal(a, b)
+    coarse = wide.coarsen(2)
+    np.testing.assert_allclose(coarse.forward[:, 1], wide.forward[:, 3:].sum(1) / np.sqrt(3), rtol=1e-12)
+    assert coarse.depth == 2
+    stored = nfd.train_finite(problem, width=20, depth=6, noise=narrow, simulator="matrix_free")
+    keyed = nfd.train_finite(problem, width=20, depth=6, key=jax.random.key(0), simulator="matrix_free")
+    np.testing.assert_allclose(stored.output, keyed.output, rtol=1e-12)
+
+
+def test_padding_and_batching_change_nothing(make_problem):
+    problem = make_problem(steps=2)
+    noise = nfd.sample_noise(problem, width=24, depth=8, key=jax.random.key(0))
+
+    @eqx.filter_jit
+    def padded(noise, depth, reuse):
+        return _sgd.train(problem, noise, MatrixFree(problem, reuse, depth), record=PATHS, grid=2, coupling=True)
+
+    pairs = jnp.array([4, 8]), jnp.array([1.0, 0.0])
+    stack = jax.tree.map(lambda *x: jnp.stack(x), coarsened_noise(noise, 4, 8), noise)
+    together = eqx.filter_jit(jax.vmap(padded))(stack, *pairs)
+    for i, (depth, flag) in enumerate(((4, "reused"), (8, "independent"))):
+        run = nfd.train_finite(problem, width=24, depth=depth, noise=noise.coarsen(depth), simulator="matrix_free",
+                               backward_weights=flag, record=PATHS)  # fmt: skip
+        np.testing.assert_allclose(together.output[i], run.output, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(together.features[i], run.features[:, :: depth // 2], rtol=0, atol=1e-11)
+        np.testing.assert_allclose(together.gradients[i], run.gradients[:, :: depth // 2], rtol=0, atol=1e-11)
+    assert np.all(together.coupling.layer_ms[1] == 0)  # independent weights have none
+    assert np.all(together.coupling.layer_ms[0, 1] > 0)
+
+
+def test_one_compilation_per_shape(make_problem, caplog):
+    """Learning rate, horizon, key and flag are no shapes; width and depth are."""
+    problem = make_problem(steps=2, rows=2)
+
+    def count(work):
+        with jax.log_compiles(), caplog.at_level("WARNING"):
+            caplog.clear()
+            work()
+            return sum("Compiling jit(_train" in record.message for record in caplog.records)
+
+    def run(simulator, width=19, depth=3, **changes):
+        here = nfd.Problem(problem.inputs, problem.targets, **({"learning_rate": 0.1} | changes))
+        return nfd.train_finite(here, width=width, depth=depth, key=jax.random.key(len(changes)), simulator=simulator)
+
+    for simulator in ("dense", "matrix_free"):
+        assert count(lambda s=simulator: [run(s), run(s, learning_rate=0.2), run(s, horizon=2.0), run(s)]) == 1
+        assert count(lambda s=simulator: run(s, depth=4)) == 1
+
+
+def test_memory_of_a_very_wide_network(make_problem):
+    """n = 100 000, L = 32, K·P = 8 in float32: what the compiled program asks for, without running it."""
+    problem = make_problem(steps=4, rows=2, dtype=np.float32)
+    reuse = jnp.ones((), jnp.float32)
+    program = _train_keyed.lower(problem, jax.random.key(0), 100_000, 32, reuse, ()).compile()
+    sizes = program.compiled.memory_analysis()
+    total = sizes.temp_size_in_bytes + sizes.output_size_in_bytes + sizes.argument_size_in_bytes
+    assert 0 < total < 8e9
+
+
+@pytest.mark.long
+def test_a_very_wide_network_trains(make_problem):
+    problem = make_problem(steps=4, rows=2, dtype=np.float32, rate=0.2)
+    run = nfd.train_finite(problem, width=100_000, depth=32, key=jax.random.key(0), simulator="matrix_free")
+    assert np.all(np.isfinite(run.loss))
