@@ -93,8 +93,8 @@ class Problem(eqx.Module):
 class Coupling(eqx.Module):
     """What reused weights add to W φ and Wᵀ b beyond a decoupled Gaussian, per step and direction (forward, backward)."""
 
-    layer_ms: Float[Array, "K 2"]
-    displacement_ms: Float[Array, "K 2"]
+    layer_ms: Float[Array, "*K 2"]
+    displacement_ms: Float[Array, "*K 2"]
 
 
 class Trajectory(eqx.Module):

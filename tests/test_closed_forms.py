@@ -83,9 +83,9 @@ def test_linear_dense_network(backward_weights):
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_first_order_integrals(activation):
     """T∫E[φφ]G and T∫E[φφ], the bias in depth removed by extrapolation from two depths on the same noise."""
-    problem, width = single(activation), 4096
+    problem, width = single(activation), 2048
     expected = [float(x[0, 0]) for x in nfd.first_order_change(problem)]
-    keys = jax.random.split(jax.random.key(9), 24)
+    keys = jax.random.split(jax.random.key(0), 64)
 
     @eqx.filter_jit
     def extrapolated(keys, reuse):
@@ -99,7 +99,7 @@ def test_first_order_integrals(activation):
     for reuse, value in ((1.0, expected[0]), (0.0, expected[1])):
         sharp, plain = extrapolated(keys, jnp.asarray(reuse))
         f0 = plain[:, 0, 0, 0] - problem.targets[0, 0, 0]
-        assert_within(np.asarray((sharp[:, 1, 0, 0] - sharp[:, 0, 0, 0]) / (-RATE * f0)), value, errors=3.5)
+        assert_within(np.asarray((sharp[:, 1, 0, 0] - sharp[:, 0, 0, 0]) / (-RATE * f0)), value, errors=3.0)
     assert abs(expected[0] / expected[1] - 1) > 0.05  # or the two could not be told apart
 
 

@@ -101,7 +101,8 @@ def test_diverged_runs_are_located():
     status = run_batch(config, batch)["status/cell"]
     assert (status[:, 1] == 2).all() and (status[:, 0] == 1).all()
     lines = _verify.locate_nonfinite(config, batch, status, at_most=9)
-    cells = [re.match(r"width 8, depth 2, seed (\d), (\w+), learning rate 1e\+06: not finite first in the", line) for line in lines]
+    pattern = r"width 8, depth 2, seed (\d), (\w+), learning rate 1e\+06: not finite first in the"
+    cells = [re.match(pattern, line) for line in lines]
     assert [cell and cell.groups() for cell in cells] == [(s, flag) for flag in ("reused", "independent") for s in "01"]
     assert lines == _verify.locate_nonfinite(config, batch, at_most=9), "the others were trained too, and are finite"
     assert lines[:1] == _verify.locate_nonfinite(config, batch, status, at_most=1)

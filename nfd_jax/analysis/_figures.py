@@ -20,8 +20,8 @@ from nfd_jax.analysis._plot import Drawing, styled
 from nfd_jax.analysis._view import View
 
 NAMES = (
-    "limit_error_depth", "limit_error_width", "coupling", "eigenvalues", "joint_limits", "kernels", "loss", "heldout_loss",
-    "variants", "parametrizations", "phase_map",
+    "limit_error_depth", "limit_error_width", "coupling", "eigenvalues", "joint_limits", "kernels", "loss",
+    "heldout_loss", "variants", "parametrizations", "phase_map",
 )  # fmt: skip
 """Names a report's figures may have; phase_map is followed by a hyphen and more."""
 
@@ -65,12 +65,12 @@ def draw_all(folder: Path, made: Iterable[Drawing]) -> dict[str, tuple[Drawing, 
 
 
 def rendered(figure: Figure) -> tuple[bytes, bytes]:
-    """(PNG, SVG). Drawn twice in all: savefig draws twice for each format, as it doesn't know that the layout stands."""
+    """(PNG, SVG). Drawn twice in all, where savefig, which lays out anew each time, would draw four times."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     figure.set_layout_engine("none")
     png, svg = BytesIO(), BytesIO()
-    imsave(png, np.asarray(canvas.buffer_rgba()), format="png", metadata={"Software": None})
+    imsave(png, np.asarray(canvas.buffer_rgba()), format="png", metadata={"Software": "nfd_jax"})
     FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
     return png.getvalue(), re.sub(rb"\b([1-9]\d*\.\d\d)\d+", rb"\1", svg.getvalue())
 

@@ -1,6 +1,7 @@
 """Figures of mean squares against width and depth: limit error, coupling, and the two limits taken together."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -61,7 +62,7 @@ def _when(step: int) -> str:
 
 
 def limit_error(view: View, axis: str) -> Drawing | None:
-    """`limit_error_ms` against axis for each pair of flags, h, b and f, first and last step, up to three other sizes."""
+    """`limit_error_ms` against axis for every pair of flags, h, b, f, first and last step, up to three other sizes."""
     values = view.get("compare/limit_error_ms")
     if values is None or len(covered(values, axis)) < 2:
         return None
@@ -93,7 +94,7 @@ def _error_panel(ax: Axes, panel: xr.DataArray, axis: str, other: str, sizes: li
         for size in sizes:
             samples = by_seed(part.sel({other: size}), axis)
             first = size == sizes[0]
-            faint = {} if first else {"alpha": 0.35, "linewidth": 1.0, "markersize": 3.5}
+            faint: dict[str, Any] = {} if first else {"alpha": 0.35, "linewidth": 1.0, "markersize": 3.5}
             if curve(ax, part[axis].values, samples, floor=floor, **line.keywords(), **faint) and first:
                 strong = ax.containers[-1]
             slope = slope_of(part[axis].values, samples, floor)
@@ -139,10 +140,10 @@ def coupling(view: View) -> Drawing | None:
     figure.suptitle(f"Coupling from reused weights ({view.subject})")
     steps = " and ".join(f"step {step}" for step in _ends(any_of))
     caption = (
-        f"Left to right: mean over layers of one layer's coupling term; the terms summed over layers, the largest over t; "
-        f"the difference that reusing the weights makes on the same noise. Filled markers: last step; open: first step "
-        f"({steps}). Bars: one standard error over seeds. Quantities at rounding level are left out. Grey: the decay "
-        "that C3 claims of a layer with depth, and C1 of the sums with width at initialization."
+        "Left to right: mean over layers of one layer's coupling term; the terms summed over layers, the largest "
+        "over t; the difference that reusing the weights makes on the same noise. Filled markers: last step; open: "
+        f"first step ({steps}). Bars: one standard error over seeds. Quantities at rounding level are left out. Grey: "
+        "the decay that C3 claims of a layer with depth, and C1 of the sums with width at initialization."
     )
     return Drawing("coupling", "Coupling per layer, accumulated, and its effect", caption, figure)
 
@@ -185,9 +186,10 @@ def joint_limits(view: View) -> Drawing | None:
         row[0].set_ylabel("E = limit_error_ms\n(mean square per coordinate)")
     figure.suptitle(f"Reused network against independent limit over width × depth ({view.subject})")
     caption = (
-        "Points: mean over seeds of the error at each width and depth, with bars of one standard error. Lines: the fit "
-        "E = a/n + b/L + c/(nL), in training with a constant d that neither n nor L removes; its coefficients stand "
-        "above each legend and, with intervals, in the table. Dashed: the fit at n and L beyond all bounds, where it is positive."
+        "Points: mean over seeds of the error at each width and depth, with bars of one standard error. Lines: the "
+        "fit E = a/n + b/L + c/(nL), in training with a constant d that neither n nor L removes; its coefficients "
+        "stand above each legend and, with intervals, in the table. Dashed: the fit at n and L beyond all bounds, "
+        "where it is positive."
     )
     return Drawing("joint_limits", "Width and depth together", caption, figure)
 

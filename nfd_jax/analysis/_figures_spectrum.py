@@ -44,10 +44,11 @@ def eigenvalues(view: View, threshold: float = THRESHOLD) -> Drawing | None:
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     figure.suptitle(f"Smallest relative eigenvalue of Gram matrices ({view.subject})")
     caption = (
-        "Gram matrix of φ(h) (feature) and of b (gradient): of one step's batch (step), or of all samples of all steps so "
-        f"far (joint). Curves: median over seeds; shaded: all seeds. Black: the alarm threshold {threshold:g}; what is below "
-        f"it counts as singular. Minima leave out both ends of t, where a Gram matrix may be singular in any network: at t = 1 the "
-        f"backward features of all samples are the same. Values under {LOWEST:g} are drawn there."
+        "Gram matrix of φ(h) (feature) and of b (gradient): of one step's batch (step), or of all samples of all "
+        "steps so far (joint). Curves: median over seeds; shaded: all seeds. Black: the alarm threshold "
+        f"{threshold:g}; what is below it counts as singular. Minima leave out both ends of t, where a Gram matrix "
+        "may be singular in any network: at t = 1 the backward features of all samples are the same. Values under "
+        f"{LOWEST:g} are drawn there."
     )
     return Drawing("eigenvalues", "Smallest relative eigenvalue", caption, figure)
 
@@ -65,7 +66,9 @@ def _panel(ax: Axes, values: xr.DataArray, axis: str, threshold: float) -> None:
                 continue
             style = {"color": color, "marker": marker, "linestyle": dashes, "markersize": 4}
             ax.plot(values[axis], np.nanmedian(samples, 0), label=f"{scope}, {flag} weights", **style)
-            ax.fill_between(values[axis], np.nanmin(samples, 0), np.nanmax(samples, 0), color=color, alpha=0.15, linewidth=0)
+            ax.fill_between(
+                values[axis], np.nanmin(samples, 0), np.nanmax(samples, 0), color=color, alpha=0.15, linewidth=0
+            )
             drawn = True
     if not drawn:
         empty(ax, "not measured")

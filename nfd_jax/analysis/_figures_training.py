@@ -59,7 +59,8 @@ def losses(view: View, held_out: bool) -> Drawing | None:
     """Training or held-out loss over steps: networks of each depth at the largest width, and the limits."""
     name = "heldout_loss" if held_out else "loss"
     finite, limit = view.get(f"finite/{name}"), view.get(f"limit/{name}")
-    if finite is None and limit is None:
+    either = limit if finite is None else finite
+    if either is None:
         return None
     difference = held_out and finite is not None and limit is not None
     flags = [flag for flag in FLAGS if finite is not None and flag in finite["backward_weights"]] or [""]
@@ -70,7 +71,7 @@ def losses(view: View, held_out: bool) -> Drawing | None:
             _networks(ax, finite.sel(backward_weights=flag, width=width))
             ax.set_title(f"{flag} backward weights, n = {width}")
         _limits(ax, limit, width)
-        step_axis(ax, (finite if finite is not None else limit)["step"].values)
+        step_axis(ax, either["step"].values)
         _loss_scale(ax)
         below(ax, ncols=2)
     if finite is not None and limit is not None and difference:
@@ -79,14 +80,14 @@ def losses(view: View, held_out: bool) -> Drawing | None:
     axes[0, 0].set_ylabel(f"{name}, mean over samples")
     figure.suptitle(f"{words.capitalize()} loss ({view.subject})")
     caption = (
-        f"Mean over seeds of the {words} loss before each update. Shaded: from the smallest to the largest seed, at the "
-        "largest depth."
+        f"Mean over seeds of the {words} loss before each update. Shaded: from the smallest to the largest seed, at "
+        "the largest depth."
     )
     if difference:
         caption += (
-            " Right: what is left of it when a limit predicts it, in the order network → limit: mean over seeds of the "
-            "difference, at the largest width and depth, with bars of one standard error. Held-out samples have noise of "
-            "their own in network and limit, so a difference within its bars is Monte Carlo error."
+            " Right: what is left of it when a limit predicts it, in the order network → limit: mean over seeds of "
+            "the difference, at the largest width and depth, with bars of one standard error. Held-out samples have "
+            "noise of their own in network and limit, so a difference within its bars is Monte Carlo error."
         )
     title = "Held-out loss: networks, and what each limit predicts" if held_out else "Training loss"
     return Drawing(name, title, caption, figure)
@@ -130,13 +131,14 @@ def _particles(limit: xr.DataArray, width: int) -> xr.DataArray:
 
 def kernels(view: View) -> Drawing | None:
     """Mean diagonal and off-diagonal of both kernels along t, networks against limits; and the shift of features."""
-    found = {name: values for name in ("feature", "gradient") if (values := view.get(f"kernels/{name}_kernel")) is not None}
+    found = {
+        name: values for name in ("feature", "gradient") if (values := view.get(f"kernels/{name}_kernel")) is not None
+    }
     shift, moved = view.get("finite/feature_shift_ms"), view.get("limit/feature_shift_ms")
     columns = len(found) + (shift is not None)
-    if not columns:
+    reference = next(iter(found.values()), shift)
+    if reference is None:
         return None
-    reference = next(iter(found.values())) if found else shift
-    assert reference is not None
     width, depth = (int(covered(reference, dim)[-1]) for dim in ("width", "depth"))
     last = int(reference["step"].values[-1])
     figure, axes = panels(1, columns, height=4.4, width=11.0 if columns > 1 else 6.0)
@@ -148,9 +150,10 @@ def kernels(view: View) -> Drawing | None:
         _shift_panel(axes[0, -1], shift.sel(width=width, depth=depth, step=last), moved, width, last)
     figure.suptitle(f"Along the depth: networks of n = {width}, L = {depth}, and limits ({view.subject})")
     caption = (
-        "Markers: networks; lines: limits on the same noise; mean over seeds. Kernels are averages over coordinates for the "
-        "samples of the batch: filled markers and full lines for a sample with itself, open markers and dashes for two "
-        "different samples. feature_shift_ms is the mean square by which h has moved since step 0 on fixed probe samples."
+        "Markers: networks; lines: limits on the same noise; mean over seeds. Kernels are averages over coordinates "
+        "for the samples of the batch: filled markers and full lines for a sample with itself, open markers and "
+        "dashes for two different samples. feature_shift_ms is the mean square by which h has moved since step 0 on "
+        "fixed probe samples."
     )
     return Drawing("kernels", "Kernels and feature shift along t", caption, figure)
 
@@ -167,7 +170,15 @@ def _kernel_panel(ax: Axes, values: xr.DataArray) -> None:
             for source in values["source"].values:
                 part = mean.sel(source=source)
                 if part.notnull().any():
-                    _source(ax, part, str(source), f"{flag} {source}, {words}", line.color, words == "same sample", line.marker)
+                    _source(
+                        ax,
+                        part,
+                        str(source),
+                        f"{flag} {source}, {words}",
+                        line.color,
+                        words == "same sample",
+                        line.marker,
+                    )
     ax.set_xlabel("t = ℓ/L")
     ax.set_ylabel("mean over pairs of samples")
     below(ax)

@@ -1,4 +1,4 @@
-"""Figures across the variants of a config: side by side, by parametrization, and the phase map over T and learning rate."""
+"""Figures across the variants of a config: side by side, by parametrization, the phase map over T and learning rate."""
 
 from collections.abc import Iterator, Mapping
 
@@ -30,6 +30,7 @@ from nfd_jax.analysis._plot import (
 )
 from nfd_jax.analysis._view import View, by_seed, covered, spread
 
+PARAMETRIZATIONS = ("vanilla", "mup", "depth_mup")
 COLORS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY, BLACK)
 
 
@@ -63,7 +64,7 @@ def _by_other_keys(trees: Mapping[str, xr.DataTree], differing: Mapping[str, dic
 
 
 def side_by_side(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
-    """Limit error (reused network, either limit) and coupling effect against depth, last step, a curve for each variant."""
+    """Limit error (reused network, either limit) and coupling effect against depth, last step, a curve a variant."""
     views = {name: View.of(tree) for name, tree in trees.items()}
     views = {name: views[name] for name in spread(list(views), len(COLORS))}
     figure, axes = panels(2, 3, height=3.7)
@@ -88,9 +89,9 @@ def side_by_side(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
         row[0].set_ylabel(f"{words.partition(' ')[0]}\n(mean square per coordinate)")
     figure.suptitle("Variants side by side: last step, largest width, against depth")
     caption = (
-        "Top: reused networks against the independent limit (full lines) and the reused one (dashed, open markers), on the "
-        "same noise. Bottom: what reusing the weights changes. Means over seeds with bars of one standard error, at each "
-        "variant's largest width, last step and largest learning rate that did not diverge."
+        "Top: reused networks against the independent limit (full lines) and the reused one (dashed, open markers), "
+        "on the same noise. Bottom: what reusing the weights changes. Means over seeds with bars of one standard "
+        "error, at each variant's largest width, last step and largest learning rate that did not diverge."
     )
     return Drawing("variants", "Variants side by side", caption, figure)
 
@@ -118,7 +119,8 @@ def parametrizations(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
     found = {name: view for name, view in views.items() if view.get("finite/loss") is not None}
     if not found:
         return None
-    found = {name: found[name] for name in spread(list(found), 4)}
+    ordered = sorted(found, key=lambda name: PARAMETRIZATIONS.index(_parametrization(found[name])))
+    found = {name: found[name] for name in spread(ordered, 4)}
     figure, axes = panels(2, len(found), height=3.6, width=max(6.5, min(11.0, 3.9 * len(found))))
     names = {"loss": "training loss", "heldout_loss": "held-out loss"}
     for (name, view), column in zip(found.items(), axes.T, strict=True):
@@ -129,18 +131,30 @@ def parametrizations(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
                 continue
             _by_depth(ax, values)
             ax.set_ylabel(words if ax in axes[:, 0] else "")
-        problem = view.config.get("problem", {})
-        column[0].set_title(f"{name}: {problem.get('parametrization')}, n = {covered(values, 'width')[-1]}" if values is not None else name)
-        if values is not None:
-            below(column[1], ncols=2)
+        title = name if name == _parametrization(view) else f"{name} ({_parametrization(view)})"
+        column[0].set_title(title)
+        below(column[1], ncols=2)
     rates = {view.rate for view in found.values()}
-    rate = f"learning rate {rates.pop():g}" if len(rates) == 1 and None not in rates else "each at its own learning rate"
-    figure.suptitle(f"Loss by parametrization ({rate})")
+    rate = (
+        f"learning rate {rates.pop():g}" if len(rates) == 1 and None not in rates else "each at its own learning rate"
+    )
+    widths = sorted(
+        {
+            int(covered(values, "width")[-1])
+            for view in found.values()
+            if (values := view.get("finite/loss")) is not None
+        }
+    )
+    figure.suptitle(f"Loss by parametrization (width {', '.join(map(str, widths))}; {rate})")
     caption = (
         "Mean over seeds of the loss before each update, at the largest width: full lines for reused backward weights, "
         "dashed for independent ones, one colour and marker for each depth. Networks that diverged are left out."
     )
     return Drawing("parametrizations", "Training and held-out loss by parametrization", caption, figure)
+
+
+def _parametrization(view: View) -> str:
+    return view.config.get("problem", {}).get("parametrization", PARAMETRIZATIONS[-1])
 
 
 def _by_depth(ax: Axes, values: xr.DataArray) -> None:
@@ -154,7 +168,13 @@ def _by_depth(ax: Axes, values: xr.DataArray) -> None:
             mean = values.sel(backward_weights=flag, depth=depth).mean("seed")
             if mean.notnull().any():
                 face = color if flag == "reused" else "white"
-                style = {"color": color, "marker": marker, "markersize": 4, "markerfacecolor": face, "linestyle": dashes}
+                style = {
+                    "color": color,
+                    "marker": marker,
+                    "markersize": 4,
+                    "markerfacecolor": face,
+                    "linestyle": dashes,
+                }
                 ax.plot(values["step"], mean, label=f"L = {depth}, {flag}", **style)
                 low, high = min(low, float(mean.min())), max(high, float(mean.max()))
     step_axis(ax, values["step"].values)

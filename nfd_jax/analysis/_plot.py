@@ -1,23 +1,28 @@
-"""How figures look: colours that the colour-blind can tell apart, markers and lines that differ too, plain log ticks."""
+"""How figures look: colours that the colour-blind can tell apart, markers and dashes that differ too, plain ticks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from numpy.typing import ArrayLike
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
 GUIDE = "#777777"
+SUBDIVISIONS = ([1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 5, 7], *([1 + i / n for i in range(9 * n)] for n in (1, 2, 10)))
+"""Of a decade, from few to many ticks."""
 MARKERS = "osD^vPX*"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -83,8 +88,8 @@ def styled() -> Iterator[None]:
 
 def panels(rows: int, columns: int, *, height: float = 3.0, width: float = 11.0) -> tuple[Figure, np.ndarray]:
     """A figure of `width` inches with rows × columns axes, each row `height` inches high."""
-    figure = Figure(figsize=(width, rows * height), dpi=130, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.04)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.04)
+    figure = Figure(figsize=(width, rows * height), dpi=130, layout=layout)
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
@@ -110,11 +115,11 @@ def signed(value: float) -> str:
 
 
 def log_y(ax: Axes) -> None:
-    """A log axis with few ticks, all labelled in plain numbers: as many of 1, 2, 5, … a decade as make three of them."""
+    """A log axis with few ticks, all labelled in plain numbers: as many a decade as make three of them."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     locator = LogLocator(10, numticks=8)
-    for subs in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), np.arange(1, 10, 0.5), np.arange(1, 10, 0.1)):
+    for subs in SUBDIVISIONS:
         locator.set_params(subs=subs)
         if sum(low <= tick <= high for tick in locator.tick_values(low, high)) > 2:
             break
@@ -124,10 +129,10 @@ def log_y(ax: Axes) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def size_axis(ax: Axes, values: Sequence[float], name: str) -> None:
+def size_axis(ax: Axes, values: ArrayLike, name: str) -> None:
     """A log axis with its ticks at the sizes themselves; of many, those far enough apart to be read."""
     ax.set_xscale("log", base=2)
-    shown = list(values)
+    shown = np.asarray(values).tolist()
     while len(shown) > 7:
         shown = shown[::-1][::2][::-1]
     ax.xaxis.set_major_locator(FixedLocator(shown))
@@ -136,10 +141,10 @@ def size_axis(ax: Axes, values: Sequence[float], name: str) -> None:
     ax.set_xlabel(name)
 
 
-def step_axis(ax: Axes, steps: Sequence[int]) -> None:
+def step_axis(ax: Axes, steps: ArrayLike) -> None:
     """Steps of SGD, at most eight of them labelled."""
-    every = max(1, -(-len(steps) // 8))
-    ax.set_xticks(list(steps)[::every])
+    shown = np.asarray(steps).tolist()
+    ax.set_xticks(shown[:: max(1, -(-len(shown) // 8))])
     ax.set_xlabel("SGD step (state before its update)")
 
 
@@ -165,7 +170,8 @@ def band(ax: Axes, x: np.ndarray, samples: np.ndarray, color: object) -> None:
 
 def guide(ax: Axes, x: np.ndarray, power: float, label: str) -> None:
     """A grey line of slope -power from the top of what is drawn."""
-    top = max((line.get_ydata().max() for line in ax.lines if len(line.get_ydata()) > 0), default=1.0)
+    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines])
+    top = drawn.max()
     x = np.asarray(x, float)
     ax.plot(x, 1.6 * top * (x / x[0]) ** -power, color=GUIDE, linestyle=(0, (1, 1)), linewidth=1.2, label=label)
 

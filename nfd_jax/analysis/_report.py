@@ -11,31 +11,24 @@ from nfd_jax.analysis._budget import budget
 from nfd_jax.analysis._figures import draw_all, drawings
 from nfd_jax.analysis._fits import Fit
 from nfd_jax.analysis._plot import Drawing, signed
-from nfd_jax.analysis._progress import failures
+from nfd_jax.analysis._progress import failures, members
 from nfd_jax.analysis._report_variants import variants_page
 from nfd_jax.analysis._slices import array
 from nfd_jax.analysis._text import CLAIMS, GLOSSARY, INTRODUCTION, METHOD, STATES
+from nfd_jax.analysis._verdict_words import arrow, brief, marked
 from nfd_jax.analysis._verdicts import Claim, Row, claims, rows
-from nfd_jax.analysis._verdict_words import brief, marked
 from nfd_jax.analysis._view import View, counts
 
 Saved = Mapping[str, tuple[Drawing, str]]
 
 
-def write_report(folder: Path) -> Path:
-    """Writes folder/report.html and folder/figures/*.png and *.svg; returns the report's path.
-
-    In a folder of variants, which has no results.zarr of its own but sub-folders with one, the report puts them side by
-    side and links to their own. Raises StoreError where there are no results.
-    """
+def write(folder: Path) -> Path:
+    """`analysis.write_report`."""
     from nfd_jax.sweep._store import open_results
 
-    folder = Path(folder)
-    if not (folder / "results.zarr").exists():
-        parts = sorted(path.parent for path in folder.glob("*/results.zarr"))
-        if parts:
-            trees = {part.name: open_results(part) for part in parts}
-            return write_page(folder, variants_page(folder, trees))
+    found = members(folder)
+    if found and "" not in found:
+        return write_page(folder, variants_page(folder, {name: open_results(path) for name, path in found.items()}))
     tree = open_results(folder)
     return write_page(folder, sweep_page(tree, draw_all(folder / "figures", drawings(tree)), failures(folder)))
 
@@ -62,7 +55,9 @@ def sweep_page(tree: xr.DataTree, saved: Saved, failed: Sequence[str]) -> str:
     body += html.section("budget", "Error budget", *_budget_parts(view))
     body += _training_section(saved)
     body += html.section("method", "How verdicts come about", html.items(METHOD))
-    body += html.section("config", "Resolved config", f"<pre>{html.escape(tree.attrs.get('config', 'not stored'))}</pre>\n")
+    body += html.section(
+        "config", "Resolved config", f"<pre>{html.escape(tree.attrs.get('config', 'not stored'))}</pre>\n"
+    )
     terms = "".join(f"<dt>{html.escape(term)}</dt><dd>{html.escape(words)}</dd>" for term, words in GLOSSARY.items())
     body += html.section("glossary", "Names", f"<dl>{terms}</dl>\n")
     return html.page(f"{name}: report", body)
@@ -115,18 +110,26 @@ def _remarks(view: View, found: Sequence[Row], failed: Sequence[str]) -> list[st
     alarms = [row for row in found if row.verdict.startswith("ALARM")]
     if alarms:
         asked = sum(row.claim == alarms[0].claim for row in found)
-        text = f"Gram matrices come close to singular: {len(alarms)} of the {asked} rows of C5 fall below its threshold."
+        text = (
+            f"Gram matrices come close to singular: {len(alarms)} of the {asked} rows of C5 fall below its threshold."
+        )
         parts.append(html.note("Alarm:", text))
     if cells is None:
         return parts
     number = counts(cells)
     if number["pending"]:
-        parts.append(html.note("Unfinished:", f"{number['pending']} cells are pending; verdicts rest on those that are done."))
+        parts.append(
+            html.note("Unfinished:", f"{number['pending']} cells are pending; verdicts rest on those that are done.")
+        )
     if number["failed"]:
-        parts.append(html.note("Failed:", f"{number['failed']} cells failed and are left out; nfd run tries them again."))
+        parts.append(
+            html.note("Failed:", f"{number['failed']} cells failed and are left out; nfd run tries them again.")
+        )
         parts.append(html.items(failed))
     if number["diverged"]:
-        parts.append(html.note("Diverged:", f"{number['diverged']} cells had a loss that is not finite; they are left out."))
+        parts.append(
+            html.note("Diverged:", f"{number['diverged']} cells had a loss that is not finite; they are left out.")
+        )
         parts.append(_diverged(cells))
     return parts
 
@@ -153,7 +156,12 @@ def _verdict_table(verdicts: Sequence[Claim]) -> str:
 
 
 def _contents() -> str:
-    places = {"budget": "error budget", "training": "losses and kernels", "method": "how verdicts come about", "config": "config"}
+    places = {
+        "budget": "error budget",
+        "training": "losses and kernels",
+        "method": "how verdicts come about",
+        "config": "config",
+    }
     links = ", ".join(f"<a href='#{anchor}'>{words}</a>" for anchor, words in (places | {"glossary": "names"}).items())
     return f"<p class=dim>Below: each claim in turn, then {links}.</p>\n"
 
@@ -185,7 +193,7 @@ def rate_table(found: Sequence[Row]) -> str:
     """A line for each row: what, where, the fit with its interval, what the claim asks and whether it is met."""
     lines = [
         [
-            row.quantity,
+            arrow(row.quantity),
             "both" if row.axis == "joint" else row.axis,
             row.name[row.name.rindex("(") + 1 : -1],
             _interval(row.slope),
@@ -218,8 +226,8 @@ def _figure(saved: Saved, name: str) -> str:
 
 def _budget_parts(view: View) -> list[str]:
     words = (
-        "Mean squares per coordinate at the last step: what is still left of each approximation, found by refining it. A part "
-        "whose refinement is not in the sweep is not measured."
+        "Mean squares per coordinate at the last step: what is still left of each approximation, found by refining "
+        "it. A part whose refinement is not in the sweep is not measured."
     )
     lines = [[part.name, part.system, *part.sizes.values(), part.how] for part in budget(view)]
     return [html.paragraph(words), html.table(["Part", "of", "h", "b", "f", "how"], lines)]

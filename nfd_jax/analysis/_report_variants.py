@@ -31,6 +31,10 @@ def variants_page(folder: Path, trees: Mapping[str, xr.DataTree]) -> str:
     for name, found in verdicts.items():
         body += html.section(f"variant-{name}", name, _variant(name, differing[name], found))
     body += html.section("method", "How verdicts come about", html.items(METHOD))
+    first, tree = next(iter(trees.items()))
+    config = f"<pre>{html.escape(tree.attrs.get('config', 'not stored'))}</pre>\n"
+    words = f"Of {first}; the other variants differ as said above."
+    body += html.section("config", "Resolved config", html.paragraph(words), config)
     return html.page(f"{title}: variants", body)
 
 

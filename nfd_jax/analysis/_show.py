@@ -84,12 +84,7 @@ class _Watcher:
 
 
 def show(folder: Path, console: Console, watch: bool = False) -> None:
-    """Prints progress and verdicts of the sweep in `folder`, variants side by side.
-
-    With `watch` they are refreshed until the sweep is finished or Ctrl-C, which is no error. Reads only: the sweep may
-    be running in another process. Raises StoreError where there are no results, unless it is to wait for them.
-    """
-    folder = Path(folder)
+    """`analysis.show`."""
     watcher = _Watcher(folder)
     if not watch:
         if not members(folder):
@@ -143,7 +138,9 @@ def _verdict_table(verdicts: Mapping[str, list[Claim]]) -> Table:
         table.add_column("verdict", ratio=2)
         table.add_column("what decides it", ratio=4)
         for claim in verdicts[""]:
-            table.add_row(claim.key, claim.statement, _styled(claim.verdict), Text("\n".join(reasons(claim)), style="dim"))
+            table.add_row(
+                claim.key, claim.statement, _styled(claim.verdict), Text("\n".join(reasons(claim)), style="dim")
+            )
         return table
     by_key = {name: {claim.key: claim.verdict for claim in found} for name, found in verdicts.items()}
     for name in by_key:

@@ -1,5 +1,6 @@
 """Verdicts in a table: always words, with a symbol to help the eye and never a colour alone."""
 
+import re
 from html import escape
 
 from nfd_jax.analysis._html import Raw
@@ -34,7 +35,12 @@ def reasons(claim: Claim) -> list[str]:
 def _shortened(reason: str) -> str:
     """Without what the claim asked for, what follows a semicolon, and what the step says already."""
     text = reason.partition(" (claimed:")[0].partition(";")[0]
-    return text.replace(" in training", "").replace(" at initialization", "").replace(" to ", " → ", 1)
+    return arrow(text.replace(" in training", "").replace(" at initialization", ""))
+
+
+def arrow(text: str) -> str:
+    """ "reused to independent limit" as figures have it, with an arrow from network to limit."""
+    return re.sub(r"(reused|independent) to (reused|independent) limit", r"\1 → \2 limit", text)
 
 
 def brief(claim: Claim) -> Raw:

@@ -1,6 +1,8 @@
 """A results tree as figures and tables see it: finished cells only, in increasing order, at one learning rate."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
@@ -8,6 +10,8 @@ import yaml
 
 from nfd_jax.analysis._slices import array
 from nfd_jax.analysis._verdicts import FLOOR
+
+T = TypeVar("T")
 
 STATES = ("pending", "done", "diverged", "failed")
 """Names of the values of /status/cell."""
@@ -35,8 +39,8 @@ def measured(tree: xr.DataTree, path: str) -> xr.DataArray | None:
     values = values.where(np.isfinite(values))
     if cells is not None and set(cells.dims) - {"backward_weights"} <= set(values.dims):
         if "backward_weights" in values.dims:
-            # a limit may have flags that no network has
-            values = values.where((cells == 1).reindex(backward_weights=values["backward_weights"], fill_value=True))
+            known = cells.reindex(backward_weights=values["backward_weights"])
+            values = values.where((known == 1) | known.isnull())  # a limit may have flags that no network has
         else:
             values = values.where((cells == 1).all("backward_weights"))
     order = [dim for dim in ("learning_rate", "width", "depth", "particles") if dim in values.dims]
@@ -91,7 +95,7 @@ class View:
         return name if self.rate is None else f"{name}, learning rate {self.rate:g}"
 
 
-def spread(values: np.ndarray, count: int) -> list:
+def spread(values: Sequence[T], count: int) -> list[T]:
     """At most `count` of the values, evenly spread, the first and the last among them."""
     picks = np.unique(np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int))
     return [values[i] for i in picks]

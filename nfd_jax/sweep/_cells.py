@@ -139,7 +139,7 @@ def draw_noise(problem: Problem, keys: Array, width: int, depth: int) -> Noise:
 @eqx.filter_jit
 def coarsened_noise(noise: Noise, depth: int, layers: int) -> Noise:
     """The same noise for `depth` layers, padded with zeros to `layers` so that networks of all depths have one shape."""
-    pad = lambda xi: jnp.pad(xi, [(0, 0), (0, 0), (0, layers - depth), (0, 0), (0, 0)])
+    pad = lambda xi: jnp.pad(xi, [(0, 0)] * (xi.ndim - 3) + [(0, layers - depth), (0, 0), (0, 0)])
     coarse = noise.coarsen(depth)
     return Noise(noise.U, noise.V, pad(coarse.forward), pad(coarse.backward))
 

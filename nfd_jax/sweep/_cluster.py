@@ -2,22 +2,23 @@
 
 A worker is sent a config and a batch, never arrays, and compiles for itself; arrays come back to the coordinator, which alone
 writes. A worker that dies, hangs or cannot be reached costs its batch a retry; a batch that takes `DEATHS` workers with it
-is given up. At most one batch waits for each worker, so that a death is blamed on nothing but the batch that was running.
+is given up. The coordinator itself gives each worker one batch at a time: a Dask scheduler would blame a death on all the
+batches that wait for the worker too.
 """
 
 import logging
 import os
+import time
 import uuid
-from asyncio import CancelledError, gather
-from collections import deque
+from asyncio import gather
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 
 import jax
 import numpy as np
 from dask.system import CPU_COUNT
-from distributed import Client, Future, KilledWorker, Nanny, Scheduler, SpecCluster, wait
+from distributed import CancelledError, Client, Future, KilledWorker, Nanny, Scheduler, SpecCluster, wait
 
 from nfd_jax.config import ConfigError, SweepConfig
 from nfd_jax.sweep import _driver
@@ -28,6 +29,9 @@ DEATHS = 3
 
 CONNECT_SECONDS = 10.0
 """How long a scheduler may take to answer."""
+
+GATHER_SECONDS = 60.0
+"""How long a finished batch's arrays may take to come here before they count as lost."""
 
 SILENT_SECONDS = 60.0
 """How long a local worker may be silent before another one is started in its place; one that computes is never silent."""
@@ -47,24 +51,34 @@ def on_cluster(
     """
     if not pending:
         return
-    text, run, queue = config.to_yaml(), uuid.uuid4().hex, deque(pending)
+    text, queue, deaths = config.to_yaml(), deque(pending), Counter[Batch]()
     with _connected(scheduler, workers) as client:
-        held: dict[Future, Batch] = {}
-        results: list[tuple[Batch, dict[str, np.ndarray] | str]] = []
-        while queue or held or results:
-            while queue and len(held) < _places(client):
-                batch = queue.popleft()
-                held[client.submit(compute, text, batch, key=f"{batch.id}-{run}")] = batch
-            yield from results  # the workers are busy again while the coordinator writes
-            results = []
-            for future in _ended(held):
-                batch = held.pop(future)
-                try:
-                    results.append((batch, future.result()))
-                except KilledWorker as error:
-                    results.append((batch, f"killed {error.allowed_failures + 1} workers"))
-                except CancelledError:  # the connection was lost
+        held: dict[Future, tuple[Batch, str]] = {}  # with the worker's address
+        while True:
+            present = _workers(client, scheduler)
+            results: list[tuple[Batch, dict[str, np.ndarray] | str]] = []
+            for future, (batch, worker) in list(held.items()):
+                outcome = _outcome(future, worker in present)
+                if outcome is None:
+                    continue
+                del held[future]
+                if not isinstance(outcome, int):
+                    results.append((batch, outcome))
+                    continue
+                deaths[batch] += outcome
+                if deaths[batch] < DEATHS:
                     queue.appendleft(batch)
+                else:
+                    results.append((batch, f"killed {deaths[batch]} workers"))
+            for worker in present.difference(worker for _, worker in held.values()):
+                if queue:
+                    batch = queue.popleft()
+                    future = client.submit(compute, text, batch, workers=[worker], key=f"{batch.id}-{uuid.uuid4().hex}")
+                    held[future] = batch, worker
+            yield from results  # the workers are busy again while the coordinator writes
+            if not queue and not held:
+                return
+            _wait_for_one(held)
 
 
 def compute(text: str, batch: Batch) -> dict[str, np.ndarray] | str:
@@ -74,21 +88,35 @@ def compute(text: str, batch: Batch) -> dict[str, np.ndarray] | str:
     return result
 
 
-def _ended(held: dict[Future, Batch]) -> list[Future]:
-    """Those that came to an end, waiting for one no longer than a second, as workers may have joined meanwhile."""
+def _outcome(future: Future, present: bool) -> dict[str, np.ndarray] | str | int | None:
+    """What a batch came to: its result, or the number of workers that died of it, or None while its worker is at it."""
+    try:
+        if future.done():
+            return future.result(timeout=GATHER_SECONDS)
+        return None if present else 1
+    except TimeoutError:  # lost with its worker on the way here
+        return None
+    except CancelledError:  # the connection to the scheduler was lost, and with it what it knew of this client
+        return 0
+    except KilledWorker as error:
+        return error.allowed_failures + 1
+
+
+def _workers(client: Client, scheduler: str | None) -> set[str]:
+    """Addresses of the workers there are."""
+    while client.status in ("running", "connecting"):
+        with suppress(OSError):  # being connected again
+            return set(client.nthreads())
+        time.sleep(0.1)
+    raise ClusterError([f"--scheduler {scheduler}: is gone; finished cells are kept, and another address resumes the rest"])
+
+
+def _wait_for_one(held: dict[Future, tuple[Batch, str]]) -> None:
+    """Until a batch is done, or for a second: workers may come and go meanwhile."""
+    if not held:
+        time.sleep(1)
     with suppress(TimeoutError, CancelledError):
         wait(list(held), timeout=1, return_when="FIRST_COMPLETED")
-    return [future for future in held if future.done()]
-
-
-def _places(client: Client) -> int:
-    """How many batches the workers there are can take; one waits for the first worker to come."""
-    if client.status not in ("running", "connecting"):
-        raise ClusterError([f"{client.scheduler.address}: the Dask scheduler is gone; the same command resumes on another"])
-    try:
-        return max(1, len(client.nthreads()))
-    except OSError:  # being reconnected
-        return 0
 
 
 @contextmanager
@@ -112,11 +140,11 @@ def _connected(scheduler: str | None, workers: int | None) -> Iterator[Client]:
 
 def _local_cluster(workers: int) -> SpecCluster:
     """Worker processes, each with a nanny that replaces it when it dies, reachable from this machine alone."""
-    here = {"host": "127.0.0.1", "dashboard": False}
+    here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     each = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     return SpecCluster(
         workers={i: {"cls": Nanny, "options": each | {"env": env}} for i, env in enumerate(shares(workers))},
-        scheduler={"cls": Scheduler, "options": here | {"allowed_failures": DEATHS - 1, "worker_ttl": SILENT_SECONDS}},
+        scheduler={"cls": Scheduler, "options": here | {"worker_ttl": SILENT_SECONDS}},
         silence_logs=logging.CRITICAL,
     )
 

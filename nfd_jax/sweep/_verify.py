@@ -1,4 +1,4 @@
-"""Whether results can be believed: stored batches computed again, float32 beside float64, and where a run left the finite numbers."""
+"""Whether numbers can be believed: stored batches computed again, float32 beside float64, and the place where a run diverges."""
 
 import random
 from collections.abc import Iterator
@@ -87,13 +87,15 @@ def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
 
 def _draw(config: SweepConfig, cell: Batch) -> Noise | _dense.Weights:
     problem, _ = load_problem(config)
-    key = seed_key(config.seed, cell.seeds[0])
-    if cell.kind == "limit":
-        return sample_noise(problem, width=cell.width, depth=config.limit.depth_steps, key=key)
-    if simulator(config, cell.width) == "matrix_free":
-        return sample_noise(problem, width=cell.width, depth=noise_depth(config, cell.depths[0]), key=key)
-    flag = config.finite.backward_weights[0]
+    if cell.kind == "limit" or simulator(config, cell.width) == "matrix_free":
+        return _noise(config, problem, cell)
+    flag, key = config.finite.backward_weights[0], seed_key(config.seed, cell.seeds[0])
     return _dense.initial_weights(problem, width=cell.width, depth=cell.depths[0], key=key, backward_weights=flag)
+
+
+def _noise(config: SweepConfig, problem: Problem, cell: Batch) -> Noise:
+    depth = noise_depth(config, cell.depths[0]) if cell.depths else config.limit.depth_steps
+    return sample_noise(problem, width=cell.width, depth=depth, key=seed_key(config.seed, cell.seeds[0]))
 
 
 @eqx.filter_jit
@@ -107,12 +109,12 @@ def _measured(config: SweepConfig, cell: Batch, drawn: Noise | _dense.Weights) -
     if isinstance(drawn, _dense.Weights):
         run, measured = _train_dense(problem, drawn), {}
     elif cell.kind == "limit":
-        run, measured = _limit(config, problem, drawn, config.limit.backward_weights[0]), {}
+        run, measured = _limit(problem, drawn, config.limit.backward_weights[0]), {}
     else:
         [depth] = cell.depths
         run, measured = _network(problem, drawn, depth, config.finite.backward_weights[0]), {}
         if "limit_error" in config.measure:
-            limit = _limit(config, problem, drawn, config.limit.backward_weights[0])
+            limit = _limit(problem, drawn, config.limit.backward_weights[0])
             coarse = lambda path: path[:, :: drawn.depth // depth]
             limit = Trajectory(limit.output, limit.loss, coarse(limit.features), coarse(limit.gradients))
             measured["limit_error"] = np.asarray(observables.differences(run, limit), float)
@@ -120,12 +122,14 @@ def _measured(config: SweepConfig, cell: Batch, drawn: Noise | _dense.Weights) -
 
 
 def _network(problem: Problem, noise: Noise, depth: int, flag: str) -> Trajectory:
-    options = {"backward_weights": flag, "simulator": "matrix_free", "record": RECORDS}
-    return train_finite(problem, width=noise.width, depth=depth, noise=noise.coarsen(depth), **options)
+    size = {"width": noise.width, "depth": depth}
+    return train_finite(
+        problem, **size, noise=noise.coarsen(depth), backward_weights=flag, simulator="matrix_free", record=RECORDS
+    )
 
 
-def _limit(config: SweepConfig, problem: Problem, noise: Noise, flag: str) -> Trajectory:
-    size = {"particles": noise.width, "depth_steps": config.limit.depth_steps}
+def _limit(problem: Problem, noise: Noise, flag: str) -> Trajectory:
+    size = {"particles": noise.width, "depth_steps": noise.depth}
     return solve_limit(problem, **size, noise=noise, backward_weights=flag, record=RECORDS)
 
 
@@ -135,9 +139,7 @@ def _relative_rms(x: np.ndarray, exact: np.ndarray) -> float | None:
     return ratio if np.isfinite(ratio) else None
 
 
-def locate_nonfinite(
-    config: SweepConfig, batch: Batch, status: np.ndarray | None = None, *, at_most: int = 3
-) -> list[str]:
+def locate_nonfinite(config: SweepConfig, batch: Batch, status: np.ndarray | None = None, *, at_most: int = 3) -> list[str]:
     """Where the first `at_most` diverged runs of a batch left the finite numbers: a line with cell, step and layer for each.
 
     They are trained once more with every layer kept. `status` is the batch's status/cell; without it, all are.
@@ -153,23 +155,26 @@ def _divergences(config: SweepConfig, batch: Batch, status: np.ndarray | None) -
     suspects = np.full(shape, DIVERGED) if status is None else status.reshape(shape)
     for i, j, k, seed in np.argwhere(suspects == DIVERGED):
         cell = Batch(batch.kind, batch.width, batch.depths[k : k + 1], (batch.seeds[seed],))
-        place = _first_nonfinite(_trained(config, with_rate(problem, jnp.asarray(rates[j], problem.dtype)), cell, flags[i]))
+        learning = with_rate(problem, jnp.asarray(rates[j], problem.dtype))
+        place = _first_nonfinite(_trained(config, learning, cell, flags[i]))
         if place is not None:
             yield f"{describe(cell)}, {flags[i]}, learning rate {rates[j]:g}: not finite first in {place}"
 
 
 def _trained(config: SweepConfig, problem: Problem, cell: Batch, flag: str) -> Trajectory:
+    if cell.kind == "limit":
+        return _limit(problem, _noise(config, problem, cell), flag)
+    [depth] = cell.depths
+    if simulator(config, cell.width) == "matrix_free":
+        return _network(problem, _noise(config, problem, cell), depth, flag)
     key = seed_key(config.seed, cell.seeds[0])
-    if cell.kind == "cells" and simulator(config, cell.width) == "dense":
-        return train_finite(problem, width=cell.width, depth=cell.depths[0], key=key, backward_weights=flag, record=RECORDS)
-    noise = _draw(config, cell)
-    return _network(problem, noise, cell.depths[0], flag) if cell.depths else _limit(config, problem, noise, flag)
+    return train_finite(problem, width=cell.width, depth=depth, key=key, backward_weights=flag, record=RECORDS)
 
 
 def _first_nonfinite(run: Trajectory) -> str | None:
     """In the order of computation: up through the layers, outputs, loss, down through the layers, next step."""
-    whole = lambda x: np.isfinite(np.asarray(x)).all((-2, -1))
-    up, out, loss, down = whole(run.features), whole(run.output), np.isfinite(run.loss), whole(run.gradients)
+    whole = lambda x: np.asarray(np.isfinite(np.asarray(x)).all((-2, -1)))
+    up, out, loss, down = whole(run.features), whole(run.output), np.isfinite(np.asarray(run.loss)), whole(run.gradients)
     last = up.shape[1] - 1
     for step in range(len(up)):
         if not up[step].all():

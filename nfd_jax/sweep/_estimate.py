@@ -1,0 +1,190 @@
+"""What a sweep will cost, before anything of it runs: the counts behind `nfd plan`, and times at this machine's measured speeds.
+
+A conditional-Gaussian layer answers r rows against A = K·P earlier ones: about 20 r A n + 18 r² n operations in thin products,
+which take as long as reading the layer's families of A rows over and over takes. So a time is the larger of arithmetic and memory
+traffic, plus a fixed cost for each small operation, which is most of it at small widths.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nfd_jax.sweep._execute import HELDOUT
+from nfd_jax.sweep._machine import Machine, machine
+from nfd_jax.sweep._memory import INPUTS, batch_bytes, check_fits, device_memory, devices_for, size, spread
+from nfd_jax.sweep._plan import SEEDS_AT_ONCE, Batch, make_plan, noise_depth, simulator
+
+if TYPE_CHECKING:
+    from nfd_jax.config import SweepConfig
+
+TOUCHES = {"network": 12, "limit": 15}
+"""How often a layer's families of A rows are read or written in one pass; measured, diffrax's bookkeeping included."""
+
+COMPILE = {"network": 1.2, "limit": 3.0, "dense": 0.8, "noise": 0.6}
+"""Time to trace and compile the programs that matter, in units of the small network's that a machine is measured with; each
+width's small programs together take as long as one of `noise`."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point operations, normals drawn, bytes moved and small operations started."""
+
+    flops: float = 0
+    normals: float = 0
+    bytes: float = 0
+    operations: float = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(*(a + b for a, b in zip(self._all(), other._all(), strict=True)))
+
+    def __mul__(self, times: float) -> "Work":
+        return Work(*(times * a for a in self._all()))
+
+    def _all(self) -> tuple[float, ...]:
+        return self.flops, self.normals, self.bytes, self.operations
+
+    def seconds(self, on: Machine) -> float:
+        """Without compilation."""
+        computing = max(self.flops / on.flops, self.bytes / on.bytes) + self.operations * on.operation_seconds
+        return computing + self.normals / on.normals
+
+
+def work(config: "SweepConfig", batch: Batch) -> Work:
+    """All that a batch computes."""
+    p, limit = config.problem, config.limit
+    solved = limit is not None and (batch.kind == "limit" or limit.particles == "matched")
+    rates, total, noises = len(p.learning_rates), Work(), set()
+    if solved and limit is not None:
+        noises.add(limit.depth_steps)
+        total += _system(config, batch.width, limit.depth_steps, "limit") * (rates * len(limit.backward_weights))
+    for depth in batch.depths if config.finite else ():
+        runs = rates * len(config.finite.backward_weights)
+        if simulator(config, batch.width) == "dense":
+            total += _dense(config, batch.width, depth) * runs
+            total += Work(normals=depth * batch.width**2 * (1 + 2 * ("independent" in config.finite.backward_weights)))
+        else:
+            noises.add(noise_depth(config, depth))
+            total += _system(config, batch.width, depth, "network") * runs
+    inputs = p.input_dim if p.dataset == "gaussian" else INPUTS.get(p.dataset, 0)
+    for layers in noises:
+        total += Work(normals=batch.width * (2 * p.steps * p.batch_size * layers + inputs))
+    return total * len(batch.seeds)
+
+
+def _system(config: "SweepConfig", width: int, layers: int, kind: str) -> Work:
+    """One run of a network or limit: two passes a step, one for the held-out samples, and the probe's once."""
+    p = config.problem
+    samples, itemsize = p.steps * p.batch_size, 8 if config.precision == "float64" else 4
+
+    def passes(count: int, rows: int) -> Work:
+        flops = (20 * samples + 18 * rows) * rows * width
+        return Work(flops, 0, TOUCHES[kind] * samples * width * itemsize, 4 + 4 * rows) * (count * layers)
+
+    fresh = Work(normals=HELDOUT * layers * width)
+    probe = passes(1, samples) + Work(normals=samples * layers * width) if p.batches == "stream" else Work()
+    return passes(2 * p.steps, p.batch_size) + passes(p.steps, HELDOUT) + fresh + probe
+
+
+def _dense(config: "SweepConfig", width: int, depth: int) -> Work:
+    """One run with weight matrices: two passes and a gradient a step, held-out and probe samples; weights read and rewritten."""
+    p = config.problem
+    rows = 3 * p.batch_size + HELDOUT + (p.batch_size if p.batches == "stream" else 0)
+    matrices = p.steps * depth * width**2
+    return Work(2 * rows * matrices, 0, 8 * matrices * (8 if config.precision == "float64" else 4), 12 * p.steps * depth)
+
+
+def programs(config: "SweepConfig", plan: list[Batch]) -> Counter[str]:
+    """How many programs of each kind of COMPILE a plan compiles: one for each set of shapes."""
+    found: set[tuple] = set()
+    for batch in plan:
+        shape = batch.width, len(batch.seeds)
+        limit = config.limit
+        if limit is not None and (batch.kind == "limit" or limit.particles == "matched"):
+            found |= {("limit", *shape), ("noise", *shape, limit.depth_steps)}
+        if not batch.depths:
+            continue
+        if simulator(config, batch.width) == "dense":
+            found |= {("dense", *shape, depth) for depth in batch.depths}
+        else:
+            found |= {("network", *shape, max(batch.depths))}
+            found |= {("noise", *shape, noise_depth(config, depth)) for depth in batch.depths}
+    return Counter(kind for kind, *_ in sorted(found))
+
+
+def compile_seconds(config: "SweepConfig", plan: list[Batch], on: Machine) -> float:
+    """With an empty compilation cache."""
+    units = sum(COMPILE[kind] * count for kind, count in programs(config, plan).items())
+    return (units + COMPILE["noise"] * len({batch.width for batch in plan})) * on.compile_seconds
+
+
+def describe(config: "SweepConfig", name: str) -> str:
+    """What `nfd plan` prints of one config: cells, batches, compilations, work, memory, time, and why batches are as they are."""
+    plan, on, free = make_plan(config), machine(config.precision), device_memory()
+    compiled, seconds = programs(config, plan), [work(config, batch).seconds(on) / devices_for(batch) for batch in plan]
+    total, compiling = sum((work(config, batch) for batch in plan), Work()), compile_seconds(config, plan, on)
+    largest = max(plan, key=lambda batch: batch_bytes(config, batch))
+    facts = {
+        "cells": _cells(config),
+        "batches": f"{len(plan)}",
+        "compilations": f"{sum(compiled.values())} ({', '.join(f'{n} {kind}' for kind, n in compiled.items())}) and small ones",
+        "arithmetic": f"{total.flops:.3g} floating-point operations",
+        "random": f"{total.normals:.3g} normals",
+        "memory": f"{size(batch_bytes(config, largest))} at most, in {largest.id}; {size(free)} free on {on.device}",
+        "time": f"about {_time(compiling + sum(seconds))}: compiling {_time(compiling)} (less where cached), "
+        f"computing {_time(sum(seconds))}",
+    }
+    lines = [f"{name or config.name}", *(f"  {key:<13} {text}" for key, text in facts.items())]
+    lines += [f"  {'grouping' if not i else '':<13} {reason}" for i, reason in enumerate(_reasons(config, plan, on))]
+    lines += [f"  does not fit  {line}" for line in check_fits(config, plan, memory=free)]
+    alike: dict[tuple, list[int]] = {}
+    for i, batch in enumerate(plan):
+        alike.setdefault((batch.kind, batch.width, batch.depths, len(batch.seeds)), []).append(i)
+    for (kind, width, depths, seeds), places in alike.items():
+        what = f"width {width}, depths {_join(depths)}" if kind == "cells" else f"{width} particles"
+        memory = size(batch_bytes(config, plan[places[0]]))
+        lines.append(f"  {len(places)} × {what}, seeds {seeds}: {memory}, about {_time(seconds[places[0]])} each")
+    return "\n".join(lines)
+
+
+def _cells(config: "SweepConfig") -> str:
+    finite, limit, rates = config.finite, config.limit, len(config.problem.learning_rates)
+    parts = []
+    if finite:
+        count = len(finite.widths) * len(finite.depths) * len(finite.backward_weights) * rates * config.seeds
+        grid = f"{len(finite.widths)} widths × {len(finite.depths)} depths × {config.seeds} seeds × {rates} learning rates"
+        parts.append(f"{count} networks ({grid} × {len(finite.backward_weights)} backward weights)")
+    if limit:
+        sizes = len(finite.widths) if finite and limit.particles == "matched" else 1
+        parts.append(f"{sizes * len(limit.backward_weights) * rates * config.seeds} limits of {limit.depth_steps} steps")
+    return ", ".join(parts)
+
+
+def _reasons(config: "SweepConfig", plan: list[Batch], on: Machine) -> list[str]:
+    """Why the plan's batches are as they are, in what it saves."""
+    reasons = []
+    shared = [batch for batch in plan if len(batch.depths) > 1]
+    if shared:
+        apart = [Batch(b.kind, b.width, (depth,), b.seeds) for b in shared for depth in b.depths]
+        more = sum((work(config, batch) for batch in apart), Work()) + sum((work(config, batch) for batch in shared), Work()) * -1
+        compiling = compile_seconds(config, apart, on) - compile_seconds(config, shared, on)
+        saved = f"{_time(more.seconds(on))} of limits and random numbers and {_time(compiling)} of compiling"
+        reasons.append(f"all depths of a width together: one limit, one noise and one program for all save about {saved}")
+    runs = len(config.problem.learning_rates) * (2 if config.finite is None else len(config.finite.backward_weights))
+    if runs > 1:
+        reasons.append(f"all learning rates and backward weights together: {runs} runs a seed share its noise or weights")
+    groups = sorted({len(batch.seeds) for batch in plan})
+    reasons.append(f"{_join(tuple(groups))} of {config.seeds} seeds a batch: a divisor, at most {SEEDS_AT_ONCE}, that fits in memory")
+    if wide := [batch for batch in plan if spread(config, batch) > 1]:
+        reasons.append(f"width {_join(tuple(sorted({b.width for b in wide})))}: coordinates shared out, too large for one device")
+    return reasons
+
+
+def _join(values: tuple[int, ...]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _time(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,114 @@
+"""How fast this machine is, measured once in a few seconds and kept in the user's cache folder."""
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from platformdirs import user_cache_dir
+
+from nfd_jax.finite._matrix_free import MatrixFree
+from nfd_jax.noise import sample_noise
+from nfd_jax.problem import Problem
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Speeds of one device in one precision. `compile_seconds`: tracing and compiling a small network's training, once."""
+
+    device: str
+    compile_seconds: float
+    flops: float
+    normals: float
+    bytes: float
+    operation_seconds: float
+
+
+def machine(precision: str) -> Machine:
+    """This machine's speeds: the stored ones, or measured now and stored. A folder that can't be written costs only time."""
+    file = _file(precision)
+    try:
+        return Machine(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError):
+        measured = measure(precision)
+    with suppress(OSError):
+        _write(file, json.dumps(asdict(measured), indent=1))
+    return measured
+
+
+def measure(precision: str) -> Machine:
+    """Time one example of each cost: a compilation, a matrix product, normals, a copy, a chain of small operations."""
+    device = jax.local_devices()[0]
+    with jax.enable_x64(precision == "float64"), jax.default_matmul_precision("highest"):
+        small = device.platform == "cpu"
+        n, many, links = (1024, 2**22, 1000) if small else (8192, 2**27, 1000)
+        square, long = jnp.ones((n, n), precision), jnp.zeros(4 * many, precision)
+        row, tall = jnp.ones((4, 128), precision), jnp.ones((16, 128), precision)
+        # Within one program, as in training: memory that was just asked for is several times slower.
+        sweep = lambda x: jax.lax.fori_loop(0, 4, lambda i, x: x + i, x)
+        chain = lambda x: jax.lax.fori_loop(0, links, lambda _, x: jnp.tanh(x @ tall.T @ tall), x)
+        draw = lambda key: jax.random.normal(key, (many,), precision)
+        return Machine(
+            device=f"{device.platform}: {device.device_kind}",
+            compile_seconds=_compile_seconds(precision),
+            flops=2 * n**3 / _best(lambda x: x @ x, square),
+            normals=many / _best(draw, jax.random.key(0)),
+            bytes=4 * 2 * long.nbytes / _best(sweep, long),
+            operation_seconds=_best(chain, row) / (2 * links),
+        )
+
+
+def _best(function: Callable, argument, repeats: int = 5) -> float:
+    """Shortest of a few runs, in seconds: what else the machine does only ever adds."""
+    compiled = jax.jit(function)
+    jax.block_until_ready(compiled(argument))
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(argument))
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _compile_seconds(precision: str) -> float:
+    """Of a small matrix-free network, which is compiled and not run."""
+    from nfd_jax import _sgd
+
+    unique = time.time() % 1  # compiled into the program, or the compilation cache would have it
+    problem = Problem(jnp.ones((2, 2, 2), precision), jnp.ones((2, 2, 1), precision), 0.5, horizon=1 + unique)
+
+    def train(key):
+        noise = sample_noise(problem, width=8, depth=2, key=key)
+        options = {"record": ("features", "gradients"), "coupling": True, "heldout": problem.inputs[0], "key": key}
+        return _sgd.train(problem, noise, MatrixFree(problem, jnp.ones((), precision), 2), **options)
+
+    start = time.perf_counter()
+    jax.jit(train).lower(jax.random.key(0)).compile()
+    return time.perf_counter() - start
+
+
+def _file(precision: str) -> Path:
+    device = jax.local_devices()[0]
+    identity = [device.platform, device.device_kind, os.cpu_count(), jax.__version__, precision]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    return Path(user_cache_dir("nfd_jax")) / f"machine-{digest}.json"
+
+
+def _write(file: Path, text: str) -> None:
+    """Whole or not at all: another process may be reading, or writing the same."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem}-")
+    try:
+        with os.fdopen(handle, "w") as stream:
+            stream.write(text)
+        os.replace(name, file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,203 @@
+"""How much memory a batch takes, known before it runs, and how much there is.
+
+The measure of everything is a *family*: one row of n coordinates for each of the A = K·P samples in each of ℓ layers. A network
+or limit in training holds six (the queries that make up ΔW, two bases and their images) and two (A, A) blocks a layer; noise is
+two more, a pass over r rows a few times r/A of one. Trajectories kept for comparison hold the layers of the t grid alone. Counted
+in numbers and checked against what XLA reports for the compiled programs.
+"""
+
+import os
+from dataclasses import replace
+from math import gcd
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nfd_jax._problems import ConfigError
+from nfd_jax.sweep._execute import HELDOUT
+from nfd_jax.sweep._layout import intervals
+from nfd_jax.sweep._plan import Batch, noise_depth, simulator
+
+if TYPE_CHECKING:
+    from nfd_jax.config import SweepConfig
+
+USABLE = 0.8
+"""Share of the free memory that a batch may take: the compiler's own needs and the host's copies come on top."""
+
+INPUTS = {"digits": 64, "fashion_mnist": 784, "cifar10": 3072}
+"""Input dimensions of the datasets; an .npz file is not looked into, as its U is small beside everything else."""
+
+
+class CellTooLarge(ConfigError):
+    """Cells that fit on no device at hand. `problems`: a line for each, with its size and what to lower."""
+
+
+def batch_bytes(config: "SweepConfig", batch: Batch, *, at_once: int = 1) -> int:
+    """Bytes a batch holds at its peak on each device that takes part; `at_once` runs of a seed are vectorized together."""
+    batch = replace(batch, seeds=batch.seeds[: len(batch.seeds) // devices_for(batch)])
+    return max(held + own for held, own in program_bytes(config, batch, at_once=at_once).values())
+
+
+def devices_for(batch: Batch) -> int:
+    """Accelerators among which a batch's seeds are shared out equally; CPU devices have one memory between them."""
+    import jax
+
+    return 1 if jax.default_backend() == "cpu" else gcd(len(batch.seeds), jax.local_device_count())
+
+
+def program_bytes(config: "SweepConfig", batch: Batch, *, at_once: int = 1) -> dict[str, tuple[int, int]]:
+    """Of each program of a batch the bytes (held, own): what is there when it runs, and its temporaries with its results."""
+    itemsize = 8 if config.precision == "float64" else 4
+    numbers = _Count(config, batch, at_once).programs()
+    return {name: (itemsize * held, itemsize * own) for name, (held, own) in numbers.items()}
+
+
+class _Count:
+    """Numbers (not bytes) that the parts of a batch hold."""
+
+    def __init__(self, config: "SweepConfig", batch: Batch, at_once: int):
+        self.config, self.batch, self.at_once = config, batch, at_once
+        p = config.problem
+        self.seeds, self.width, self.rows = len(batch.seeds), batch.width, p.batch_size
+        self.samples = p.steps * p.batch_size
+        self.probe = p.batches == "stream"
+        self.inputs = p.input_dim if p.dataset == "gaussian" else INPUTS.get(p.dataset, 0)
+
+    def family(self, layers: int) -> int:
+        return self.samples * layers * self.width
+
+    def noise(self, layers: int) -> int:
+        return 2 * self.family(layers) + self.width * self.inputs
+
+    def kept(self, flags: int) -> int:
+        """Trajectories of one seed."""
+        runs = len(self.config.problem.learning_rates) * flags
+        return runs * (3 if self.probe else 2) * self.family(intervals(self.config) + 1)
+
+    def learning(self, layers: int, coupling: bool) -> int:
+        """One run of a conditional-Gaussian system: its history, and the widest of its passes, held-out and probe samples'."""
+        passes = max((9 if coupling else 7) * self.rows, 4 * HELDOUT, 5 * self.samples if self.probe else 0)
+        return (6 * self.samples + passes) * layers * self.width + 2 * layers * self.samples**2
+
+    def mapped(self, each: int, kept: int, shared: int) -> int:
+        """A program that takes seeds in turn: one seed's copy of what all share, what each run holds, and results twice."""
+        return (shared if self.seeds > 1 else 0) + self.at_once * each + (self.seeds + 1) * kept
+
+    def dense(self, depth: int, flags: int) -> int:
+        """One run with weight matrices: initial and current ones and their gradient, of each copy."""
+        p = self.config.problem
+        matrices = 3 * (depth * self.width**2 + self.width * self.inputs) * flags
+        return matrices + (6 * self.rows + 3 * HELDOUT) * depth * self.width + p.steps * self.rows * self.inputs
+
+    def programs(self) -> dict[str, tuple[int, int]]:
+        """Of each program (held, own): what is there when it runs, its arguments included, and its temporaries and results."""
+        config, finite, limit = self.config, self.config.finite, self.config.limit
+        found, held = {}, 0
+        if limit is not None and (self.batch.kind == "limit" or limit.particles == "matched"):
+            noise, kept = self.noise(limit.depth_steps), self.kept(len(limit.backward_weights))
+            found["noise"] = 0, (self.seeds + 1) * noise
+            found["limit"] = self.seeds * noise, self.mapped(self.learning(limit.depth_steps, False), kept, noise)
+            held = self.seeds * (noise + kept)
+        if self.batch.kind == "limit" or finite is None:
+            return found
+        kept, deepest = self.kept(len(finite.backward_weights)), max(self.batch.depths)
+        if simulator(config, self.width) == "dense":
+            found["dense"] = held, self.mapped(self.dense(deepest, len(finite.backward_weights)), kept, 0)
+        else:
+            finest = max(noise_depth(config, depth) for depth in self.batch.depths)
+            held += self.seeds * (self.noise(deepest) + (0 if "limit" in found else self.noise(finest)))
+            each = self.learning(deepest, "coupling" in config.measure)
+            found["network"] = held, self.mapped(each, kept, self.noise(deepest))
+        # Singular values are taken on the host, in float64 and of a few copies.
+        found["measures"] = held + self.seeds * kept, (5 if "spectrum" in config.measure else 1) * self.seeds * kept
+        return found
+
+
+def device_memory() -> int:
+    """Bytes a batch could have: the device's limit as JAX reports it, or else what is free of the host's memory."""
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+    return _host_memory()
+
+
+def _host_memory() -> int:
+    """Free bytes of the host: what Linux calls available, within the limit of the control group; elsewhere all there is."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if meminfo.exists():
+        found = [line.split() for line in meminfo.read_text().splitlines()]
+        free = next((1024 * int(words[1]) for words in found if words[:1] == ["MemAvailable:"]), free)
+    try:
+        free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass  # no control group, or one without a limit
+    return free
+
+
+def runs_at_once(config: "SweepConfig", batch: Batch, *, most: int, memory: int | None = None) -> int:
+    """How many learning rates and flags of a seed to vectorize together: the most that divide `most` and fit, at least 1."""
+    free = USABLE * (device_memory() if memory is None else memory)
+    fitting = (k for k in range(most, 0, -1) if most % k == 0 and batch_bytes(config, batch, at_once=k) <= free)
+    return next(fitting, 1)
+
+
+def seeds_at_once(
+    config: "SweepConfig", kind: str, width: int, depths: tuple[int, ...], *, most: int, memory: int | None = None
+) -> int:
+    """How many seeds a batch of this width and these depths may have: as many as fit, from 1 to `most`."""
+    free = USABLE * (device_memory() if memory is None else memory)
+    batches = (Batch(kind, width, depths, tuple(range(k))) for k in range(most, 1, -1))
+    return next((len(batch.seeds) for batch in batches if batch_bytes(config, batch) <= free), 1)
+
+
+def spread(config: "SweepConfig", batch: Batch, *, memory: int | None = None) -> int:
+    """Devices among which a batch's coordinates must be shared out: 1 where it fits on one or cannot be shared out."""
+    import jax
+
+    devices = jax.local_device_count()
+    dense = batch.kind == "cells" and simulator(config, batch.width) == "dense"
+    fits = batch_bytes(config, batch) <= USABLE * (device_memory() if memory is None else memory)
+    return 1 if fits or dense or batch.width % devices or len(batch.seeds) > 1 else devices
+
+
+def check_fits(config: "SweepConfig", plan: list[Batch], *, memory: int | None = None, processes: int = 1) -> list[str]:
+    """A line for every cell of the plan that fits on no device at hand, nor on all together; `processes` share the memory."""
+    free = int(USABLE * (device_memory() if memory is None else memory)) // processes
+    lines = {}
+    for batch in plan:
+        single = replace(batch, seeds=batch.seeds[:1])
+        need = batch_bytes(config, single) // spread(config, single, memory=memory)
+        if need > free:
+            allowed = f"at most {size(free)}, {USABLE:.0%} of what is free; lower {_lower(config, batch)}"
+            lines[replace(single, seeds=())] = f"{_what(config, batch)} needs about {size(need)}, allowed: {allowed}"
+    return list(lines.values())
+
+
+def _what(config: "SweepConfig", batch: Batch) -> str:
+    limit = config.limit
+    if batch.kind == "limit":
+        return f"limit.particles: {batch.width} particles with {limit.depth_steps if limit else 0} depth_steps"
+    matched = f" with {limit.depth_steps} depth_steps" if limit and limit.particles == "matched" else ""
+    return f"finite.widths: width {batch.width} at depth {max(batch.depths)}{matched}"
+
+
+def _lower(config: "SweepConfig", batch: Batch) -> str:
+    """The keys that the size depends on, those that matter most first."""
+    if batch.kind == "limit":
+        return "limit.particles, limit.depth_steps, problem.steps or problem.batch_size"
+    if config.limit and config.limit.particles == "matched":
+        return "finite.widths, limit.depth_steps, problem.steps or problem.batch_size"
+    if simulator(config, batch.width) == "dense":
+        return "finite.widths or finite.depths"
+    return "finite.widths, finite.depths, problem.steps or problem.batch_size"
+
+
+def size(count: float) -> str:
+    """Bytes in words: 1.5 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"

@@ -1,0 +1,174 @@
+"""`nfd plan`: its counts are those of the programs that run, the machine is measured once, and no cell is started."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from nfd_jax import _sgd, noise, sweep
+from nfd_jax.config import SweepConfig
+from nfd_jax.finite import _dense
+from nfd_jax.finite._matrix_free import MatrixFree
+from nfd_jax.sweep import _cells, _estimate, _execute, _machine
+from nfd_jax.sweep._machine import Machine
+from nfd_jax.sweep._plan import Batch, make_plan
+
+SPEEDS = Machine("cpu: test", compile_seconds=2.0, flops=1e11, normals=1e8, bytes=1e10, operation_seconds=1e-6)
+
+
+def config(**changes) -> SweepConfig:
+    tree = {
+        "name": "estimate",
+        "seeds": 4,
+        "problem": {"dataset": "gaussian", "input_dim": 8, "steps": 3, "batch_size": 2},
+        "finite": {"widths": [64, 128], "depths": [4, 8, 16]},
+        "limit": {"depth_steps": 32},
+    }
+    for key, value in changes.items():
+        tree[key] = {**tree[key], **value} if isinstance(value, dict) else value
+    return SweepConfig.model_validate({key: value for key, value in tree.items() if value is not None})
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty cache folder, and a stand-in for the measurement that notes its calls."""
+    calls = []
+
+    def measure(precision):
+        calls.append(precision)
+        return SPEEDS
+
+    monkeypatch.setattr(_machine, "user_cache_dir", lambda name: str(tmp_path / name))
+    monkeypatch.setattr(_machine, "measure", measure)
+    return tmp_path / "nfd_jax", calls
+
+
+def test_the_machine_is_measured_once_for_each_precision(cache):
+    folder, calls = cache
+    assert _machine.machine("float32") == _machine.machine("float32") == SPEEDS
+    _machine.machine("float64")
+    assert calls == ["float32", "float64"]
+    assert all(json.loads(file.read_text())["flops"] == 1e11 for file in folder.iterdir())
+    assert len(list(folder.iterdir())) == 2, "something was left behind"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"flops": 1}', "\x00"])
+def test_a_damaged_measurement_is_repeated(cache, text):
+    folder, calls = cache
+    _machine.machine("float32")
+    (file,) = folder.iterdir()
+    file.write_text(text)
+    assert _machine.machine("float32") == SPEEDS and len(calls) == 2
+    assert json.loads(file.read_text())["normals"] == 1e8
+
+
+def test_without_a_cache_folder_the_machine_is_measured_all_the_same(cache):
+    folder, calls = cache
+    folder.write_text("a file where the folder should be")
+    assert _machine.machine("float32") == _machine.machine("float32") == SPEEDS
+    assert len(calls) == 2
+
+
+def test_speeds_are_measured():
+    found = _machine.measure("float32")
+    assert 0.01 < found.compile_seconds < 300
+    assert 1e8 < found.flops < 1e16 and 1e5 < found.normals < 1e13
+    assert 1e7 < found.bytes < 1e14 and 1e-9 < found.operation_seconds < 1e-2
+
+
+def test_plan_starts_no_cell_and_says_what_it_would_do(cache, monkeypatch):
+    def started(*_, **__):
+        raise RuntimeError("a cell was started")
+
+    for name in ("draw_noise", "solve_limits", "train_networks", "train_dense", "summarize"):
+        monkeypatch.setattr(_cells, name, started)
+    monkeypatch.setattr(_execute, "run_batch", started)
+    varied = config(variants={"tanh": {}, "wide": {"finite.widths": [256, 512, 1024]}})
+    text = sweep.describe_plan(varied)
+    assert [line for line in text.splitlines() if not line.startswith(" ")] == ["tanh", "wide"]
+    facts = {line.split()[0]: line for line in text.splitlines()[1:9]}
+    assert "48 networks (2 widths × 3 depths × 4 seeds × 1 learning rates × 2 backward weights), 16 limits of 32 steps" in facts["cells"]
+    assert "6 (2 limit, 2 network, 2 noise)" in facts["compilations"]
+    assert facts.keys() >= {"batches", "arithmetic", "random", "memory", "time", "grouping"}
+    assert "all depths of a width together" in text and "4 of 4 seeds a batch" in text
+    assert text.count("1 × width") == 5
+
+
+def test_a_cell_too_large_for_this_machine_is_said_in_the_plan(cache, monkeypatch):
+    monkeypatch.setattr(_estimate, "device_memory", lambda: 2**20)
+    lines = _estimate.describe(config(), "").splitlines()
+    refused = [line for line in lines if "does not fit" in line]
+    assert len(refused) == 2 and all("lower finite.widths" in line for line in refused)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_normals_are_those_that_are_drawn(stream):
+    c = config(problem={"batches": "stream" if stream else "fixed"})
+    work = _estimate.work(c, Batch("cells", 64, (4, 8, 16), (0, 1)))
+    shape = jax.eval_shape(lambda key: noise.sample_noise(_execute.load_problem(c)[0], width=64, depth=32, key=key), jax.random.key(0))
+    shared = sum(math.prod(array.shape) for array in (shape.U, shape.forward, shape.backward))
+    separate = _execute.HELDOUT + (6 if stream else 0)  # rows asked of every network and limit, by themselves
+    layers = 2 * 32 + 2 * (4 + 8 + 16)
+    assert work.normals == 2 * (shared + separate * layers * 64)
+
+
+def test_one_draw_of_weights_serves_all_learning_rates():
+    dense = {"finite": {"simulator": "dense", "backward_weights": ["reused"]}, "limit": None}
+    normals = lambda rates: _estimate.work(config(problem={"learning_rate": rates}, **dense), Batch("cells", 64, (4,), (0,))).normals
+    assert normals([0.1]) == normals([0.1, 0.2, 0.3]) == 4 * 64**2 + 64 * 8
+
+
+def compiled_flops(function, *arguments) -> float:
+    analysis = jax.jit(function).lower(*arguments).compile().cost_analysis()
+    return analysis["flops"]
+
+
+def test_flops_of_a_matrix_free_layer_are_those_xla_counts(make_problem):
+    """One row and one layer: XLA counts the body of a loop once."""
+    width, samples = 512, 32
+    problem = make_problem(steps=samples, rows=1, dtype=jnp.float64)
+    history = _sgd.History.empty(1, samples, width, jnp.float64)
+    row, pull = jnp.ones((1, width)), jnp.ones((1, samples))
+    system = MatrixFree(problem, jnp.ones(()), 1)
+    found = compiled_flops(lambda h: system.forward(row, row[None], pull, h, coupling=False).path, history)
+    c = config(problem={"steps": samples, "batch_size": 1}, finite={"widths": [width]}, limit=None)
+    both, held = (2 * samples, samples) if _execute.HELDOUT else (0, 0)
+    per_row = (20 * samples + 18) * width
+    assert found == pytest.approx(per_row, rel=0.25)
+    assert _estimate._system(c, width, 1, "network").flops == pytest.approx(
+        both * per_row + held * (20 * samples + 18 * _execute.HELDOUT) * _execute.HELDOUT * width
+    )
+
+
+def test_flops_of_a_dense_step_are_those_xla_counts(make_problem):
+    width, rows = 256, 4
+    problem = make_problem(steps=1, rows=rows, dtype=jnp.float64)
+    weights = _dense.initial_weights(problem, width=width, depth=1, key=jax.random.key(0), backward_weights="reused")
+    found = compiled_flops(lambda w: _dense.gradients(problem, w, problem.inputs[0], problem.targets[0])[0], weights)
+    c = config(problem={"steps": 1, "batch_size": rows}, finite={"widths": [width], "simulator": "dense"}, limit=None)
+    counted = _estimate._dense(c, width, 1).flops - 2 * _execute.HELDOUT * width**2
+    assert counted == pytest.approx(found, rel=0.25)
+
+
+def test_costs_add_up():
+    one, two = Batch("cells", 64, (4, 8, 16), (0,)), Batch("cells", 64, (4, 8, 16), (0, 1))
+    assert _estimate.work(config(), two) == _estimate.work(config(), one) * 2
+    wide = Batch("cells", 128, (4, 8, 16), (0,))
+    assert _estimate.work(config(), wide).flops == 2 * _estimate.work(config(), one).flops
+    work = _estimate.Work(flops=2e11, normals=1e8, bytes=1e10, operations=1e6)
+    assert work.seconds(SPEEDS) == pytest.approx(2 + 1 + 1), "arithmetic above traffic, then normals and operations"
+
+
+@pytest.mark.parametrize(
+    "changes, counted",
+    [
+        ({}, {"limit": 2, "network": 2, "noise": 2}),
+        ({"limit": None, "finite": {"simulator": "dense"}}, {"dense": 6}),
+        ({"finite": None, "limit": {"particles": 64}}, {"limit": 1, "noise": 1}),
+    ],
+)
+def test_one_program_for_each_set_of_shapes(changes, counted):
+    c = config(**changes)
+    assert _estimate.programs(c, make_plan(c)) == counted

@@ -1,0 +1,130 @@
+"""Memory is predicted from sizes alone: against what XLA reports for the programs that really run, and what follows from it."""
+
+import pytest
+
+from nfd_jax.config import ConfigError, SweepConfig
+from nfd_jax.sweep import _cells, _execute, _memory
+from nfd_jax.sweep._plan import Batch, make_plan
+
+FACTOR = 1.5  # between prediction and report, either way
+GIB = 2**30
+
+
+def sweep(**changes) -> SweepConfig:
+    tree = {
+        "name": "memory",
+        "seeds": 2,
+        "problem": {"dataset": "gaussian", "input_dim": 8, "steps": 4, "batch_size": 4},
+        "finite": {"widths": [64], "depths": [4, 8, 16]},
+        "limit": {"depth_steps": 32},
+    }
+    for key, value in changes.items():
+        tree[key] = {**tree[key], **value} if isinstance(value, dict) else value
+    return SweepConfig.model_validate({key: value for key, value in tree.items() if value is not None})
+
+
+class Measured(Exception):
+    """Raised once the last program of interest is compiled, so that nothing after it is."""
+
+
+def reported(monkeypatch, config: SweepConfig, programs: dict[str, str]) -> dict[str, int]:
+    """Bytes of temporaries and results of each program of a batch (name: function of `_cells`), compiled as a sweep does it."""
+    found: dict[str, int] = {}
+    last = list(programs)[-1]
+
+    def watched(name: str, function):
+        def call(*arguments):
+            compiled = function.lower(*arguments).compile()
+            memory = compiled.compiled.memory_analysis()
+            found[name] = memory.temp_size_in_bytes + memory.output_size_in_bytes
+            if name == last:
+                raise Measured
+            return compiled(*arguments)
+
+        return call
+
+    for name, function in programs.items():
+        monkeypatch.setattr(_cells, function, watched(name, getattr(_cells, function)))
+    monkeypatch.setattr(_execute._Run, "_summary", lambda self, run: {})
+    with pytest.raises(Measured):
+        _execute.run_batch(config, make_plan(config)[0])
+    return found
+
+
+@pytest.mark.parametrize("width, batch_size", [(64, 4), (128, 8)])
+@pytest.mark.parametrize("simulator", ["matrix_free", "dense"])
+def test_prediction_is_near_what_the_compiled_programs_take(monkeypatch, simulator, width, batch_size):
+    finite = {"widths": [width], "simulator": simulator}
+    if simulator == "dense":
+        config = sweep(problem={"batch_size": batch_size}, finite=finite, limit=None, measure=["kernels"])
+        programs = {"dense": "train_dense"}
+    else:
+        config = sweep(problem={"batch_size": batch_size}, finite=finite)
+        programs = {"noise": "draw_noise", "limit": "solve_limits", "network": "train_networks"}
+    found = reported(monkeypatch, config, programs)
+    predicted = _memory.program_bytes(config, make_plan(config)[0])
+    assert found.keys() == programs.keys()
+    for name, size in found.items():
+        assert size / FACTOR < predicted[name][1] < size * FACTOR, name
+
+
+def test_the_peak_is_that_of_the_largest_program():
+    config, batch = sweep(), Batch("cells", 64, (4, 8, 16), (0, 1))
+    programs = _memory.program_bytes(config, batch)
+    assert _memory.batch_bytes(config, batch) == max(held + own for held, own in programs.values()) == sum(programs["limit"])
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 4])
+def test_as_many_seeds_as_fit(seeds):
+    config, sizes = sweep(seeds=4), ("cells", 64, (4, 8, 16))
+    need = int(_memory.batch_bytes(config, Batch(*sizes, tuple(range(seeds)))) / _memory.USABLE) + 1
+    assert _memory.seeds_at_once(config, *sizes, most=4, memory=need) == seeds
+    assert _memory.seeds_at_once(config, *sizes, most=4, memory=need - 2) == max(seeds - 1, 1)
+
+
+def test_as_many_runs_of_a_seed_as_fit():
+    config, batch = sweep(problem={"learning_rate": [0.1, 0.2, 0.3]}), Batch("cells", 64, (4, 8, 16), (0,))
+    need = lambda runs: int(_memory.batch_bytes(config, batch, at_once=runs) / _memory.USABLE) + 1
+    assert [_memory.runs_at_once(config, batch, most=6, memory=need(k)) for k in (6, 5, 3, 2, 1)] == [6, 3, 3, 2, 1]
+    assert _memory.runs_at_once(config, batch, most=6, memory=1) == 1
+
+
+@pytest.mark.parametrize(
+    "changes, line",
+    [
+        ({}, "finite.widths: width 65536 at depth 16 with 512 depth_steps needs about 40.2 GiB"),
+        ({"limit": None}, ""),
+        ({"limit": {"particles": 65536}}, "limit.particles: 65536 particles with 512 depth_steps needs about"),
+        ({"limit": None, "finite": {"simulator": "dense"}}, "finite.widths: width 65536 at depth 2 needs about"),
+    ],
+)
+def test_a_cell_that_cannot_fit_is_named_with_its_size_and_what_to_lower(changes, line):
+    base = {"problem": {"batch_size": 8}, "finite": {"widths": [64, 65536], "depths": [2, 4, 16]}, "limit": {"depth_steps": 512}}
+    tree = {key: {**base.get(key, {}), **value} if isinstance(value, dict) else value for key, value in (base | changes).items()}
+    config = sweep(measure=["kernels"], **tree)
+    lines = _memory.check_fits(config, make_plan(config), memory=16 * GIB)
+    if not line:
+        assert lines == []
+        return
+    assert len({text.split(":")[0] for text in lines}) == 1 and lines[0].startswith(line)
+    assert all("allowed: at most 12.8 GiB, 80% of what is free; lower " in text for text in lines)
+
+
+def test_processes_on_one_machine_share_its_memory():
+    config = sweep()
+    plan = make_plan(config)
+    one = _memory.batch_bytes(config, Batch("cells", 64, (4, 8, 16), (0,)))
+    memory = int(1.5 * one / _memory.USABLE)
+    assert _memory.check_fits(config, plan, memory=memory) == []
+    assert len(_memory.check_fits(config, plan, memory=memory, processes=2)) == 1
+
+
+def test_the_refusal_is_a_config_error_of_its_lines():
+    error = _memory.CellTooLarge(["one", "two"])
+    assert isinstance(error, ConfigError) and error.problems == ("one", "two")
+
+
+def test_free_memory_is_read_from_the_device_or_the_host():
+    free = _memory.device_memory()
+    assert 2**26 < free < 2**50
+    assert sweep().seeds == _memory.seeds_at_once(sweep(), "cells", 64, (4, 8, 16), most=2)
