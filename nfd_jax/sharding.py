@@ -20,8 +20,11 @@ from nfd_jax._types import Key
 from nfd_jax.noise import Noise, sample_noise
 from nfd_jax.problem import Problem
 
+Devices = Sequence[Any]
+"""Of `jax.Device`, as `jax.devices()` lists them."""
 
-def shard_noise(noise: Noise, devices: Sequence[jax.Device] | None = None) -> Noise:
+
+def shard_noise(noise: Noise, devices: Devices | None = None) -> Noise:
     """`noise` with its coordinates in equal parts on `devices` (default: all local ones): the last axis, the rows of U and V.
 
     Leading axes (a seed's, say) are kept whole. Raises ValueError where the number of devices does not divide the width.
@@ -29,16 +32,14 @@ def shard_noise(noise: Noise, devices: Sequence[jax.Device] | None = None) -> No
     return jax.device_put(noise, _coordinates(noise, noise.V.shape[-2], devices))
 
 
-def sample_sharded_noise(
-    problem: Problem, *, width: int, depth: int, key: Key, devices: Sequence[jax.Device] | None = None
-) -> Noise:
+def sample_sharded_noise(problem: Problem, *, width: int, depth: int, key: Key, devices: Devices | None = None) -> Noise:
     """`shard_noise(sample_noise(…))`, drawn where it is kept: no device ever holds more than its part."""
     draw = lambda problem, key: sample_noise(problem, width=width, depth=depth, key=key)
     where = _coordinates(jax.eval_shape(draw, problem, key), width, devices)
     return jax.jit(draw, out_shardings=where)(problem, key)
 
 
-def map_seeds(one: Callable, seeds: Any, devices: Sequence[jax.Device] | None = None) -> Any:
+def map_seeds(one: Callable, seeds: Any, devices: Devices | None = None) -> Any:
     """`jax.lax.map(one, seeds)`, the leading axis shared out among `devices` (default: all local ones).
 
     As many devices are used as divide the number of seeds, each with its own loop over its share: a plain `lax.map` would walk
@@ -52,13 +53,11 @@ def map_seeds(one: Callable, seeds: Any, devices: Sequence[jax.Device] | None = 
     share = PartitionSpec("seed")
     mesh = Mesh(np.array(devices[:used]), ("seed",))
     # No axis types inside: loops start from zeros, which are the same on all devices, and end with what differs.
-    several = jax.shard_map(
-        lambda part: jax.lax.map(one, part), mesh=mesh, in_specs=share, out_specs=share, check_vma=False
-    )
+    several = jax.shard_map(lambda part: jax.lax.map(one, part), mesh=mesh, in_specs=share, out_specs=share, check_vma=False)
     return several(seeds)
 
 
-def _coordinates(noise: Noise, width: int, devices: Sequence[jax.Device] | None) -> Noise:
+def _coordinates(noise: Noise, width: int, devices: Devices | None) -> Noise:
     """Where each array of a noise lies, in the noise's own structure."""
     devices = jax.local_devices() if devices is None else devices
     if not devices or width % len(devices):

@@ -27,7 +27,7 @@ def config(**changes) -> SweepConfig:
         "limit": {"depth_steps": 32},
     }
     for key, value in changes.items():
-        tree[key] = {**tree[key], **value} if isinstance(value, dict) else value
+        tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value
     return SweepConfig.model_validate({key: value for key, value in tree.items() if value is not None})
 
 
@@ -88,10 +88,11 @@ def test_plan_starts_no_cell_and_says_what_it_would_do(cache, monkeypatch):
     varied = config(variants={"tanh": {}, "wide": {"finite.widths": [256, 512, 1024]}})
     text = sweep.describe_plan(varied)
     assert [line for line in text.splitlines() if not line.startswith(" ")] == ["tanh", "wide"]
-    facts = {line.split()[0]: line for line in text.splitlines()[1:9]}
-    assert "48 networks (2 widths × 3 depths × 4 seeds × 1 learning rates × 2 backward weights), 16 limits of 32 steps" in facts["cells"]
+    facts = {line.split()[0]: line for line in text.splitlines()[1:10]}
+    networks = "48 networks (2 widths × 3 depths × 4 seeds × 1 learning rate × reused and independent)"
+    assert f"{networks}, 16 limits of 32 steps" in facts["cells"]
     assert "6 (2 limit, 2 network, 2 noise)" in facts["compilations"]
-    assert facts.keys() >= {"batches", "arithmetic", "random", "memory", "time", "grouping"}
+    assert facts.keys() >= {"batches", "arithmetic", "random", "memory", "speeds", "time", "grouping"}
     assert "all depths of a width together" in text and "4 of 4 seeds a batch" in text
     assert text.count("1 × width") == 5
 
@@ -107,7 +108,9 @@ def test_a_cell_too_large_for_this_machine_is_said_in_the_plan(cache, monkeypatc
 def test_normals_are_those_that_are_drawn(stream):
     c = config(problem={"batches": "stream" if stream else "fixed"})
     work = _estimate.work(c, Batch("cells", 64, (4, 8, 16), (0, 1)))
-    shape = jax.eval_shape(lambda key: noise.sample_noise(_execute.load_problem(c)[0], width=64, depth=32, key=key), jax.random.key(0))
+    problem, _ = _execute.load_problem(c)
+    draw = lambda key: noise.sample_noise(problem, width=64, depth=32, key=key)
+    shape = jax.eval_shape(draw, jax.random.key(0))
     shared = sum(math.prod(array.shape) for array in (shape.U, shape.forward, shape.backward))
     separate = _execute.HELDOUT + (6 if stream else 0)  # rows asked of every network and limit, by themselves
     layers = 2 * 32 + 2 * (4 + 8 + 16)
@@ -116,7 +119,10 @@ def test_normals_are_those_that_are_drawn(stream):
 
 def test_one_draw_of_weights_serves_all_learning_rates():
     dense = {"finite": {"simulator": "dense", "backward_weights": ["reused"]}, "limit": None}
-    normals = lambda rates: _estimate.work(config(problem={"learning_rate": rates}, **dense), Batch("cells", 64, (4,), (0,))).normals
+
+    def normals(rates):
+        return _estimate.work(config(problem={"learning_rate": rates}, **dense), Batch("cells", 64, (4,), (0,))).normals
+
     assert normals([0.1]) == normals([0.1, 0.2, 0.3]) == 4 * 64**2 + 64 * 8
 
 
@@ -131,15 +137,12 @@ def test_flops_of_a_matrix_free_layer_are_those_xla_counts(make_problem):
     problem = make_problem(steps=samples, rows=1, dtype=jnp.float64)
     history = _sgd.History.empty(1, samples, width, jnp.float64)
     row, pull = jnp.ones((1, width)), jnp.ones((1, samples))
-    system = MatrixFree(problem, jnp.ones(()), 1)
+    system = MatrixFree(problem=problem, reuse=jnp.ones(()), depth=1)
     found = compiled_flops(lambda h: system.forward(row, row[None], pull, h, coupling=False).path, history)
     c = config(problem={"steps": samples, "batch_size": 1}, finite={"widths": [width]}, limit=None)
-    both, held = (2 * samples, samples) if _execute.HELDOUT else (0, 0)
-    per_row = (20 * samples + 18) * width
-    assert found == pytest.approx(per_row, rel=0.25)
-    assert _estimate._system(c, width, 1, "network").flops == pytest.approx(
-        both * per_row + held * (20 * samples + 18 * _execute.HELDOUT) * _execute.HELDOUT * width
-    )
+    heldout = _execute.HELDOUT * (20 * samples + 18 * _execute.HELDOUT) * width
+    counted = (_estimate._system(c, width, 1, "network").flops - samples * heldout) / (2 * samples)
+    assert counted == pytest.approx(found, rel=0.25)
 
 
 def test_flops_of_a_dense_step_are_those_xla_counts(make_problem):

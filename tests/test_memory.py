@@ -128,3 +128,20 @@ def test_free_memory_is_read_from_the_device_or_the_host():
     free = _memory.device_memory()
     assert 2**26 < free < 2**50
     assert sweep().seeds == _memory.seeds_at_once(sweep(), "cells", 64, (4, 8, 16), most=2)
+
+
+def test_several_accelerators_share_seeds_or_the_coordinates_of_one_cell(monkeypatch):
+    config, sizes = sweep(), ("cells", 64, (4, 8, 16))
+    one, four = Batch(*sizes, (0,)), Batch(*sizes, (0, 1, 2, 3))
+    alone, together = _memory.batch_bytes(config, one), _memory.batch_bytes(config, four)
+    assert together > alone and _memory.spread(config, one, memory=1) == 1
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    monkeypatch.setattr("jax.local_device_count", lambda: 4)
+    assert _memory.batch_bytes(config, four) == alone, "a seed each"
+    memory = int(alone / _memory.USABLE)
+    assert _memory.spread(config, one, memory=memory + 1) == 1
+    assert _memory.spread(config, one, memory=memory // 2) == 4
+    assert _memory.check_fits(config, [one], memory=memory // 3) == []
+    assert len(_memory.check_fits(config, [one], memory=memory // 5)) == 1
+    narrow = Batch("cells", 63, (4, 8, 16), (0,))
+    assert _memory.spread(config, narrow, memory=1) == 1, "63 coordinates cannot be shared out among 4"

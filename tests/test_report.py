@@ -15,7 +15,7 @@ import xarray as xr
 from rich.console import Console
 
 from nfd_jax import analysis
-from nfd_jax.analysis import _show
+from nfd_jax.analysis import _report, _report_variants, _show
 from nfd_jax.analysis._budget import budget
 from nfd_jax.analysis._figures import draw_all, drawings, rendered
 from nfd_jax.analysis._figures_training import losses
@@ -147,6 +147,13 @@ def whole(tmp_path_factory) -> tuple[Path, str, Page]:
     return folder, *written(folder)
 
 
+@pytest.fixture
+def no_rates(monkeypatch):
+    """Rates are slow to fit, and of no interest where it is the rest of a page that is looked at."""
+    for module in (_report, _report_variants):
+        monkeypatch.setattr(module, "rows", lambda tree: [])
+
+
 def pixels(png: Path) -> tuple[int, int]:
     raw = png.read_bytes()
     assert raw[:8] == b"\x89PNG\r\n\x1a\n"
@@ -192,7 +199,7 @@ def test_the_same_results_give_the_same_bytes(whole):
     assert svg == (whole[0] / "figures" / "loss.svg").read_bytes()
 
 
-def test_what_is_missing_is_counted_and_what_diverged_left_out(tmp_path):
+def test_what_is_missing_is_counted_and_what_diverged_left_out(tmp_path, no_rates):
     config = sweep(widths=(32, 64), measure=["limit_error"], learning_rate=[0.1, 0.5])
     text, _ = written(fill(tmp_path, config, most=1, fail=True, spoil=diverging))
     # 2 flags × 2 rates × 3 depths × 4 seeds at each width; of the first, 1 rate and depth diverged in 1 flag
@@ -249,7 +256,7 @@ def variants(folder: Path, changes: dict[str, dict], **common) -> Path:
     return folder
 
 
-def test_variants_over_the_horizon_have_a_phase_map(tmp_path):
+def test_variants_over_the_horizon_have_a_phase_map(tmp_path, no_rates):
     changes = {f"T{T:g}": {"horizon": T} for T in (0.5, 2.0)}
     common = {"widths": (16, 32), "depths": (4, 8, 16), "seeds": 2, "measure": ["coupling"]}
     variants(tmp_path, changes, **common)

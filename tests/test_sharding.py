@@ -45,7 +45,8 @@ def test_sharded_noise_is_the_same_noise_drawn_in_place(measured):
 
 
 def test_a_width_that_cannot_be_shared_out_is_refused(measured):
-    assert measured["refused"] == f"width {WIDTH - 1} cannot be shared out equally among {DEVICES} devices: take a multiple of them"
+    received = f"width {WIDTH - 1} cannot be shared out equally among {DEVICES} devices"
+    assert measured["refused"] == f"{received}: take a multiple of them"
 
 
 def test_each_device_keeps_to_its_seeds(measured):
@@ -69,12 +70,13 @@ def _measure() -> dict:
     error = lambda a, b: max(float(abs(np.asarray(x) - y).max()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
     shards = lambda x, axis: [part.data.shape[axis] for part in x.addressable_shards]
 
-    def sent(function, *arguments) -> list:
-        """(kind, elements) of everything that the compiled program sends between devices."""
-        text = jax.jit(function).lower(*arguments).compile().as_text()
+    def run(function, argument) -> tuple:
+        """The result, and (kind, elements) of everything that the compiled program sends between devices."""
+        compiled = jax.jit(function).lower(argument).compile()
         shapes = lambda result: re.findall(r"\[([\d,]*)\]", result)
         size = lambda shape: int(np.prod([int(n) for n in shape.split(",") if n]))
-        return sorted({(kind, size(shape)) for result, kind in COLLECTIVE.findall(text) for shape in shapes(result)})
+        found = COLLECTIVE.findall(compiled.as_text())
+        return compiled(argument), sorted({(kind, size(shape)) for result, kind in found for shape in shapes(result)})
 
     record, spread = ("features", "gradients"), sharding.shard_noise(noise)
     systems = {
@@ -87,16 +89,13 @@ def _measure() -> dict:
     }
     out: dict = {}
     for name, system in systems.items():
-        several = system(spread)
-        out[name] = {
-            "error": error(system(noise), several),
-            "sent": sent(system, spread),
-            "feature_shards": shards(several.features, -1),
-        }
+        several, sent = run(system, spread)
+        error_of = error(system(noise), several)
+        out[name] = {"error": error_of, "sent": sent, "feature_shards": shards(several.features, -1)}
 
     draw = lambda key: sharding.sample_sharded_noise(problem, width=WIDTH, depth=DEPTH, key=key)
-    drawn = draw(jax.random.key(0))
-    out["noise"] = {"equal": error(noise, drawn) == 0, "sent": sent(draw, jax.random.key(0)), "shards": shards(drawn.U, 0)}
+    drawn, sent = run(draw, jax.random.key(0))
+    out["noise"] = {"equal": error(noise, drawn) == 0, "sent": sent, "shards": shards(drawn.U, 0)}
     try:
         sharding.shard_noise(noise.narrow(WIDTH - 1))
     except ValueError as refused:
@@ -106,9 +105,10 @@ def _measure() -> dict:
     every = lambda x: sharding.map_seeds(settled, x)
     blocks = jnp.asarray(rng.normal(size=(4, 8, 8)))
     mapped = jax.jit(every)(blocks)
+    again, sent = run(every, mapped)
     out["seeds"] = {
         "error": error(jax.lax.map(settled, blocks), mapped),
-        "sent": sent(every, mapped[:, :, None] * blocks),
+        "sent": sent,
         "shards": shards(mapped, 0),
         "odd_shards": shards(jax.jit(every)(blocks[:3]), 0),
     }

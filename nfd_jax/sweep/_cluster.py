@@ -6,11 +6,11 @@ is given up. The coordinator itself gives each worker one batch at a time: a Das
 batches that wait for the worker too.
 """
 
+import asyncio
 import logging
 import os
 import time
 import uuid
-from asyncio import gather
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +18,8 @@ from contextlib import contextmanager, suppress
 import jax
 import numpy as np
 from dask.system import CPU_COUNT
-from distributed import CancelledError, Client, Future, KilledWorker, Nanny, Scheduler, SpecCluster, wait
+from distributed import CancelledError, Client, Future, KilledWorker, Nanny, Scheduler, Security, SpecCluster, wait
+from distributed.comm import connect
 
 from nfd_jax.config import ConfigError, SweepConfig
 from nfd_jax.sweep import _driver
@@ -128,14 +129,20 @@ def _connected(scheduler: str | None, workers: int | None) -> Iterator[Client]:
             finally:
                 cluster.sync(_stop, cluster)
         return
-    try:
-        client = Client(scheduler, timeout=CONNECT_SECONDS)
+    try:  # a Client that fails to connect may hang when it is thrown away
+        asyncio.run(_reach(scheduler))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         allowed = "allowed: the address of a running Dask scheduler, such as tcp://host:8786"
         raise ClusterError([f"--scheduler {scheduler}: {reason}; {allowed}"]) from None
-    with client:
+    with Client(scheduler, timeout=CONNECT_SECONDS) as client:
         yield client
+
+
+async def _reach(address: str) -> None:
+    credentials = Security().get_connection_args("client")
+    comm = await connect(address, timeout=CONNECT_SECONDS, **credentials)
+    await comm.close()
 
 
 def _local_cluster(workers: int) -> SpecCluster:
@@ -151,7 +158,7 @@ def _local_cluster(workers: int) -> SpecCluster:
 
 async def _stop(cluster: SpecCluster) -> None:
     """Ends the workers at once: all they did is here, and what they do nobody waits for."""
-    await gather(*(nanny.close(timeout=0.2) for nanny in cluster.workers.values()))
+    await asyncio.gather(*(nanny.close(timeout=0.2) for nanny in cluster.workers.values()))
 
 
 def shares(workers: int) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nfd_jax.sweep._execute import HELDOUT
-from nfd_jax.sweep._machine import Machine, machine
+from nfd_jax.sweep._machine import Machine, machine, stored_at
 from nfd_jax.sweep._memory import INPUTS, batch_bytes, check_fits, device_memory, devices_for, size, spread
 from nfd_jax.sweep._plan import SEEDS_AT_ONCE, Batch, make_plan, noise_depth, simulator
 
@@ -53,21 +53,22 @@ def work(config: "SweepConfig", batch: Batch) -> Work:
     """All that a batch computes."""
     p, limit = config.problem, config.limit
     solved = limit is not None and (batch.kind == "limit" or limit.particles == "matched")
+    inputs = p.input_dim if p.dataset == "gaussian" else INPUTS.get(p.dataset, 0)
     rates, total, noises = len(p.learning_rates), Work(), set()
     if solved and limit is not None:
         noises.add(limit.depth_steps)
         total += _system(config, batch.width, limit.depth_steps, "limit") * (rates * len(limit.backward_weights))
-    for depth in batch.depths if config.finite else ():
-        runs = rates * len(config.finite.backward_weights)
+    flags = config.finite.backward_weights if config.finite else ()
+    for depth in batch.depths:
+        runs = rates * len(flags)
         if simulator(config, batch.width) == "dense":
             total += _dense(config, batch.width, depth) * runs
-            total += Work(normals=depth * batch.width**2 * (1 + 2 * ("independent" in config.finite.backward_weights)))
+            copies = sum(2 if flag == "independent" else 1 for flag in flags)
+            total += Work(normals=batch.width * (copies * depth * batch.width + inputs))
         else:
             noises.add(noise_depth(config, depth))
             total += _system(config, batch.width, depth, "network") * runs
-    inputs = p.input_dim if p.dataset == "gaussian" else INPUTS.get(p.dataset, 0)
-    for layers in noises:
-        total += Work(normals=batch.width * (2 * p.steps * p.batch_size * layers + inputs))
+    total += Work(normals=sum(batch.width * (2 * p.steps * p.batch_size * layers + inputs) for layers in noises))
     return total * len(batch.seeds)
 
 
@@ -130,6 +131,8 @@ def describe(config: "SweepConfig", name: str) -> str:
         "arithmetic": f"{total.flops:.3g} floating-point operations",
         "random": f"{total.normals:.3g} normals",
         "memory": f"{size(batch_bytes(config, largest))} at most, in {largest.id}; {size(free)} free on {on.device}",
+        "speeds": f"{on.flops:.2g} operations, {on.normals:.2g} normals, {on.bytes:.2g} bytes a second, "
+        f"{_time(on.compile_seconds)} to compile a small network; measured once, {stored_at(config.precision)}",
         "time": f"about {_time(compiling + sum(seconds))}: compiling {_time(compiling)} (less where cached), "
         f"computing {_time(sum(seconds))}",
     }
@@ -151,8 +154,9 @@ def _cells(config: "SweepConfig") -> str:
     parts = []
     if finite:
         count = len(finite.widths) * len(finite.depths) * len(finite.backward_weights) * rates * config.seeds
-        grid = f"{len(finite.widths)} widths × {len(finite.depths)} depths × {config.seeds} seeds × {rates} learning rates"
-        parts.append(f"{count} networks ({grid} × {len(finite.backward_weights)} backward weights)")
+        sizes = {"width": len(finite.widths), "depth": len(finite.depths), "seed": config.seeds, "learning rate": rates}
+        grid = " × ".join(f"{n} {what}{'s' * (n > 1)}" for what, n in sizes.items())
+        parts.append(f"{count} networks ({grid} × {' and '.join(finite.backward_weights)})")
     if limit:
         sizes = len(finite.widths) if finite and limit.particles == "matched" else 1
         parts.append(f"{sizes * len(limit.backward_weights) * rates * config.seeds} limits of {limit.depth_steps} steps")
@@ -165,17 +169,20 @@ def _reasons(config: "SweepConfig", plan: list[Batch], on: Machine) -> list[str]
     shared = [batch for batch in plan if len(batch.depths) > 1]
     if shared:
         apart = [Batch(b.kind, b.width, (depth,), b.seeds) for b in shared for depth in b.depths]
-        more = sum((work(config, batch) for batch in apart), Work()) + sum((work(config, batch) for batch in shared), Work()) * -1
+        total = lambda batches: sum((work(config, batch).seconds(on) for batch in batches), 0.0)
+        computing = total(apart) - total(shared)
         compiling = compile_seconds(config, apart, on) - compile_seconds(config, shared, on)
-        saved = f"{_time(more.seconds(on))} of limits and random numbers and {_time(compiling)} of compiling"
-        reasons.append(f"all depths of a width together: one limit, one noise and one program for all save about {saved}")
+        saved = f"{_time(computing)} of computing and {_time(compiling)} of compiling saved"
+        reasons.append(f"all depths of a width together, on one noise and beside one limit: about {saved}")
     runs = len(config.problem.learning_rates) * (2 if config.finite is None else len(config.finite.backward_weights))
     if runs > 1:
         reasons.append(f"all learning rates and backward weights together: {runs} runs a seed share its noise or weights")
     groups = sorted({len(batch.seeds) for batch in plan})
-    reasons.append(f"{_join(tuple(groups))} of {config.seeds} seeds a batch: a divisor, at most {SEEDS_AT_ONCE}, that fits in memory")
+    several = f"{_join(tuple(groups))} of {config.seeds} seeds"
+    reasons.append(f"{several} a batch: a divisor, at most {SEEDS_AT_ONCE}, that fits in memory")
     if wide := [batch for batch in plan if spread(config, batch) > 1]:
-        reasons.append(f"width {_join(tuple(sorted({b.width for b in wide})))}: coordinates shared out, too large for one device")
+        widths = _join(tuple(sorted({batch.width for batch in wide})))
+        reasons.append(f"width {widths}: coordinates shared out among the devices, too large for one")
     return reasons
 
 

@@ -33,7 +33,7 @@ class Machine:
 
 def machine(precision: str) -> Machine:
     """This machine's speeds: the stored ones, or measured now and stored. A folder that can't be written costs only time."""
-    file = _file(precision)
+    file = stored_at(precision)
     try:
         return Machine(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
@@ -49,14 +49,14 @@ def measure(precision: str) -> Machine:
     with jax.enable_x64(precision == "float64"), jax.default_matmul_precision("highest"):
         small = device.platform == "cpu"
         n, many, links = (1024, 2**22, 1000) if small else (8192, 2**27, 1000)
-        square, long = jnp.ones((n, n), precision), jnp.zeros(4 * many, precision)
+        square, long = jnp.ones((n, n), precision), jnp.zeros(2 * many, precision)
         row, tall = jnp.ones((4, 128), precision), jnp.ones((16, 128), precision)
         # Within one program, as in training: memory that was just asked for is several times slower.
         sweep = lambda x: jax.lax.fori_loop(0, 4, lambda i, x: x + i, x)
         chain = lambda x: jax.lax.fori_loop(0, links, lambda _, x: jnp.tanh(x @ tall.T @ tall), x)
         draw = lambda key: jax.random.normal(key, (many,), precision)
         return Machine(
-            device=f"{device.platform}: {device.device_kind}",
+            device=device.device_kind,
             compile_seconds=_compile_seconds(precision),
             flops=2 * n**3 / _best(lambda x: x @ x, square),
             normals=many / _best(draw, jax.random.key(0)),
@@ -65,7 +65,7 @@ def measure(precision: str) -> Machine:
         )
 
 
-def _best(function: Callable, argument, repeats: int = 5) -> float:
+def _best(function: Callable, argument, repeats: int = 3) -> float:
     """Shortest of a few runs, in seconds: what else the machine does only ever adds."""
     compiled = jax.jit(function)
     jax.block_until_ready(compiled(argument))
@@ -87,14 +87,15 @@ def _compile_seconds(precision: str) -> float:
     def train(key):
         noise = sample_noise(problem, width=8, depth=2, key=key)
         options = {"record": ("features", "gradients"), "coupling": True, "heldout": problem.inputs[0], "key": key}
-        return _sgd.train(problem, noise, MatrixFree(problem, jnp.ones((), precision), 2), **options)
+        return _sgd.train(problem, noise, MatrixFree(problem=problem, reuse=jnp.ones((), precision), depth=2), **options)
 
     start = time.perf_counter()
     jax.jit(train).lower(jax.random.key(0)).compile()
     return time.perf_counter() - start
 
 
-def _file(precision: str) -> Path:
+def stored_at(precision: str) -> Path:
+    """The file of this machine's speeds; without it they are measured anew."""
     device = jax.local_devices()[0]
     identity = [device.platform, device.device_kind, os.cpu_count(), jax.__version__, precision]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ in numbers and checked against what XLA reports for the compiled programs.
 """
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from math import gcd
 from pathlib import Path
@@ -129,10 +130,8 @@ def _host_memory() -> int:
     if meminfo.exists():
         found = [line.split() for line in meminfo.read_text().splitlines()]
         free = next((1024 * int(words[1]) for words in found if words[:1] == ["MemAvailable:"]), free)
-    try:
+    with suppress(OSError, ValueError):  # no control group, or one without a limit
         free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        pass  # no control group, or one without a limit
     return free
 
 
@@ -156,7 +155,7 @@ def spread(config: "SweepConfig", batch: Batch, *, memory: int | None = None) ->
     """Devices among which a batch's coordinates must be shared out: 1 where it fits on one or cannot be shared out."""
     import jax
 
-    devices = jax.local_device_count()
+    devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
     dense = batch.kind == "cells" and simulator(config, batch.width) == "dense"
     fits = batch_bytes(config, batch) <= USABLE * (device_memory() if memory is None else memory)
     return 1 if fits or dense or batch.width % devices or len(batch.seeds) > 1 else devices
