@@ -8,10 +8,11 @@
 With independent backward weights the backward pass holds its own initial draw W̃_ℓ(0) and receives the same updates.
 """
 
+from typing import TYPE_CHECKING
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from nfd_jax.activations import activation
@@ -19,6 +20,9 @@ from nfd_jax.losses import loss_function, split_signal
 from nfd_jax.noise import INDEPENDENT_WEIGHTS, WEIGHTS, ends, normal_rows, stream
 from nfd_jax.parametrization import block
 from nfd_jax.problem import Problem, Trajectory
+
+if TYPE_CHECKING:
+    import optax
 
 
 class Weights(eqx.Module):
@@ -100,8 +104,10 @@ def gradients(problem: Problem, weights: Weights, x: Float[Array, "P d"], y: Flo
     return gradient, loss.value(f, y), f, h, b
 
 
-def mup_sgd(problem: Problem, width: int) -> optax.GradientTransformation:
+def mup_sgd(problem: Problem, width: int) -> "optax.GradientTransformation":
     """SGD with one learning rate for every matrix, times the width as μP asks; U and V stay put when only hidden weights learn."""
+    import optax  # a tenth of a second, which the grids of `_grid` need not wait for
+
     hidden = Weights(U=False, V=False, W=True, W_backward=True)
     frozen = optax.masked(optax.set_to_zero(), jax.tree.map(lambda learns: not learns, hidden))
     ends_too = optax.identity() if problem.train == "all" else frozen
@@ -120,6 +126,8 @@ def train(
     """Run the K steps of `problem` from `weights`; one program, K a loop. Options as in the matrix-free `train`."""
     depth = weights.W.shape[0]
     places = jnp.arange((grid or depth) + 1) * (depth // (grid or depth))
+    import optax
+
     optimizer = mup_sgd(problem, weights.W.shape[1])
 
     def step(carry, batch):

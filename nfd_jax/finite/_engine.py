@@ -24,6 +24,9 @@ CACHED = 2**17
 COMPILE_FLOPS = 5e10
 """What a CPU could compute while it compiles one more program."""
 
+OPTIONS = {"xla_backend_optimization_level": 1}
+"""For LLVM, which above level 1 takes twice as long over the random numbers and makes nothing faster; matrix products are no code of its."""
+
 SHARED_BYTES = 2**28
 """Weights beyond which a CPU trains one group of seeds at a time, on all cores."""
 
@@ -88,7 +91,7 @@ def _compiled(structure, leaves: tuple[jax.ShapeDtypeStruct, ...], shape: Shape)
     started = perf_counter()
     lowered = jax.jit(partial(program, shape=shape)).lower(*arguments)
     built = perf_counter()
-    executable = lowered.compile()
+    executable = lowered.compile(OPTIONS if jax.local_devices()[0].platform == "cpu" else None)
     return executable, {"build": built - started, "compile": perf_counter() - built}
 
 

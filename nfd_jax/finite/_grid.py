@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from nfd_jax.activations import activation
 from nfd_jax.finite._explicit import Explicit, layer_of, with_layer
 from nfd_jax.finite._factored import Factored
 from nfd_jax.losses import accuracy, loss_function, split_signal
-from nfd_jax.noise import INDEPENDENT_WEIGHTS, INPUT, READOUT, WEIGHTS, normal_rows, stream
+from nfd_jax.noise import INDEPENDENT_WEIGHTS, INPUT, READOUT, WEIGHTS
 from nfd_jax.parametrization import block
 from nfd_jax.problem import Problem
 
@@ -67,35 +68,37 @@ class Initial(NamedTuple):
     hidden: Float[Array, "_ S n n"]
 
 
-def draw(problem: Problem, keys: Array, width: Array, shape: Shape) -> Initial:
-    """The weights of `_dense.initial_weights` for every key (S,), with zeros from coordinate `width` on.
+def draw(problem: Problem, master: Array, seeds: Array, width: Array, shape: Shape) -> Initial:
+    """The weights of `_dense.initial_weights` from `stream(master, seed)` of every seed, with zeros from coordinate `width` on.
 
-    All in one loop over blocks of `size` rows: each further use of the generator would cost as much compile time as training.
+    Keys of all rows are folded level by level in one loop, and all rows are drawn in another: each further use of the generator
+    in a program would cost a good part of the compile time of training.
     """
-    size, dims, outputs = shape.size, problem.input_dim, problem.outputs
+    size, dims, outputs, layers = shape.size, problem.input_dim, problem.outputs, shape.layers
     kinds = (WEIGHTS,) if shape.independent is None else (WEIGHTS, INDEPENDENT_WEIGHTS)
     ends = [(what, first) for what, rows in ((INPUT, dims), (READOUT, outputs)) for first in range(0, rows, size)]
+    hidden = len(kinds) * layers
+
+    # Block of rows, row: the path seed, kind, layer, row below the master key; rows of U and V have no layer.
+    blocks = [(kind, ell, 0) for kind in kinds for ell in range(layers)] + [(kind, 0, first) for kind, first in ends]
+    kind, layer, first = (np.asarray(column)[:, None, None] for column in zip(*blocks, strict=True))
+    has_layer = np.arange(len(blocks))[:, None, None] < hidden
+    row, all_rows = first + np.arange(size), (len(blocks), seeds.size, size)
+    path = jnp.stack([jnp.broadcast_to(x, all_rows) for x in (seeds[:, None], kind, layer, row)]).astype(np.uint32)
+    folds = jnp.stack([jnp.broadcast_to(x, all_rows) for x in (True, True, has_layer, True)])
+    every = lambda f: jax.vmap(jax.vmap(jax.vmap(f)))
+    deeper = lambda keys, at: (jnp.where(at[1], every(jax.random.fold_in)(keys, at[0]), keys), None)
+    keys, _ = jax.lax.scan(deeper, jnp.broadcast_to(master, all_rows), (path, folds))
+
     inside = jnp.arange(size) < width
+    normals = jax.vmap(jax.vmap(lambda key: jax.random.normal(key, (size,), problem.dtype)))
+    drawn = jax.lax.map(lambda at: jnp.where(inside & (at[1] | inside[:, None]), normals(at[0]), 0), (keys, ~has_layer))
 
-    def of_seed(key):
-        kind = jax.vmap(lambda what: jax.random.fold_in(key, what))(jnp.asarray([*kinds, *(what for what, _ in ends)]))
-        layer = jax.vmap(lambda k: jax.vmap(lambda ell: stream(k, ell))(jnp.arange(shape.layers)))(kind[: len(kinds)])
-        return jnp.concatenate([layer.reshape(-1), kind[len(kinds) :]])
+    def end(what: int, count: int) -> Array:
+        own = [drawn[hidden + i] for i, (kind, _) in enumerate(ends) if kind == what]
+        return jnp.concatenate(own, axis=1)[:, :count].swapaxes(1, 2)
 
-    hidden = len(kinds) * shape.layers
-    first = jnp.asarray([0] * hidden + [first for _, first in ends])
-    is_end = jnp.arange(first.size) >= hidden
-
-    def rows(at):
-        keys, first, is_end = at
-        drawn = jax.vmap(lambda key: normal_rows(key, size, size, problem.dtype, first))(keys)
-        return jnp.where(inside & (is_end | inside[:, None]), drawn, 0)
-
-    blocks = jax.lax.map(rows, (jnp.swapaxes(jax.vmap(of_seed)(keys), 0, 1), first, is_end))
-    end = lambda what, count: jnp.concatenate(
-        [blocks[hidden + i] for i, (own, _) in enumerate(ends) if own == what], axis=1
-    )[:, :count].swapaxes(1, 2)
-    return Initial(end(INPUT, dims), end(READOUT, outputs), blocks)
+    return Initial(end(INPUT, dims), end(READOUT, outputs), drawn)
 
 
 def train(
@@ -116,7 +119,6 @@ def train(
     inside = (jnp.arange(shape.size) < width).astype(dtype)
     places = jnp.arange(shape.grid + 1) * (depth // shape.grid)
     every = lambda f: jax.vmap(jax.vmap(jax.vmap(f)))
-    mean = lambda x: jnp.sum(x, axis=-1) / width
     root_dim = jnp.sqrt(jnp.asarray(problem.input_dim, dtype))
     follow = rows if shape.probe else 0
     more = [problem.inputs[0]] if shape.probe else []
@@ -168,33 +170,32 @@ def train(
             U = U - jnp.einsum("sfrpn,pd->sfrnd", signal * b, x) / root_dim
             V = V - jnp.einsum("sfrpn,sfrpc->sfrnc", h[..., :rows, :], outer * chi)
 
-        seen = jnp.moveaxis(path[places][..., -rows:, :], 0, 3)
-        start = jnp.where(k == 0, seen, start)
+        seen = path[places]
+        start = jnp.where(k == 0, seen[..., -rows:, :], start)
         out = {
             "loss": every(lambda f: loss.value(f, y))(f),
             "output": f,
             "accuracy": every(lambda f: accuracy(f, y))(f),
-            "feature_shift_ms": jnp.mean(mean((seen - start) ** 2), axis=-1),
         }
+        by_layer = {"feature_shift_ms": jnp.sum((seen[..., -rows:, :] - start) ** 2, axis=(-2, -1)) / (rows * width)}
         if heldout is not None:
             held = outputs[..., rows + follow :, :]
             out["heldout_loss"] = every(lambda f: loss.value(f, heldout.targets))(held)
             out["heldout_accuracy"] = every(lambda f: accuracy(f, heldout.targets))(held)
-        paths = {"feature": lambda: path[places][..., :rows, :], "gradient": lambda: bs[places]}
-        for name, values in paths.items():
+        for name, x in (("feature", seen[..., :rows, :]), ("gradient", bs[places])):
             if f"{name}s" in shape.record:
-                out[f"{name}s"] = jnp.moveaxis(values(), 0, 3)
+                by_layer[f"{name}s"] = x
             if "kernels" in shape.record:
-                x = jnp.moveaxis(values(), 0, 3)
                 x = inside * phi.value(x) if name == "feature" else x
-                out[f"{name}_kernel"] = x @ jnp.swapaxes(x, -1, -2) / width
-        return (hidden, U, V, start), out
+                by_layer[f"{name}_kernel"] = x @ jnp.swapaxes(x, -1, -2) / width
+        return (hidden, U, V, start), (out, by_layer)
 
     copies = lambda w: jnp.broadcast_to(w[:, None, None], (seeds, flags, count, *w.shape[1:]))
     hidden = FORMS[shape.form].start(initial.hidden, shape.layers, flags, count, problem.samples, shape.independent)
-    start = jnp.zeros((seeds, flags, count, shape.grid + 1, rows, shape.size), dtype)
+    start = jnp.zeros((shape.grid + 1, seeds, flags, count, rows, shape.size), dtype)
     carry = hidden, copies(initial.U), copies(initial.V), start
-    return jax.lax.scan(step, carry, (jnp.arange(steps), problem.inputs, problem.targets))[1]
+    _, (out, by_layer) = jax.lax.scan(step, carry, (jnp.arange(steps), problem.inputs, problem.targets))
+    return out | {name: jnp.moveaxis(x, 1, 4) for name, x in by_layer.items()}
 
 
 def program(
@@ -209,8 +210,7 @@ def program(
 ) -> dict[str, Array]:
     """Everything of a width: `train` for every depth and rate; `key` is the data of the master key. Leading axes (D, S, R, F, K)."""
     with jax.default_matmul_precision(shape.precision):
-        master = jax.random.wrap_key_data(key)
-        initial = draw(problem, jax.vmap(lambda seed: stream(master, seed))(seeds), width, shape)
+        initial = draw(problem, jax.random.wrap_key_data(key), seeds, width, shape)
         chunks = rates.reshape(-1, shape.rates)
         runs = jnp.repeat(depths, chunks.shape[0]), jnp.tile(chunks, (depths.size, 1))
         one = lambda run: train(problem, heldout, initial, run[1], width, run[0], shape)

@@ -19,6 +19,7 @@ from nfd_jax.limit import Limit
 from nfd_jax.losses import accuracy, loss_function
 from nfd_jax.noise import Noise, sample_noise, stream
 from nfd_jax.problem import Problem, Trajectory
+from nfd_jax.sharding import map_seeds
 
 PATHS = ("features", "gradients")
 
@@ -99,7 +100,7 @@ def _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, prob
         return grid_over(one, rates, reuse, at_once=at_once)
 
     with jax.default_matmul_precision("highest"):
-        return jax.lax.map(one_seed, (noise, keys))
+        return map_seeds(one_seed, (noise, keys))
 
 
 @eqx.filter_jit
@@ -133,15 +134,20 @@ def train_dense(
 @eqx.filter_jit
 def draw_noise(problem: Problem, keys: Array, width: int, depth: int) -> Noise:
     """The noise of every seed, leading axis (seed,)."""
-    return jax.lax.map(lambda key: sample_noise(problem, width=width, depth=depth, key=key), keys)
+    return map_seeds(lambda key: sample_noise(problem, width=width, depth=depth, key=key), keys)
+
+
+def coarsened_noise(noise: Noise, depth: int, layers: int) -> Noise:
+    """The same noise for `depth` layers, padded with zeros to `layers` so that networks of all depths have one shape."""
+    pad = lambda xi: jnp.pad(xi, [(0, 0), (0, layers - depth), (0, 0), (0, 0)])
+    coarse = noise.coarsen(depth)
+    return Noise(noise.U, noise.V, pad(coarse.forward), pad(coarse.backward))
 
 
 @eqx.filter_jit
-def coarsened_noise(noise: Noise, depth: int, layers: int) -> Noise:
-    """The same noise for `depth` layers, padded with zeros to `layers` so that networks of all depths have one shape."""
-    pad = lambda xi: jnp.pad(xi, [(0, 0)] * (xi.ndim - 3) + [(0, layers - depth), (0, 0), (0, 0)])
-    coarse = noise.coarsen(depth)
-    return Noise(noise.U, noise.V, pad(coarse.forward), pad(coarse.backward))
+def coarsened_seeds(noise: Noise, depth: int, layers: int) -> Noise:
+    """`coarsened_noise` of every seed, leading axis (seed,)."""
+    return jax.vmap(lambda one: coarsened_noise(one, depth, layers))(noise)
 
 
 @eqx.filter_jit
@@ -172,7 +178,7 @@ def compare_limits(networks: Trajectory, limits: Trajectory) -> Float[Array, "S 
     paths = lambda run: (run.output, run.features, run.gradients)
     pairs = jax.vmap(jax.vmap(observables.differences, (None, 0)), (0, None))
     bare = lambda run: Trajectory(run.output, run.loss, *paths(run)[1:])
-    return jax.lax.map(lambda at: jax.lax.map(lambda rate: pairs(*rate), at), (bare(networks), bare(limits)))
+    return map_seeds(lambda at: jax.lax.map(lambda rate: pairs(*rate), at), (bare(networks), bare(limits)))
 
 
 @eqx.filter_jit
@@ -186,4 +192,4 @@ def compare_flags(networks: Trajectory, reused: int, independent: int) -> Float[
 
 def _over_runs(one: Callable) -> Callable:
     """Map over the leading axes (seed, learning_rate, flag), seeds in turn."""
-    return lambda run: jax.lax.map(jax.vmap(jax.vmap(one)), run)
+    return lambda run: map_seeds(jax.vmap(jax.vmap(one)), run)

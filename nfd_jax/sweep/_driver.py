@@ -14,6 +14,7 @@ import xarray as xr
 from nfd_jax import analysis
 from nfd_jax.config import SweepConfig
 from nfd_jax.sweep._execute import outputs, run_batch
+from nfd_jax.sweep._memory import CellTooLarge, check_fits
 from nfd_jax.sweep._plan import Batch, make_plan
 from nfd_jax.sweep._progress import Progress, in_background
 from nfd_jax.sweep._store import Store, open_results
@@ -61,6 +62,7 @@ def run_sweep(
     stored cells and prints the difference. Batches that fail are stored as failed and never stop the others.
     """
     use_compilation_cache()
+    _refuse_what_cannot_fit(config, workers, scheduler)
     failed: list[str] = []
     for name, single in config.expand().items():
         folder = out / name if name else out
@@ -68,6 +70,19 @@ def run_sweep(
     if config.variants is not None:
         analysis.write_report(out)
     return Outcome(out, failed)
+
+
+def _refuse_what_cannot_fit(config: SweepConfig, workers: int | None, scheduler: str | None) -> None:
+    """Raise CellTooLarge before anything runs; a cluster's memory is its own affair."""
+    if scheduler is not None:
+        return
+    lines = [
+        f"variants.{name}.{line}" if name else line
+        for name, single in config.expand().items()
+        for line in check_fits(single, make_plan(single), processes=workers or 1)
+    ]
+    if lines:
+        raise CellTooLarge(lines)
 
 
 def _run_one(config, folder, fresh, scheduler, workers, verify, progress) -> list[str]:

@@ -12,13 +12,10 @@ from nfd_jax.config import SweepConfig
 from nfd_jax.data import load_problem_data
 from nfd_jax.noise import Noise
 from nfd_jax.problem import Problem, Trajectory
-from nfd_jax.sweep import _cells
+from nfd_jax.sharding import shard_noise
+from nfd_jax.sweep import _cells, _memory
 from nfd_jax.sweep._layout import DIVERGED, DONE, intervals
-from nfd_jax.sweep._plan import Batch, noise_depth, simulator
-
-HELDOUT = 16
-"""Held-out samples used of those a dataset offers."""
-
+from nfd_jax.sweep._plan import HELDOUT, Batch, noise_depth, simulator
 
 @lru_cache(maxsize=4)
 def _data(text: str):
@@ -67,7 +64,7 @@ class _Run:
         # Side by side on an accelerator, in turn on a CPU, where batched products of small blocks are slower than single ones.
         many = len(config.problem.learning_rates) * 2
         self._drawn: dict[int, Noise] = {}
-        self.at_once = 1 if jax.default_backend() == "cpu" else many
+        self.at_once = 1 if jax.default_backend() == "cpu" else _memory.runs_at_once(config, batch, most=many)
 
     def arrays(self) -> dict[str, np.ndarray]:
         config, batch = self.config, self.batch
@@ -93,7 +90,8 @@ class _Run:
     def _noise(self, depth: int) -> Noise:
         """The batch's noise of this many layers; drawn once, as all its depths coarsen the same."""
         if depth not in self._drawn:
-            self._drawn = {depth: _cells.draw_noise(self.problem, self.keys, self.batch.width, depth)}
+            noise = _cells.draw_noise(self.problem, self.keys, self.batch.width, depth)
+            self._drawn = {depth: shard_noise(noise) if _memory.spread(self.config, self.batch) > 1 else noise}
         return self._drawn[depth]
 
     def _reuse(self, flags: tuple[str, ...]):
@@ -107,7 +105,7 @@ class _Run:
         grid = intervals(config)
         if simulator(config, width) == "dense":
             return _cells.train_dense(self.problem, self.heldout, self.keys, self.rates, flags, width, depth, grid, self.probe)
-        noise = _cells.coarsened_noise(self._noise(noise_depth(config, depth)), depth, max(self.batch.depths))
+        noise = _cells.coarsened_seeds(self._noise(noise_depth(config, depth)), depth, max(self.batch.depths))
         coupling = "coupling" in config.measure
         return _cells.train_networks(
             self.problem, self.heldout, noise, self.keys, self.rates, self._reuse(flags), jnp.asarray(depth), grid, self.probe, coupling, self.at_once

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfd_jax._problems import ConfigError
-from nfd_jax.sweep._execute import HELDOUT
+from nfd_jax.sweep._plan import HELDOUT
 from nfd_jax.sweep._layout import intervals
 from nfd_jax.sweep._plan import Batch, noise_depth, simulator
 
@@ -38,11 +38,16 @@ def batch_bytes(config: "SweepConfig", batch: Batch, *, at_once: int = 1) -> int
     return max(held + own for held, own in program_bytes(config, batch, at_once=at_once).values())
 
 
-def devices_for(batch: Batch) -> int:
-    """Accelerators among which a batch's seeds are shared out equally; CPU devices have one memory between them."""
+def seed_devices() -> int:
+    """Devices that take a batch's seeds side by side: all local accelerators, or the CPU as one."""
     import jax
 
-    return 1 if jax.default_backend() == "cpu" else gcd(len(batch.seeds), jax.local_device_count())
+    return 1 if jax.default_backend() == "cpu" else jax.local_device_count()
+
+
+def devices_for(batch: Batch) -> int:
+    """Accelerators among which a batch's seeds are shared out equally; CPU devices have one memory between them."""
+    return gcd(len(batch.seeds), seed_devices())
 
 
 def program_bytes(config: "SweepConfig", batch: Batch, *, at_once: int = 1) -> dict[str, tuple[int, int]]:
@@ -153,9 +158,7 @@ def seeds_at_once(
 
 def spread(config: "SweepConfig", batch: Batch, *, memory: int | None = None) -> int:
     """Devices among which a batch's coordinates must be shared out: 1 where it fits on one or cannot be shared out."""
-    import jax
-
-    devices = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
+    devices = seed_devices()
     dense = batch.kind == "cells" and simulator(config, batch.width) == "dense"
     fits = batch_bytes(config, batch) <= USABLE * (device_memory() if memory is None else memory)
     return 1 if fits or dense or batch.width % devices or len(batch.seeds) > 1 else devices

@@ -5,14 +5,16 @@ without one, every depth is a batch of its own.
 """
 
 from dataclasses import dataclass
-from math import lcm
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
 
-NOISE_BYTES = 512 * 2**20
-"""Noise held at once for the seeds of a batch."""
+COMMON_LAYERS = 256
+"""Layers of noise that depths share where no limit sets them."""
+
+HELDOUT = 16
+"""Held-out samples used of those a dataset offers."""
 
 SEEDS_AT_ONCE = 4
 """Most seeds of a batch: more would save no compilation and lose more work when a run is stopped."""
@@ -48,11 +50,18 @@ def simulator(config: "SweepConfig", width: int) -> str:
 
 
 def noise_depth(config: "SweepConfig", depth: int) -> int:
-    """Layers of the noise a network of `depth` coarsens: common to all depths of a width where they can share it."""
+    """Layers of the noise that a network of `depth` coarsens, so that depths of a width share it.
+
+    A matched limit's Euler steps; else, for the coupling, the largest doubling of `depth` up to COMMON_LAYERS. It never depends on
+    the other depths of the grid: a sweep that is extended by a depth keeps the noise of those it has.
+    """
     if config.limit is not None and config.limit.particles == "matched":
         return config.limit.depth_steps
-    common = lcm(*config.finite.depths)
-    return common if common <= 4 * max(config.finite.depths) else depth
+    if "coupling" not in config.measure:
+        return depth
+    while 2 * depth <= COMMON_LAYERS:
+        depth *= 2
+    return depth
 
 
 def make_plan(config: "SweepConfig", covered: set[tuple[int, int, int]] = frozenset()) -> list[Batch]:
@@ -62,7 +71,7 @@ def make_plan(config: "SweepConfig", covered: set[tuple[int, int, int]] = frozen
     if config.limit is not None and not matched:
         particles = int(config.limit.particles)
         left = [seed for seed in range(config.seeds) if (particles, 0, seed) not in covered]
-        plan += [Batch("limit", particles, (), seeds) for seeds in _groups(config, particles, left)]
+        plan += [Batch("limit", particles, (), seeds) for seeds in _groups(config, "limit", particles, (), left)]
     if config.finite is None:
         return plan
     for width in sorted(config.finite.widths):
@@ -73,17 +82,18 @@ def make_plan(config: "SweepConfig", covered: set[tuple[int, int, int]] = frozen
                 by_missing.setdefault(missing, []).append(seed)
             for missing, seeds in by_missing.items():
                 if missing:
-                    plan += [Batch("cells", width, missing, group) for group in _groups(config, width, seeds)]
+                    plan += [Batch("cells", width, missing, group) for group in _groups(config, "cells", width, missing, seeds)]
     return plan
 
 
-def _groups(config: "SweepConfig", width: int, seeds: list[int]) -> list[tuple[int, ...]]:
-    """Seeds in groups of one size where that divides: every other size is one more compilation."""
+def _groups(
+    config: "SweepConfig", kind: str, width: int, depths: tuple[int, ...], seeds: list[int]
+) -> list[tuple[int, ...]]:
+    """Seeds in groups that fit in memory, of one size where that divides: every other size is one more compilation."""
+    from nfd_jax.sweep import _memory
+
     if not seeds:
         return []
-    finest = config.limit.depth_steps if config.limit else max(noise_depth(config, depth) for depth in config.finite.depths)
-    itemsize = 8 if config.precision == "float64" else 4
-    bytes_each = 2 * config.problem.steps * config.problem.batch_size * finest * width * itemsize
-    most = max(1, min(SEEDS_AT_ONCE, NOISE_BYTES // max(bytes_each, 1)))
+    most = _memory.seeds_at_once(config, kind, width, depths, most=min(SEEDS_AT_ONCE * _memory.seed_devices(), len(seeds)))
     size = max(k for k in range(1, most + 1) if len(seeds) % k == 0)
     return [tuple(seeds[i : i + size]) for i in range(0, len(seeds), size)]
