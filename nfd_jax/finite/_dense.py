@@ -105,8 +105,8 @@ def gradients(problem: Problem, weights: Weights, x: Float[Array, "P d"], y: Flo
 
 
 def mup_sgd(problem: Problem, width: int) -> "optax.GradientTransformation":
-    """SGD with one learning rate for every matrix, times the width as μP asks; U and V stay put when only hidden weights learn."""
-    import optax  # a tenth of a second, which the grids of `_grid` need not wait for
+    """SGD with one learning rate for all matrices, times the width as μP asks; U and V stay where only hidden weights learn."""
+    import optax  # which grids of networks have no use for and need not wait for
 
     hidden = Weights(U=False, V=False, W=True, W_backward=True)
     frozen = optax.masked(optax.set_to_zero(), jax.tree.map(lambda learns: not learns, hidden))

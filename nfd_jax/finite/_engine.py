@@ -1,4 +1,4 @@
-"""How a grid of networks is run: in which form, how many side by side, by which compiled program, on which cores.
+"""How grids of networks are run: in which form, how many side by side, by which compiled program, on which cores or devices.
 
 Choices depend on sizes and on the kind of device, never on a measurement: another choice rounds differently, and one config must
 give the same numbers in every process.
@@ -6,34 +6,39 @@ give the same numbers in every process.
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from math import gcd
 from time import perf_counter
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
-from nfd_jax.finite._grid import Rows, Shape, program
+from nfd_jax.finite._grid import Heldout, Shape, program
 from nfd_jax.problem import Problem
 
 CACHED = 2**17
 """Matrix entries of the networks that a CPU trains side by side: a layer of them and its update stay in a core's cache."""
 
-COMPILE_FLOPS = 5e10
-"""What a CPU could compute while it compiles one more program."""
+SHARED_BYTES = 2**28
+"""Weights beyond which a CPU trains one group of seeds at a time, with all cores in each product."""
+
+FLOPS, NORMALS, COMPILE_SECONDS = 7e10, 6e7, 0.25
+"""What a core does in a second, and the time that a program is worth: tracing and loading it, compiling it now and then."""
 
 OPTIONS = {"xla_backend_optimization_level": 1}
-"""For LLVM, which above level 1 takes twice as long over the random numbers and makes nothing faster; matrix products are no code of its."""
-
-SHARED_BYTES = 2**28
-"""Weights beyond which a CPU trains one group of seeds at a time, on all cores."""
+"""On a CPU. Above level 1 LLVM takes twice as long and makes nothing faster: matrix products are not compiled by it."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Networks of one width: which seeds, depths, learning rates and flags, and what is measured of them (see `Shape`)."""
+    """Networks of one width: which seeds, depths, learning rates and flags, and what is measured of them (see `Shape`).
+
+    `size` ≥ width is that of the program which serves it, by default the width itself.
+    """
 
     width: int
     depths: tuple[int, ...]
@@ -44,27 +49,43 @@ class Grid:
     probe: bool = False
     record: tuple[str, ...] = ()
     precision: str = "highest"
+    size: int | None = None
 
 
 def form(width: int, samples: int) -> str:
-    """"factored" where K·P = `samples` corrections cost less than rewriting n × n matrices, else "explicit".
+    """The form of networks of `width` whose training sees K·P = `samples`.
 
-    Multiplications a layer, step and row: 2n² + 4·K·P·n factored, all steps' room for corrections counted, and 3n² explicit.
+    "factored" where corrections, four thin products a layer with room for all steps, cost less than rewriting n × n matrices.
     """
-    return "factored" if 4 * samples <= width else "explicit"
+    return "factored" if 8 * samples <= width else "explicit"
 
 
-def program_sizes(widths: Sequence[int], work: float, samples: int) -> dict[int, int]:
+def program_sizes(widths: Sequence[int], samples: int, flops: float, normals: float) -> dict[int, int]:
     """The size of the program that serves each width: its own, or that of a wider one where padding costs less than compiling.
 
-    `work` is what a grid computes per matrix entry: networks × layers × steps × rows × 6 operations. Only widths of one form
-    share a program.
+    `flops` and `normals` count what the grid of a width takes per matrix entry. Only widths of one form share a program.
     """
     sizes: dict[int, int] = {}
     for width in sorted(set(widths), reverse=True):
         wider = min((size for size in sizes.values() if form(size, samples) == form(width, samples)), default=width)
-        sizes[width] = wider if work * (wider**2 - width**2) <= COMPILE_FLOPS else width
+        padding = (wider**2 - width**2) * (flops / FLOPS + normals / NORMALS)
+        sizes[width] = wider if padding <= COMPILE_SECONDS else width
     return sizes
+
+
+def shape_of(problem: Problem, grid: Grid, platform: str, devices: int = 1) -> tuple[Shape, int]:
+    """The program for a grid, and how many seeds one run of it takes, each of `devices` an equal part of them."""
+    size, flags, rates, seeds = grid.size or grid.width, len(grid.flags), len(grid.rates), len(grid.seeds)
+    kind, used = form(size, problem.samples), gcd(seeds, devices)
+    shape = Shape(kind, grid.flags, size, max(grid.depths), 1, grid.grid, grid.probe, grid.record, grid.precision)
+    if platform != "cpu":
+        return replace(shape, rates=rates), seeds
+    if kind == "factored":
+        return replace(shape, rates=_divisor(rates, size // (2 * problem.samples * flags))), used
+    at_once = CACHED // size**2
+    shape = replace(shape, rates=_divisor(rates, at_once // flags))
+    # At least two runs, so that two cores have work.
+    return shape, used * _divisor(seeds // used, min(at_once // (flags * shape.rates), seeds // (2 * used)))
 
 
 def _divisor(count: int, most: int) -> int:
@@ -72,63 +93,83 @@ def _divisor(count: int, most: int) -> int:
     return max(k for k in range(1, max(1, min(count, most)) + 1) if count % k == 0)
 
 
-def shape_of(problem: Problem, grid: Grid, size: int, platform: str) -> tuple[Shape, int]:
-    """The program for a grid, and how many seeds one run of it takes."""
-    kind, flags = form(size, problem.samples), len(grid.flags)
-    shape = Shape(kind, grid.flags, size, max(grid.depths), 1, grid.grid, grid.probe, grid.record, grid.precision)
-    if platform != "cpu":
-        return replace(shape, rates=len(grid.rates)), len(grid.seeds)
-    if kind == "factored":
-        return replace(shape, rates=_divisor(len(grid.rates), size // (2 * problem.samples * flags))), 1
-    at_once = CACHED // size**2
-    rates = _divisor(len(grid.rates), at_once // flags)
-    return replace(shape, rates=rates), _divisor(len(grid.seeds), at_once // (flags * rates))
+@dataclass(frozen=True)
+class Compiled:
+    """An executable, with the seconds that building (tracing and lowering) and compiling it took."""
+
+    run: jax.stages.Compiled
+    build: float
+    compile: float
 
 
 @lru_cache(maxsize=64)
-def _compiled(structure, leaves: tuple[jax.ShapeDtypeStruct, ...], shape: Shape):
-    arguments = jax.tree.unflatten(structure, leaves)
+def _compiled(structure, leaves: tuple[jax.ShapeDtypeStruct, ...], shape: Shape, devices: int) -> Compiled:
     started = perf_counter()
-    lowered = jax.jit(partial(program, shape=shape)).lower(*arguments)
+    every = partial(program, shape=shape)
+    if devices > 1:
+        one, parts = PartitionSpec(), PartitionSpec("seed")
+        mesh = Mesh(np.array(jax.local_devices()[:devices]), ("seed",))
+        specs = (one, one, one, parts, one, one, one)
+        every = jax.shard_map(every, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(None, "seed"), check_vma=False)
+    lowered = jax.jit(every).lower(*jax.tree.unflatten(structure, leaves))
     built = perf_counter()
-    executable = lowered.compile(OPTIONS if jax.local_devices()[0].platform == "cpu" else None)
-    return executable, {"build": built - started, "compile": perf_counter() - built}
+    executable = lowered.compile(OPTIONS if jax.default_backend() == "cpu" else None)
+    return Compiled(executable, built - started, perf_counter() - built)
 
 
-def compiled(shape: Shape, *arguments):
-    """The executable of `program` for arguments of these shapes, compiled once a process, and the seconds that building (tracing
-    and lowering) and compiling it took."""
-    leaves, structure = jax.tree.flatten(arguments)
-    return _compiled(structure, tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves), shape)
+class _Job:
+    """One grid, cut into groups of seeds that one executable serves."""
+
+    def __init__(self, problem: Problem, heldout: Heldout | None, master: int, grid: Grid):
+        self.problem, self.heldout, self.grid, dtype = problem, heldout, grid, problem.dtype
+        devices = jax.local_device_count()
+        self.shape, group = shape_of(problem, grid, jax.default_backend(), devices)
+        self.devices = gcd(group, devices)
+        self.key = np.asarray([0, master], np.uint32)  # what jax.random.key(master) holds, without a program of its own
+        self.rest = np.asarray(grid.rates, dtype), np.asarray(grid.width, np.int32), np.asarray(grid.depths, np.int32)
+        self.groups = [np.asarray(grid.seeds[i : i + group], np.uint32) for i in range(0, len(grid.seeds), group)]
+        leaves, structure = jax.tree.flatten(self.arguments(self.groups[0]))
+        shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
+        self.program = structure, shapes, self.shape, self.devices
+
+    def arguments(self, seeds: np.ndarray) -> tuple:
+        return self.problem, self.heldout, self.key, seeds, *self.rest
+
+    def in_its_precision(self, function, *arguments):
+        """Threads have settings of their own."""
+        with jax.enable_x64(self.problem.dtype == jnp.float64):
+            return function(*arguments)
+
+    def run(self, executable: Future[Compiled], seeds: np.ndarray) -> dict[str, np.ndarray]:
+        return self.in_its_precision(lambda: jax.device_get(executable.result().run(*self.arguments(seeds))))
+
+    def joined(self, parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        whole = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+        return {name: x[..., : self.grid.width] if name in ("features", "gradients") else x for name, x in whole.items()}
 
 
-def train_grid(problem: Problem, heldout: Rows | None, master: int, grid: Grid, *, size: int | None = None) -> dict[str, np.ndarray]:
-    """Train all networks of `grid`, drawn from `stream(jax.random.key(master), seed)`; arrays as in `_grid.program`, coordinates last cut
-    to the width. `size` is that of the program, by default the width itself."""
-    size = grid.width if size is None else size
-    device = jax.local_devices()[0]
-    shape, group = shape_of(problem, grid, size, device.platform)
-    dtype = problem.dtype
-    shared = (
-        np.asarray([0, master], np.uint32),  # what jax.random.key(master) holds, without a program of its own
-        np.asarray(grid.rates, dtype),
-        np.asarray(grid.width, np.int32),
-        np.asarray(grid.depths, np.int32),
-    )
-    groups = [np.asarray(grid.seeds[i : i + group], np.uint32) for i in range(0, len(grid.seeds), group)]
-    arguments = lambda seeds: (problem, heldout, shared[0], seeds, *shared[1:])
-    executable, _ = compiled(shape, *arguments(groups[0]))
+def compile_grid(problem: Problem, heldout: Heldout | None, grid: Grid) -> Compiled:
+    """The executable that trains `grid`, compiled once a process."""
+    job = _Job(problem, heldout, 0, grid)
+    return job.in_its_precision(_compiled, *job.program)
 
-    def run(seeds):
-        with jax.enable_x64(dtype == jnp.float64):  # a thread has settings of its own
-            return jax.device_get(executable(*arguments(seeds)))
 
-    weights = dtype.itemsize * shape.layers * size**2
-    cores = min(len(groups), os.cpu_count() or 1) if device.platform == "cpu" and weights <= SHARED_BYTES else 1
-    if cores == 1:
-        parts = [run(seeds) for seeds in groups]
-    else:
-        with ThreadPoolExecutor(cores) as pool:
-            parts = list(pool.map(run, groups))
-    whole = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-    return {name: x[..., : grid.width] if name in ("features", "gradients") else x for name, x in whole.items()}
+def train_grids(problem: Problem, heldout: Heldout | None, master: int, grids: Sequence[Grid]) -> list[dict[str, np.ndarray]]:
+    """Train all networks of `grids`, that of a seed drawn from `stream(jax.random.key(master), seed)`, as `_dense.train` would.
+
+    For each grid, arrays as in `_grid.program`, leading axes (D depths, S, R, F, K), coordinates cut to the width. A CPU compiles
+    and runs as many at a time as it has cores. Raises ValueError where the master seed is no 32-bit number.
+    """
+    if not 0 <= master < 2**32:
+        raise ValueError(f"the master seed must lie in 0 … 2³² − 1; received {master}")
+    jobs = [_Job(problem, heldout, master, grid) for grid in grids]
+    large = max(problem.dtype.itemsize * job.shape.layers * job.shape.size**2 for job in jobs) > SHARED_BYTES
+    alone = large or jax.default_backend() != "cpu" or jax.local_device_count() > 1
+    cores = 1 if alone else os.cpu_count() or 1
+    programs: dict[tuple, Future[Compiled]] = {}
+    with ThreadPoolExecutor(cores) as compilers, ThreadPoolExecutor(cores) as runners:
+        for job in jobs:
+            if job.program not in programs:
+                programs[job.program] = compilers.submit(job.in_its_precision, _compiled, *job.program)
+        runs = [[runners.submit(job.run, programs[job.program], seeds) for seeds in job.groups] for job in jobs]
+        return [job.joined([run.result() for run in parts]) for job, parts in zip(jobs, runs, strict=True)]

@@ -1,9 +1,9 @@
-"""Networks with weight matrices, many at once: all depths, seeds, learning rates and backward-weight flags of a width in one program.
+"""Networks with weight matrices, many at once: a width's depths, seeds, learning rates and backward-weight flags in one program.
 
 Passes, losses and updates are those of `_dense`, written for a batch of networks. One program serves
 
-    every depth         depth is a traced loop bound; layer ℓ is drawn from its own key, so all depths share the deepest one's draw
-    narrower widths     arrays have `size` coordinates, and those from `width` on (traced) are zero; rows of a draw are prefixes
+    every depth         depth is a traced loop bound; layers have keys of their own, so all depths share the deepest one's draw
+    narrower widths     arrays have `size` coordinates, those from `width` on (traced) zero: a draw is a prefix of a longer one
     every rate, flag    W(0) is drawn once a seed
 
 Axes of a batch of networks: S seeds, F flags, R learning rates, then rows and coordinates.
@@ -12,6 +12,7 @@ Axes of a batch of networks: S seeds, F flags, R learning rates, then rows and c
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,8 +29,8 @@ from nfd_jax.problem import Problem
 FORMS = {"explicit": Explicit, "factored": Factored}
 
 
-class Rows(NamedTuple):
-    """Samples to follow besides those learned from: `inputs` (H, d) and `targets` (H, C)."""
+class Heldout(eqx.Module):
+    """Samples to follow besides those learned from: `inputs` (H, d), `targets` (H, C)."""
 
     inputs: Float[Array, "H d"]
     targets: Float[Array, "H C"]
@@ -102,7 +103,13 @@ def draw(problem: Problem, master: Array, seeds: Array, width: Array, shape: Sha
 
 
 def train(
-    problem: Problem, heldout: Rows | None, initial: Initial, rates: Float[Array, " R"], width: Array, depth: Array, shape: Shape
+    problem: Problem,
+    heldout: Heldout | None,
+    initial: Initial,
+    rates: Float[Array, " R"],
+    width: Array,
+    depth: Array,
+    shape: Shape,
 ) -> dict[str, Array]:
     """Networks of `depth` trained at each of `rates`, for every seed of `initial` and every flag; leading axes (K, S, F, R).
 
@@ -200,7 +207,7 @@ def train(
 
 def program(
     problem: Problem,
-    heldout: Rows | None,
+    heldout: Heldout | None,
     key: Array,
     seeds: Array,
     rates: Float[Array, " R"],
@@ -208,7 +215,7 @@ def program(
     depths: Array,
     shape: Shape,
 ) -> dict[str, Array]:
-    """Everything of a width: `train` for every depth and rate; `key` is the data of the master key. Leading axes (D, S, R, F, K)."""
+    """Everything of a width: `train` at every depth and rate, leading axes (D, S, R, F, K); `key` is the data of the master key."""
     with jax.default_matmul_precision(shape.precision):
         initial = draw(problem, jax.random.wrap_key_data(key), seeds, width, shape)
         chunks = rates.reshape(-1, shape.rates)

@@ -5,15 +5,20 @@ backward-weight flags, which share one draw of the noise; results come back with
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from nfd_jax import _sgd, observables
 from nfd_jax.activations import activation
 from nfd_jax.finite import _dense
+from nfd_jax.finite._engine import Grid, train_grids
+from nfd_jax.finite._grid import Heldout
+from nfd_jax.finite._innovations import refined, train_with_innovations
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.limit import Limit
 from nfd_jax.losses import accuracy, loss_function
@@ -22,13 +27,6 @@ from nfd_jax.problem import Problem, Trajectory
 from nfd_jax.sharding import map_seeds
 
 PATHS = ("features", "gradients")
-
-
-class Heldout(eqx.Module):
-    """Held-out samples: `inputs` (H, d), `targets` (H, C)."""
-
-    inputs: Float[Array, "H d"]
-    targets: Float[Array, "H C"]
 
 
 def seed_key(seed: int, repetition: int) -> Array:
@@ -103,32 +101,20 @@ def _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, prob
         return map_seeds(one_seed, (noise, keys))
 
 
-@eqx.filter_jit
 def train_dense(
-    problem: Problem,
-    heldout: Heldout,
-    keys: Array,
-    rates: Array,
-    flags: tuple[str, ...],
-    width: int,
-    depth: int,
-    grid: int,
-    probe: bool,
-) -> Trajectory:
-    """Networks with weight matrices, W(0) drawn once a seed and shared by all learning rates and flags."""
+    problem: Problem, heldout: Heldout, master: int, grid: Grid, measures: tuple[str, ...]
+) -> list[tuple[Trajectory, dict[str, np.ndarray]]]:
+    """Networks with weight matrices at every depth of `grid`, in one program; for each, leading axes (S, R, F), what `summarize`
+    gives, with kernels where `measures` asks for them, and the trajectory, with paths where it asks for the spectrum."""
+    record = (*(PATHS if "spectrum" in measures else ()), *(("kernels",) if "kernels" in measures else ()))
+    [found] = train_grids(problem, heldout, master, [replace(grid, record=record)])
 
-    def one_seed(key):
-        def runs(flag):
-            weights = _dense.initial_weights(problem, width=width, depth=depth, key=key, backward_weights=flag)
-            one = lambda rate: _dense.train(
-                with_rate(problem, rate), weights, record=PATHS, grid=grid, heldout=heldout.inputs, probe=probe
-            )
-            return jax.lax.map(one, rates)
+    def at_depth(i: int) -> tuple[Trajectory, dict[str, np.ndarray]]:
+        here = {name: x[i] for name, x in found.items()}
+        paths = [here.pop(name, None) for name in PATHS]
+        return Trajectory(here["output"], here["loss"], *paths), here
 
-        return jax.tree.map(lambda *x: jnp.stack(x, 1), *(runs(flag) for flag in flags))
-
-    with jax.default_matmul_precision("highest"):
-        return jax.lax.map(one_seed, keys)
+    return [at_depth(i) for i in range(len(grid.depths))]
 
 
 @eqx.filter_jit
@@ -175,18 +161,38 @@ def summarize(problem: Problem, heldout: Heldout, run: Trajectory) -> dict[str, 
 @eqx.filter_jit
 def compare_limits(networks: Trajectory, limits: Trajectory) -> Float[Array, "S R F G K 3"]:
     """`limit_error_ms` of every network flag (F) against every limit flag (G)."""
-    paths = lambda run: (run.output, run.features, run.gradients)
     pairs = jax.vmap(jax.vmap(observables.differences, (None, 0)), (0, None))
-    bare = lambda run: Trajectory(run.output, run.loss, *paths(run)[1:])
-    return map_seeds(lambda at: jax.lax.map(lambda rate: pairs(*rate), at), (bare(networks), bare(limits)))
+    return map_seeds(lambda at: jax.lax.map(lambda rate: pairs(*rate), at), (networks, limits))
+
+
+@eqx.filter_jit
+def compare_dense(
+    problem: Problem, keys: Array, rates: Array, flags: tuple[str, ...], limit_reuse: Array, width: int, depth: int, steps: int, grid: int
+) -> Float[Array, "S R F G K 3"]:
+    """`limit_error_ms` of networks with weight matrices, each against limits of `steps` Euler steps on its own innovations."""
+    places = jnp.arange(grid + 1) * (depth // grid)
+
+    def one_run(key, flag, rate):
+        learning = with_rate(problem, rate)
+        weights = _dense.initial_weights(problem, width=width, depth=depth, key=key, backward_weights=flag)
+        run, noise = train_with_innovations(learning, weights, key)
+        run = Trajectory(run.output, run.loss, run.features[:, places], run.gradients[:, places])
+        fine = refined(noise, steps, key)
+        solve = lambda reuse: _sgd.train(learning, fine, Limit(learning, reuse, steps), record=PATHS, grid=grid)
+        return jax.lax.map(lambda reuse: observables.differences(run, solve(reuse)), limit_reuse)
+
+    def one_seed(key):
+        over_rates = lambda flag: jax.lax.map(lambda rate: one_run(key, flag, rate), rates)
+        return jnp.stack([over_rates(flag) for flag in flags], 1)
+
+    with jax.default_matmul_precision("highest"):
+        return map_seeds(one_seed, keys)
 
 
 @eqx.filter_jit
 def compare_flags(networks: Trajectory, reused: int, independent: int) -> Float[Array, "S R K 3"]:
     """`coupling_effect_ms`: networks on the same noise that differ in their backward weights alone."""
-    pick = lambda flag: jax.tree.map(lambda x: x[:, :, flag], Trajectory(
-        networks.output, networks.loss, networks.features, networks.gradients
-    ))
+    pick = lambda flag: jax.tree.map(lambda x: x[:, :, flag], networks)
     return jax.vmap(jax.vmap(observables.differences))(pick(reused), pick(independent))
 
 

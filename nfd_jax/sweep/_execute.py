@@ -1,6 +1,6 @@
 """A batch of cells computed: from the config and nothing else, so that any process on any device can do it."""
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,14 @@ from nfd_jax import observables
 from nfd_jax.activations import activation
 from nfd_jax.config import SweepConfig
 from nfd_jax.data import load_problem_data
+from nfd_jax.finite._engine import Grid, program_sizes
 from nfd_jax.noise import Noise
 from nfd_jax.problem import Problem, Trajectory
 from nfd_jax.sharding import shard_noise
 from nfd_jax.sweep import _cells, _memory
 from nfd_jax.sweep._layout import DIVERGED, DONE, intervals
 from nfd_jax.sweep._plan import HELDOUT, Batch, noise_depth, simulator
+
 
 @lru_cache(maxsize=4)
 def _data(text: str):
@@ -52,6 +54,16 @@ def run_batch(config: SweepConfig, batch: Batch) -> dict[str, np.ndarray]:
         return _Run(config, batch).arrays()
 
 
+def program_size(config: SweepConfig, width: int) -> int:
+    """Coordinates of the program that trains the networks with weight matrices of `width`: a wider one may serve it."""
+    p, finite = config.problem, config.finite
+    dense = [width for width in finite.widths if simulator(config, width) == "dense"]
+    runs = config.seeds * len(p.learning_rates) * len(finite.backward_weights)
+    flops = 6.0 * p.steps * p.batch_size * runs * sum(finite.depths)
+    normals = float(config.seeds * len(finite.backward_weights) * max(finite.depths))
+    return program_sizes(dense, p.steps * p.batch_size, flops, normals)[width]
+
+
 class _Run:
     """The sizes and inputs that a batch's programs share."""
 
@@ -59,7 +71,6 @@ class _Run:
         self.config, self.batch = config, batch
         self.problem, self.heldout = load_problem(config)
         self.rates = jnp.asarray(config.problem.learning_rates, self.problem.dtype)
-        self.keys = jnp.stack([_cells.seed_key(config.seed, seed) for seed in batch.seeds])
         self.probe = config.problem.batches == "stream"
         # Side by side on an accelerator, in turn on a CPU, where batched products of small blocks are slower than single ones.
         many = len(config.problem.learning_rates) * 2
@@ -100,27 +111,42 @@ class _Run:
     def _summary(self, run: Trajectory) -> dict[str, np.ndarray]:
         return {name: np.asarray(x, float) for name, x in _cells.summarize(self.problem, self.heldout, run).items()}
 
-    def _train(self, depth: int) -> Trajectory:
+    def _train(self, depth: int) -> tuple[Trajectory, dict[str, np.ndarray]]:
+        """The networks of a depth, and what is stored of them."""
         config, width, flags = self.config, self.batch.width, self.config.finite.backward_weights
         grid = intervals(config)
         if simulator(config, width) == "dense":
-            return _cells.train_dense(self.problem, self.heldout, self.keys, self.rates, flags, width, depth, grid, self.probe)
+            found, summary = self._dense[self.batch.depths.index(depth)]
+            return found, {name: np.asarray(x, float) for name, x in summary.items()}
         noise = _cells.coarsened_seeds(self._noise(noise_depth(config, depth)), depth, max(self.batch.depths))
         coupling = "coupling" in config.measure
-        return _cells.train_networks(
+        runs = _cells.train_networks(
             self.problem, self.heldout, noise, self.keys, self.rates, self._reuse(flags), jnp.asarray(depth), grid, self.probe, coupling, self.at_once
         )
+        return runs, self._summary(runs)
+
+    @cached_property
+    def keys(self) -> jax.Array:
+        """The key of each seed."""
+        return jnp.stack([_cells.seed_key(self.config.seed, seed) for seed in self.batch.seeds])
+
+    @cached_property
+    def _dense(self) -> list[tuple[Trajectory, dict[str, np.ndarray]]]:
+        """Networks with weight matrices at all depths of the batch, computed at once."""
+        config, batch, p = self.config, self.batch, self.config.problem
+        flags, size = config.finite.backward_weights, program_size(config, batch.width)
+        cells = batch.width, batch.depths, batch.seeds, p.learning_rates, flags
+        grid = Grid(*cells, intervals(config), self.probe, size=size)
+        return _cells.train_dense(self.problem, self.heldout, config.seed, grid, config.measure)
 
     def _networks(self, depth: int, limits: Trajectory | None) -> dict[str, np.ndarray]:
         """One depth's arrays, with the depth axis of length 1."""
         config, flags = self.config, self.config.finite.backward_weights
-        runs = self._train(depth)
-        summary = self._summary(runs)
+        runs, summary = self._train(depth)
         out = {f"finite/{name}": _to_cells(x, depth=True) for name, x in summary.items() if not name.endswith("kernel")}
         out["status/cell"] = _status(out["finite/loss"])
         if "limit_error" in config.measure:
-            error = np.asarray(_cells.compare_limits(runs, limits), float)
-            out["compare/limit_error_ms"] = _to_cells(error, flags=2, depth=True)
+            out["compare/limit_error_ms"] = _to_cells(self._limit_error(depth, runs, limits), flags=2, depth=True)
         if "coupling" in config.measure:
             effect = _cells.compare_flags(runs, flags.index("reused"), flags.index("independent"))
             out["coupling/coupling_effect_ms"] = _to_cells(np.asarray(effect, float), flags=0, depth=True)
@@ -136,6 +162,16 @@ class _Run:
         if "kernels" in config.measure:
             out |= self._kernels(summary, None if limits is None else self._summary(limits))
         return out
+
+    def _limit_error(self, depth: int, runs: Trajectory, limits: Trajectory) -> np.ndarray:
+        """Networks on the limit's noise; networks with matrices have noise of their own, and the limit is solved on that."""
+        config, width = self.config, self.batch.width
+        if simulator(config, width) == "matrix_free":
+            return np.asarray(_cells.compare_limits(runs, limits), float)
+        limit, flags = config.limit, config.finite.backward_weights
+        sizes = (width, depth, limit.depth_steps, intervals(config))
+        reuse = self._reuse(limit.backward_weights)
+        return np.asarray(_cells.compare_dense(self.problem, self.keys, self.rates, flags, reuse, *sizes), float)
 
     def _kernels(self, finite: dict, limit: dict | None) -> dict[str, np.ndarray]:
         flags = self.config.finite.backward_weights

@@ -1,7 +1,7 @@
 """Which cells run together: a sweep's grid cut into batches, each one unit of work and one transaction of the store.
 
-What shares noise runs together. A matched limit is solved once for all depths of a width, so those depths form one batch;
-without one, every depth is a batch of its own.
+What shares noise runs together. A matched limit is solved once for all depths of a width, and networks with weight matrices have
+one draw and one program for all depths, so those depths form one batch; else every depth is a batch of its own.
 """
 
 from dataclasses import dataclass
@@ -75,7 +75,8 @@ def make_plan(config: "SweepConfig", covered: set[tuple[int, int, int]] = frozen
     if config.finite is None:
         return plan
     for width in sorted(config.finite.widths):
-        for depths in [config.finite.depths] if matched else [(depth,) for depth in config.finite.depths]:
+        together = matched or simulator(config, width) == "dense"
+        for depths in [config.finite.depths] if together else [(depth,) for depth in config.finite.depths]:
             by_missing: dict[tuple[int, ...], list[int]] = {}
             for seed in range(config.seeds):
                 missing = tuple(depth for depth in depths if (width, depth, seed) not in covered)

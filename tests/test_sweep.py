@@ -1,0 +1,133 @@
+"""A sweep from a config to labelled arrays: names, dimensions, numbers that agree with single calls, resume, divergence."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nfd_jax as nfd
+from nfd_jax.sweep import _cells
+from nfd_jax.sweep._execute import load_problem, run_batch
+from nfd_jax.sweep._plan import make_plan
+
+SMALL = """
+name: small
+seeds: 2
+precision: float64
+problem: {dataset: gaussian, input_dim: 6, steps: 2, batch_size: 2, learning_rate: [0.2, 0.6]}
+finite: {widths: [12, 16], depths: [2, 4, 8]}
+limit: {depth_steps: 16}
+"""
+
+
+def config(tmp_path, text=SMALL, **overrides):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(text)
+    return nfd.load_config(path, [f"{key.replace('__', '.')}={value}" for key, value in overrides.items()])
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    sweep = config(folder)
+    return sweep, nfd.run(sweep, folder / "out", progress=False), folder / "out"
+
+
+def test_groups_and_dimensions(swept):
+    _, tree, _ = swept
+    network = ("backward_weights", "learning_rate", "width", "depth", "seed", "step")
+    expected = {
+        "finite/loss": network,
+        "finite/output": (*network, "sample", "output"),
+        "finite/feature_shift_ms": (*network, "t"),
+        "limit/heldout_loss": ("backward_weights", "learning_rate", "particles", "seed", "step"),
+        "compare/limit_error_ms": ("backward_weights", "limit_backward_weights", *network[1:], "quantity"),
+        "coupling/coupling_effect_ms": (*network[1:], "quantity"),
+        "coupling/coupling_layer_ms": (*network[1:], "direction"),
+        "spectrum/min_eigenvalue": ("kind", "scope", *network, "t"),
+        "kernels/gradient_kernel": ("source", *network, "t", "sample", "sample2"),
+        "status/cell": network[:-1],
+    }
+    for name, dims in expected.items():
+        array = tree[name]
+        assert array.dims == dims, name
+        assert np.all(np.isfinite(array)), name
+    assert np.all(tree["status/cell"] == 1)
+    assert {"slope", "slope_low", "slope_high", "plateau", "plateau_low", "plateau_high", "verdict"} <= set(tree["rates"].data_vars)
+    np.testing.assert_allclose(tree["finite"].t if "t" in tree["finite"].coords else tree["finite/feature_shift_ms"].t, [0, 0.5, 1])
+
+
+def test_numbers_are_those_of_single_calls(swept):
+    sweep, tree, _ = swept
+    with jax.enable_x64(True):
+        problem, _ = load_problem(sweep)
+        problem = eqx.tree_at(lambda p: p.learning_rate, problem, jnp.asarray(0.6))
+        noise = nfd.sample_noise(problem, width=16, depth=16, key=_cells.seed_key(sweep.seed, 1))
+        options = {"record": ("features", "gradients"), "backward_weights": "reused"}
+        network = nfd.train_finite(problem, width=16, depth=4, noise=noise.coarsen(4), simulator="matrix_free", **options)
+        limit = nfd.solve_limit(problem, particles=16, depth_steps=16, noise=noise, **options | {"backward_weights": "independent"})
+    here = {"backward_weights": "reused", "learning_rate": 0.6, "seed": 1}
+    np.testing.assert_allclose(
+        tree["finite/output"].sel(width=16, depth=4, **here), network.output, rtol=0, atol=1e-12
+    )
+    error = tree["compare/limit_error_ms"].sel(width=16, depth=4, limit_backward_weights="independent", **here)
+    gap = (network.features[:, ::2] - limit.features[:, ::8]) ** 2
+    np.testing.assert_allclose(error.sel(quantity="h"), gap.mean((-2, -1)).max(-1), rtol=1e-9)
+    kernel = tree["kernels/feature_kernel"].sel(source="finite", width=16, depth=4, **here)
+    phi = np.tanh(network.features[:, ::2])
+    np.testing.assert_allclose(kernel, phi @ phi.swapaxes(-1, -2) / 16, rtol=1e-9)
+    smallest = tree["spectrum/min_eigenvalue"].sel(kind="feature", scope="joint", width=16, depth=4, step=1, t=0.5, **here)
+    both = phi[:, 1].reshape(4, 16)
+    np.testing.assert_allclose(smallest, np.linalg.eigvalsh(both @ both.T / 16)[0], rtol=1e-6)
+    shift = tree["finite/feature_shift_ms"].sel(width=16, depth=4, step=1, **here)
+    np.testing.assert_allclose(shift, ((network.features[1] - network.features[0])[::2] ** 2).mean((-2, -1)), rtol=1e-9)
+
+
+def test_resuming_changes_nothing(swept):
+    sweep, tree, out = swept
+    again = nfd.run(sweep, out, progress=False)
+    for name in ("finite/loss", "compare/limit_error_ms"):
+        np.testing.assert_array_equal(again[name], tree[name])
+
+
+def test_identical_runs_are_identical_bit_for_bit(swept):
+    sweep, tree, _ = swept
+    batch = make_plan(sweep)[0]
+    arrays = run_batch(sweep, batch)
+    stored = tree["finite/output"].sel(width=[batch.width], seed=list(batch.seeds))
+    np.testing.assert_array_equal(arrays["finite/output"], stored)
+
+
+def test_dense_networks_against_the_limit_on_their_own_noise(tmp_path):
+    """The distance of a plain ResNet to its own limit falls in depth as that of a matrix-free one: same law, so same mean."""
+    common = {"seeds": 24, "problem__learning_rate": 0.5, "finite__widths": "[24]", "measure": "[limit_error]",
+              "limit__depth_steps": 16}  # fmt: skip
+    means = {}
+    for simulator in ("dense", "matrix_free"):
+        sweep = config(tmp_path, **common, finite__simulator=simulator)
+        parts = [run_batch(sweep, batch)["compare/limit_error_ms"] for batch in make_plan(sweep)]
+        log = np.log(np.concatenate(parts, axis=5)[:, :, 0, 0, :, :, :, :2])  # flag, limit, depth, seed, step, (h, b)
+        means[simulator] = log.mean(3), log.var(3) / log.shape[3]
+    gap = np.abs(means["dense"][0] - means["matrix_free"][0]) / np.sqrt(means["dense"][1] + means["matrix_free"][1])
+    assert np.max(gap) < 4.5  # 48 numbers
+
+
+def test_a_diverging_cell_is_data_and_leaves_the_others_alone(tmp_path):
+    sweep = config(tmp_path, problem__learning_rate="[0.2, 1.0e+6]", problem__steps=5, problem__activation="linear",
+                   finite__widths="[12]", seeds=1, precision="float32", measure="[]", limit="null")  # fmt: skip
+    tree = nfd.run(sweep, tmp_path / "out", progress=False)
+    status = tree["status/cell"].isel(width=0, seed=0)
+    assert np.all(status.sel(learning_rate=0.2) == 1)
+    assert np.all(np.isfinite(tree["finite/loss"].sel(learning_rate=0.2)))
+    loss = tree["finite/loss"].isel(width=0, seed=0, learning_rate=1)
+    np.testing.assert_array_equal(status.isel(learning_rate=1) == 2, ~np.isfinite(loss).all("step"))
+    assert np.any(status == 2)
+
+
+def test_a_limit_on_its_own(tmp_path):
+    text = SMALL.replace("finite: {widths: [12, 16], depths: [2, 4, 8]}", "").replace("limit: {", "limit: {particles: 20, ")
+    tree = nfd.run(config(tmp_path, text), tmp_path / "out", progress=False)
+    assert tree["limit/loss"].dims == ("backward_weights", "learning_rate", "particles", "seed", "step")
+    assert tree["limit"].particles.values.tolist() == [20]
+    assert "finite" not in tree.children and np.all(np.isfinite(tree["limit/loss"]))
