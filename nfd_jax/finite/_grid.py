@@ -10,19 +10,17 @@ Axes of a batch of networks: S seeds, F flags, R learning rates, then rows and c
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from nfd_jax.activations import activation
+from nfd_jax.finite._draws import Initial, draw
 from nfd_jax.finite._explicit import Explicit, layer_of, with_layer
 from nfd_jax.finite._factored import Factored
 from nfd_jax.losses import accuracy, loss_function, split_signal
-from nfd_jax.noise import INDEPENDENT_WEIGHTS, INPUT, READOUT, WEIGHTS
 from nfd_jax.parametrization import block
 from nfd_jax.problem import Problem
 
@@ -61,47 +59,6 @@ class Shape:
         return self.flags.index("independent") if "independent" in self.flags else None
 
 
-class Initial(NamedTuple):
-    """Weights before training; `hidden` has W(0) in its first L entries and W̃(0), where there is one, in the next."""
-
-    U: Float[Array, "S n d"]
-    V: Float[Array, "S n C"]
-    hidden: Float[Array, "_ S n n"]
-
-
-def draw(problem: Problem, master: Array, seeds: Array, width: Array, shape: Shape) -> Initial:
-    """The weights of `_dense.initial_weights` from `stream(master, seed)` of every seed, with zeros from coordinate `width` on.
-
-    Keys of all rows are folded level by level in one loop, and all rows are drawn in another: each further use of the generator
-    in a program would cost a good part of the compile time of training.
-    """
-    size, dims, outputs, layers = shape.size, problem.input_dim, problem.outputs, shape.layers
-    kinds = (WEIGHTS,) if shape.independent is None else (WEIGHTS, INDEPENDENT_WEIGHTS)
-    ends = [(what, first) for what, rows in ((INPUT, dims), (READOUT, outputs)) for first in range(0, rows, size)]
-    hidden = len(kinds) * layers
-
-    # Block of rows, row: the path seed, kind, layer, row below the master key; rows of U and V have no layer.
-    blocks = [(kind, ell, 0) for kind in kinds for ell in range(layers)] + [(kind, 0, first) for kind, first in ends]
-    kind, layer, first = (np.asarray(column)[:, None, None] for column in zip(*blocks, strict=True))
-    has_layer = np.arange(len(blocks))[:, None, None] < hidden
-    row, all_rows = first + np.arange(size), (len(blocks), seeds.size, size)
-    path = jnp.stack([jnp.broadcast_to(x, all_rows) for x in (seeds[:, None], kind, layer, row)]).astype(np.uint32)
-    folds = jnp.stack([jnp.broadcast_to(x, all_rows) for x in (True, True, has_layer, True)])
-    every = lambda f: jax.vmap(jax.vmap(jax.vmap(f)))
-    deeper = lambda keys, at: (jnp.where(at[1], every(jax.random.fold_in)(keys, at[0]), keys), None)
-    keys, _ = jax.lax.scan(deeper, jnp.broadcast_to(master, all_rows), (path, folds))
-
-    inside = jnp.arange(size) < width
-    normals = jax.vmap(jax.vmap(lambda key: jax.random.normal(key, (size,), problem.dtype)))
-    drawn = jax.lax.map(lambda at: jnp.where(inside & (at[1] | inside[:, None]), normals(at[0]), 0), (keys, ~has_layer))
-
-    def end(what: int, count: int) -> Array:
-        own = [drawn[hidden + i] for i, (kind, _) in enumerate(ends) if kind == what]
-        return jnp.concatenate(own, axis=1)[:, :count].swapaxes(1, 2)
-
-    return Initial(end(INPUT, dims), end(READOUT, outputs), drawn)
-
-
 def train(
     problem: Problem,
     heldout: Heldout | None,
@@ -122,7 +79,6 @@ def train(
     a, skip = block(problem.parametrization, problem.horizon, depth)
     gain = a / jnp.sqrt(width.astype(dtype))
     eta = rates[:, None, None]
-    outer = eta if problem.train == "all" else jnp.zeros_like(eta)
     inside = (jnp.arange(shape.size) < width).astype(dtype)
     places = jnp.arange(shape.grid + 1) * (depth // shape.grid)
     every = lambda f: jax.vmap(jax.vmap(jax.vmap(f)))
@@ -175,7 +131,7 @@ def train(
         hidden = hidden.learn(features, pulls, k, learning)
         if problem.train == "all":
             U = U - jnp.einsum("sfrpn,pd->sfrnd", signal * b, x) / root_dim
-            V = V - jnp.einsum("sfrpn,sfrpc->sfrnc", h[..., :rows, :], outer * chi)
+            V = V - jnp.einsum("sfrpn,sfrpc->sfrnc", h[..., :rows, :], eta * chi)
 
         seen = path[places]
         start = jnp.where(k == 0, seen[..., -rows:, :], start)
@@ -215,9 +171,10 @@ def program(
     depths: Array,
     shape: Shape,
 ) -> dict[str, Array]:
-    """Everything of a width: `train` at every depth and rate, leading axes (D, S, R, F, K); `key` is the data of the master key."""
+    """Everything of a width: `train` at every depth and rate; leading axes (D, S, R, F, K). `key` is the master key's data."""
     with jax.default_matmul_precision(shape.precision):
-        initial = draw(problem, jax.random.wrap_key_data(key), seeds, width, shape)
+        sizes = {"size": shape.size, "layers": shape.layers, "independent": shape.independent is not None}
+        initial = draw(problem, jax.random.wrap_key_data(key), seeds, width, **sizes)
         chunks = rates.reshape(-1, shape.rates)
         runs = jnp.repeat(depths, chunks.shape[0]), jnp.tile(chunks, (depths.size, 1))
         one = lambda run: train(problem, heldout, initial, run[1], width, run[0], shape)
