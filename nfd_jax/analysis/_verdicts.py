@@ -140,12 +140,14 @@ def _judge_joint(fit: JointFit, rate: Rate) -> tuple[str, float]:
 
 @dataclass(frozen=True)
 class _Settings:
-    """What rows are made with: rounding floor, the limit's depth_steps, C5's threshold, bootstrap resamples."""
+    """What rows are made with: rounding floor, the limit's depth_steps, C5's threshold, bootstrap resamples, and whether every
+    step sees the same batch."""
 
     floor: float
     steps: int | None
     threshold: float
     n_boot: int
+    repeated: bool
 
 
 def _axis_row(row: Row, spec: Spec, piece: Slice, using: _Settings) -> Row | None:
@@ -177,8 +179,11 @@ def _joint_row(row: Row, spec: Spec, piece: Slice, using: _Settings) -> Row | No
     return replace(row, rate=rate, verdict=verdict, state=state, more_seeds=more, joint=joint)
 
 
-def _eigenvalue_row(row: Row, piece: Slice, using: _Settings) -> Row:
-    """Smallest relative eigenvalue over interior t and steps: each network against a threshold, the mean over width."""
+def _eigenvalue_row(row: Row, spec: Spec, piece: Slice, using: _Settings) -> Row:
+    """Smallest relative eigenvalue over interior t and steps: each network against a threshold, the mean over width.
+
+    The claim is about distinct samples: where every step sees one batch, the joint Gram matrix of all steps is only reported.
+    """
     first, *_, last = piece.values.median(["seed", "width"]).values
     samples = piece.values.min("step").transpose("seed", "width")
     rate, threshold = classify(samples["width"].values, samples.values, n_boot=using.n_boot), using.threshold
@@ -192,6 +197,8 @@ def _eigenvalue_row(row: Row, piece: Slice, using: _Settings) -> Row:
     state, more = ("open", FEWEST_SEEDS - rate.seeds) if rate.seeds < FEWEST_SEEDS else ("holds", 0.0)
     if low or rate.kind == "decays":
         state, more = "fails", 0.0
+    if using.repeated and spec.select["scope"] == "joint":
+        state, text = "reported", f"{text}; the batch repeats, so its samples are not distinct"
     return replace(row, rate=rate, verdict=text, state=state, more_seeds=more)
 
 
@@ -221,7 +228,7 @@ def _row(spec: Spec, piece: Slice | None, using: _Settings) -> Row | None:
     if spec.axis == "joint":
         return _joint_row(row, spec, piece, using)
     if spec.test == "positive":
-        return _eigenvalue_row(row, piece, using)
+        return _eigenvalue_row(row, spec, piece, using)
     return _axis_row(row, spec, piece, using)
 
 
@@ -232,7 +239,8 @@ def rows(tree: xr.DataTree, *, threshold: float = THRESHOLD, n_boot: int = 1000)
     """
     config = yaml.safe_load(tree.attrs.get("config", "")) or {}
     floor, steps = FLOOR[config.get("precision", "float64")], (config.get("limit") or {}).get("depth_steps")
-    using = _Settings(floor, steps, threshold, n_boot)
+    repeated = (config.get("problem") or {}).get("batches", "fixed") == "fixed"
+    using = _Settings(floor, steps, threshold, n_boot, repeated)
     made = (_row(spec, piece, using) for spec in specs() for piece in slices(tree, spec))
     return [row for row in made if row is not None]
 

@@ -37,6 +37,9 @@ GATHER_SECONDS = 60.0
 SILENT_SECONDS = 60.0
 """How long a local worker may be silent before another one is started in its place; one that computes is never silent."""
 
+IGNORE_INTERRUPTS = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+"""Ctrl-C in a terminal reaches local workers too, whom the coordinator is about to end."""
+
 
 class ClusterError(ConfigError):
     """A Dask cluster that cannot be reached, or no longer."""
@@ -148,7 +151,7 @@ async def _reach(address: str) -> None:
 def _local_cluster(workers: int) -> SpecCluster:
     """Worker processes, each with a nanny that replaces it when it dies, reachable from this machine alone."""
     here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    each = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    each = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL, "preload": [IGNORE_INTERRUPTS]}
     return SpecCluster(
         workers={i: {"cls": Nanny, "options": each | {"env": env}} for i, env in enumerate(shares(workers))},
         scheduler={"cls": Scheduler, "options": here | {"worker_ttl": SILENT_SECONDS}},

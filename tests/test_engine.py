@@ -1,0 +1,206 @@
+"""The engine for grids of dense networks gives the numbers of one network at a time, and compiles and copies as little as it says."""
+
+import re
+from dataclasses import replace
+from itertools import product
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import nfd_jax as nfd
+from nfd_jax import observables
+from nfd_jax.activations import ACTIVATIONS, activation
+from nfd_jax.finite import _dense, _engine
+from nfd_jax.finite._engine import Grid, compile_grid, program_sizes, shape_of, train_grids
+from nfd_jax.finite._grid import Heldout
+from nfd_jax.losses import accuracy, loss_function
+from nfd_jax.noise import stream
+from nfd_jax.parametrization import PARAMETRIZATIONS
+from nfd_jax.sweep import _cells
+from nfd_jax.sweep._execute import load_problem, run_batch
+from nfd_jax.sweep._plan import make_plan
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.fixture(scope="module")
+def compilations():
+    """Grows by an entry with each program that XLA compiles."""
+    found = []
+    jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: found.append(event) if event == COMPILED else None)
+    return found
+
+
+def one_at_a_time(problem, heldout, master, grid, depth, seed, flag, rate):
+    """The engine switched off: `_dense.train` on weights drawn for this network, and what is measured of it."""
+    learning = eqx.tree_at(lambda p: p.learning_rate, problem, jnp.asarray(rate, problem.dtype))
+    key = stream(jax.random.key(master), seed)
+    weights = _dense.initial_weights(problem, width=grid.width, depth=depth, key=key, backward_weights=flag)
+    paths = ("features", "gradients")
+    run = _dense.train(learning, weights, record=paths, grid=grid.grid, heldout=heldout.inputs, probe=grid.probe)
+    loss = loss_function(problem.loss).value
+    return {
+        "loss": run.loss,
+        "output": run.output,
+        "accuracy": jax.vmap(accuracy)(run.output, problem.targets),
+        "heldout_loss": jax.vmap(lambda f: loss(f, heldout.targets))(run.heldout),
+        "heldout_accuracy": jax.vmap(lambda f: accuracy(f, heldout.targets))(run.heldout),
+        "feature_shift_ms": observables.feature_shift(run.probe if grid.probe else run.features),
+        "features": run.features,
+        "gradients": run.gradients,
+        "feature_kernel": observables.kernel(activation(problem.activation).value(run.features)),
+        "gradient_kernel": observables.kernel(run.gradients),
+    }
+
+
+def difference_from_one_at_a_time(problem, heldout, master, grid):
+    """The largest difference of any number, relative to the largest number of its kind in the run."""
+    [together] = train_grids(problem, heldout, master, [grid])
+    worst = 0.0
+    with jax.disable_jit():  # a few layers of small width run sooner than they compile
+        for (d, depth), (s, seed), (r, rate), (f, flag) in product(*map(enumerate, (grid.depths, grid.seeds, grid.rates, grid.flags))):
+            alone = one_at_a_time(problem, heldout, master, grid, depth, seed, flag, rate)
+            assert set(alone) == set(together)
+            for name, expected in alone.items():
+                scale = max(1.0, float(jnp.max(jnp.abs(expected))))
+                worst = max(worst, float(np.max(np.abs(together[name][d, s, r, f] - expected))) / scale)
+    return worst
+
+
+@st.composite
+def grids(draw):
+    """Problems and grids of every kind, small."""
+    pick = lambda *options: draw(st.sampled_from(options))
+    loss, outputs = pick(("squared", 1), ("squared", 2), ("cross_entropy", 3))
+    options = {
+        "loss": loss,
+        "activation": pick(*ACTIVATIONS),
+        "parametrization": pick(*PARAMETRIZATIONS),
+        "train": pick("all", "hidden"),
+        "horizon": pick(0.5, 1.0),
+    }
+    sizes = {"steps": pick(1, 2, 3), "rows": pick(1, 2), "dim": pick(1, 3, 9), "outputs": outputs, "stream": pick(True, False)}
+    width = pick(1, 2, 5, 6)
+    grid = Grid(
+        width=width,
+        depths=pick((1,), (2, 4), (1, 2, 3)),
+        seeds=pick((0,), (3, 1)),
+        rates=pick((0.3,), (0.1, 0.4), (0.0, 0.2, 0.5)),
+        flags=pick(("reused",), ("independent",), ("reused", "independent"), ("independent", "reused")),
+        grid=1,
+        probe=sizes["stream"],
+        record=("features", "gradients", "kernels"),
+        size=width + pick(0, 0, 3),
+    )
+    return sizes | options, grid, pick("explicit", "factored"), draw(st.integers(0, 2**32 - 1))
+
+
+@given(grids())
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_engine_on_and_off_agree(make_problem, case):
+    options, grid, form, master = case
+    problem = make_problem(**options)
+    rng = np.random.default_rng(1)
+    targets = rng.standard_normal((4, problem.outputs)) if problem.loss == "squared" else np.eye(problem.outputs)[[0, 1, 2, 0]]
+    heldout = Heldout(jnp.asarray(rng.standard_normal((4, problem.input_dim))), jnp.asarray(targets))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_engine, "form", lambda width, samples: form)
+        assert difference_from_one_at_a_time(problem, heldout, master, grid) < 1e-11
+
+
+@pytest.mark.parametrize("form", ["explicit", "factored"])
+def test_a_network_that_diverges_leaves_the_others_alone(make_problem, monkeypatch, form):
+    monkeypatch.setattr(_engine, "form", lambda width, samples: form)
+    monkeypatch.setattr(_engine, "_divisor", lambda count, most: count)  # all side by side
+    problem = make_problem(steps=4, activation="relu")
+    grid = Grid(8, (2,), (0, 1), (0.1, 1e200, 0.2), ("reused", "independent"), 2)
+    [found] = train_grids(problem, None, 0, [grid])
+    assert not np.isfinite(found["loss"][:, :, 1]).all()
+    [calm] = train_grids(problem, None, 0, [replace(grid, rates=(0.1, 0.1, 0.2))])
+    for name in found:
+        np.testing.assert_array_equal(found[name][:, :, [0, 2]], calm[name][:, :, [0, 2]])
+
+
+def test_programs_are_compiled_once_and_nothing_else_is(make_problem, compilations):
+    """A program a size, whatever widths, seeds, rates' values and master seeds; none when it is run again."""
+    problem = make_problem(rows=2)
+    cells = {"depths": (1, 3), "seeds": (0, 1), "rates": (0.1, 0.2), "flags": ("reused",), "grid": 1}
+    every = [Grid(width=width, size=size, **cells) for width, size in ((10, 10), (4, 10), (3, 3))]
+    before = len(compilations)
+    first = train_grids(problem, None, 0, every)
+    assert len(compilations) - before == 2
+    train_grids(problem, None, 7, [replace(grid, seeds=(4, 9), rates=(0.3, 0.5), depths=(2, 3)) for grid in every])
+    again = train_grids(problem, None, 0, every)
+    assert len(compilations) - before == 2
+    for one, other in zip(first, again, strict=True):
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+SWEEP = """
+name: reference
+seeds: 4
+problem: {dataset: gaussian, input_dim: 8, steps: 5, batch_size: 4, learning_rate: [0.2, 0.5]}
+finite: {simulator: dense, widths: [4, 8, 16, 32], depths: [2, 4, 8]}
+measure: []
+"""
+
+
+def test_a_sweep_compiles_a_program_a_size_and_gives_single_networks(tmp_path, compilations):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SWEEP)
+    config = nfd.load_config(path)
+    plan = make_plan(config)
+    assert {batch.depths for batch in plan} == {(2, 4, 8)}, "depths share a draw and a program"
+    load_problem(config)
+    before = len(compilations)
+    found = {batch.width: run_batch(config, batch) for batch in plan}
+    assert len(compilations) - before <= 4
+    problem, _ = load_problem(config)
+    learning = eqx.tree_at(lambda p: p.learning_rate, problem, jnp.asarray(0.5, problem.dtype))
+    for width, flag in ((4, 0), (32, 1)):
+        single = nfd.train_finite(
+            learning, width=width, depth=4, key=_cells.seed_key(0, 2), backward_weights=config.finite.backward_weights[flag]
+        )
+        np.testing.assert_allclose(found[width]["finite/output"][flag, 1, 0, 1, 2], single.output, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["explicit", "factored"])
+def test_stacks_are_rewritten_where_they_lie(make_problem, monkeypatch, form):
+    """XLA copies a stack of matrices, or of corrections, at most once: before training, out of W(0) or zeros."""
+    monkeypatch.setattr(_engine, "form", lambda width, samples: form)
+    problem = make_problem(steps=3, rows=2, dtype=np.float32)
+    grid = Grid(24, (4, 8), (0,), (0.1,), ("reused", "independent"), 4)
+    text = compile_grid(problem, None, grid).run.as_text()
+    stack = r"f32\[8,1,2,1,24,24\]" if form == "explicit" else r"f32\[8,1,2,1,6,24\]"
+    assert re.search(stack, text), "the program's stacks have another shape than this test looks for"
+    assert len(re.findall(rf"= {stack}\S* copy\(", text)) <= (1 if form == "explicit" else 2)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("width", [2, 32, 100, 256, 1024])
+def test_groups_divide_what_they_group(make_problem, platform, width):
+    problem = make_problem(steps=10, rows=16)
+    grid = Grid(width, (4, 8), (0, 1, 2, 3, 4, 5), tuple(range(8)), ("reused", "independent"), 4)
+    for devices in (1, 2, 4):
+        shape, group = shape_of(problem, grid, platform, devices)
+        assert 8 % shape.rates == 0 and 6 % group == 0
+        assert shape.independent == 1 and shape.layers == 8
+
+
+def test_a_width_shares_a_wider_program_where_padding_is_cheap():
+    widths = [32, 64, 128, 256]
+    assert program_sizes(widths, 160, flops=0, normals=0) == dict.fromkeys(widths, 256)
+    assert program_sizes(widths, 160, flops=1e12, normals=0) == {width: width for width in widths}
+    # Forms are never mixed: 8 · 10 lies between.
+    assert program_sizes([32, 64, 128], 10, flops=0, normals=0) == {32: 64, 64: 64, 128: 128}
+
+
+def test_master_seeds_are_those_of_jax(make_problem):
+    with pytest.raises(ValueError, match="32"):
+        train_grids(make_problem(), None, 2**32, [Grid(4, (1,), (0,), (0.1,), ("reused",), 1)])
