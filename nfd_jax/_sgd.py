@@ -83,16 +83,39 @@ class Pass(eqx.Module):
         )
 
 
+class Questions(eqx.Module):
+    """Inputs asked after training: `inputs` (R, d) with `xi` (L, R, n), standard normals of a stream of their own."""
+
+    inputs: Float[Array, "R d"]
+    xi: LayerRows
+
+    @classmethod
+    def draw(cls, inputs: Float[Array, "R d"], layers: int, width: int, key: Array) -> "Questions":
+        """Questions about `inputs`, prefix-stable in the width."""
+        rows = lambda layer: normal_rows(stream(key, layer), inputs.shape[0], width, inputs.dtype)
+        return cls(inputs, jax.vmap(rows)(jnp.arange(layers)))
+
+
+def heldout_questions(inputs: Float[Array, "H d"], layers: int, width: int, key: Array) -> Questions:
+    """Held-out inputs, for `train`."""
+    return Questions.draw(inputs, layers, width, stream(key, HELDOUT))
+
+
+def probe_questions(problem: Problem, layers: int, width: int, key: Array) -> Questions:
+    """The first batch once for each step, for `train`: how its features move as training goes on."""
+    return Questions.draw(jnp.tile(problem.inputs[0], (problem.steps, 1)), layers, width, stream(key, PROBE))
+
+
 class Interior(eqx.Module):
     """How a pass runs between the ends. `pull` (P, A) is η s_i, zero for samples a row must not see.
 
-    `coupling` asks for the coupling's decomposition. `depth` is the last layer's index: arrays may be longer, zero from there on.
+    `coupling` asks for the coupling's decomposition; `discard` says that these queries will not be remembered. `depth` is the last layer's index: arrays may be longer, zero from there on.
     """
 
     depth: eqx.AbstractVar[int | Array]
 
     @abstractmethod
-    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:
+    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool = False, discard: bool = False) -> Pass:
         """From h at t = 0 to t = 1."""
 
     @abstractmethod
@@ -108,15 +131,14 @@ def train(
     record: tuple[str, ...] = (),
     grid: int | None = None,
     coupling: bool = False,
-    heldout: Float[Array, "H d"] | None = None,
-    probe: bool = False,
-    key: Array | None = None,
+    heldout: Questions | None = None,
+    probe: Questions | None = None,
 ) -> Trajectory:
     """Run the K steps of `problem`; one program, K a loop.
 
-    `record` says whether h and b are kept, at the multiples of 1/`grid` in t (default every layer of the noise); `coupling` and
-    `probe` fill those fields; `key` seeds the separate stream of `heldout` and `probe`. Raises ValueError where K·P exceeds the
-    width: a basis holds at most as many directions as there are coordinates.
+    `record` says whether h and b are kept, at the multiples of 1/`grid` in t (default every layer of the noise); `coupling`,
+    `heldout` and `probe` fill those fields. Raises ValueError where K·P exceeds the width: a basis holds at most as many
+    directions as there are coordinates.
     """
     steps, rows, width, layers, dtype = problem.steps, problem.batch_size, noise.width, noise.depth, problem.dtype
     samples = problem.samples
@@ -177,23 +199,21 @@ def train(
     (history, s, b0, _), out = jax.lax.scan(step, start, jnp.arange(steps))
     V = out.pop("V")
 
-    def ask(x: Float[Array, "R d"], step_of: Array, xi: LayerRows) -> Array:
-        """Features (L+1, R, n) of inputs x, row r under the weights before update step_of[r], on W(0) given all of training."""
+    def ask(question: Questions, step_of: Array) -> Array:
+        """Features (L+1, R, n), row r under the weights before update step_of[r], on W(0) given all of training."""
+        x = question.inputs
         seen = jnp.arange(samples)[None, :] < rows * step_of[:, None]
         inner = x @ inputs.T / problem.input_dim
         h0 = x @ noise.U.T / jnp.sqrt(jnp.asarray(problem.input_dim, dtype)) - jnp.where(seen, outer * s * inner, 0) @ b0
-        return interior.forward(h0, xi, jnp.where(seen, eta * s, 0), history, coupling=False).path
+        return interior.forward(h0, question.xi, jnp.where(seen, eta * s, 0), history, discard=True).path
 
     if heldout is not None:
         # One ξ for all steps: each step's law is exact, and answers of different steps are never compared.
-        xi = _separate(stream(key, HELDOUT), layers, heldout.shape[0], width, dtype)
-        at = lambda k: ask(heldout, jnp.full(heldout.shape[0], k), xi)[interior.depth] @ V[k].T / width
+        at = lambda k: ask(heldout, jnp.full(heldout.inputs.shape[0], k))[interior.depth] @ V[k].T / width
         out["heldout"] = jax.lax.map(at, jnp.arange(steps))
-    if probe:
+    if probe is not None:
         # All steps in one block, jointly: features of one input are compared between steps.
-        xi = _separate(stream(key, PROBE), layers, samples, width, dtype)
-        x = jnp.tile(problem.inputs[0], (steps, 1))
-        path = ask(x, jnp.repeat(jnp.arange(steps), rows), xi)[places]
+        path = ask(probe, jnp.repeat(jnp.arange(steps), rows))[places]
         out["probe"] = jnp.moveaxis(path.reshape(path.shape[0], steps, rows, width), 1, 0)
     return Trajectory(**out)
 
@@ -201,8 +221,3 @@ def train(
 def at_layer(tree, i: Array):
     """One layer of a tree of arrays (L, …)."""
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), tree)
-
-
-def _separate(key: Array, layers: int, rows: int, width: int, dtype) -> LayerRows:
-    """Standard normals (L, R, n) of a stream of its own."""
-    return jax.vmap(lambda layer: normal_rows(stream(key, layer), rows, width, dtype))(jnp.arange(layers))

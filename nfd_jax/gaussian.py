@@ -51,11 +51,20 @@ class Basis(eqx.Module):
 
 
 class Split(eqx.Module):
-    """Queries resolved against a basis: X = `known` Q + `new` q, with q (P, n) orthonormal or zero."""
+    """Queries resolved against a basis: X = `known` Q + `new` q, with q (P, n) orthonormal or zero.
+
+    For queries that are discarded q holds what is left of them as it is, `new` is the identity and `mix` a root of the Gram matrix
+    q qᵀ, which gives independent noise their covariance.
+    """
 
     known: Float[Array, "P A"]
     new: Float[Array, "P P"]
     q: Rows
+    mix: Float[Array, "P P"] | None = None
+
+    def noise(self, xi: Rows) -> Rows:
+        """Standard normals ξ as the noise of the rows of q."""
+        return xi if self.mix is None else self.mix @ xi
 
 
 def tolerance(dtype) -> float:
@@ -91,6 +100,20 @@ def split(q_known: Float[Array, "A n"], x: Rows) -> Split:
     twice = q1 @ q_known.T
     r2, q = _gram_schmidt(q1 - twice @ q_known, jnp.sqrt(jnp.sum(q1 * q1, axis=1)))
     return Split(once + r1 @ twice, r1 @ r2, q)
+
+
+def split_discarded(q_known: Float[Array, "A n"], x: Rows) -> Split:
+    """Resolve queries whose answers will not be remembered: right in law, jointly, without an orthonormal basis of them.
+
+    The root is taken of a Gram matrix, so nearly dependent queries are told apart to √eps only: enough where nothing is built on them.
+    """
+    once = x @ q_known.T
+    rest = x - once @ q_known
+    twice = rest @ q_known.T
+    rest = rest - twice @ q_known
+    values, vectors = jnp.linalg.eigh(rest @ rest.T)
+    root = vectors * jnp.sqrt(jnp.maximum(values, 0))
+    return Split(once + twice, jnp.eye(x.shape[0], dtype=x.dtype), rest, root)
 
 
 def draw(

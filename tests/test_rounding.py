@@ -8,8 +8,9 @@ import pytest
 
 import nfd_jax as nfd
 from nfd_jax import _sgd
-from nfd_jax.finite import _train_keyed
+from nfd_jax.finite import _dense, _train_keyed
 from nfd_jax.finite._matrix_free import MatrixFree
+from nfd_jax.limit import Limit
 from nfd_jax.sweep._cells import coarsened_noise
 
 PATHS = ("features", "gradients")
@@ -142,3 +143,47 @@ def test_a_very_wide_network_trains(make_problem):
     problem = make_problem(steps=4, rows=2, dtype=np.float32, rate=0.2)
     run = nfd.train_finite(problem, width=100_000, depth=32, key=jax.random.key(0), simulator="matrix_free")
     assert np.all(np.isfinite(run.loss))
+
+
+@pytest.mark.parametrize("interior", [MatrixFree, Limit])
+def test_held_out_questions_about_training_inputs_get_the_training_answers(make_problem, interior):
+    problem = make_problem(steps=3, rows=3, stream=True)
+    noise = nfd.sample_noise(problem, width=32, depth=4, key=jax.random.key(0))
+
+    @eqx.filter_jit
+    def ask(reuse):
+        heldout = _sgd.heldout_questions(problem.inputs[0], 4, 32, jax.random.key(1))
+        probe = _sgd.probe_questions(problem, 4, 32, jax.random.key(1))
+        return _sgd.train(problem, noise, interior(problem, reuse, 4), record=PATHS, heldout=heldout, probe=probe)
+
+    root = 10 * np.sqrt(np.finfo(float).eps)  # discarded queries go through the root of a Gram matrix
+    for reuse in (0.0, 1.0):
+        run = ask(jnp.asarray(reuse))
+        np.testing.assert_allclose(run.heldout[0], run.output[0], rtol=0, atol=root)
+        np.testing.assert_allclose(run.probe[0], run.features[0], rtol=0, atol=root)
+        assert np.max(np.abs(run.probe[1] - run.features[1])) > 1e-2  # another batch there, the same one here
+        assert 1e-4 < np.max(np.abs(run.probe[2] - run.probe[1])) < 1
+
+
+def test_held_out_answers_have_the_dense_law(make_problem):
+    """Second moments of held-out outputs of one network, two inputs, before and after training."""
+    problem = make_problem(steps=2, rows=2, dim=3, rate=1.0)
+    questions = jax.random.normal(jax.random.key(9), (2, 3))
+    seeds, width, depth = 6000, 8, 3
+
+    def free(key):
+        noise = nfd.sample_noise(problem, width=width, depth=depth, key=key)
+        heldout = _sgd.heldout_questions(questions, depth, width, key)
+        return _sgd.train(problem, noise, MatrixFree(problem, jnp.asarray(1.0), depth), heldout=heldout).heldout[..., 0]
+
+    def dense(key):
+        weights = _dense.initial_weights(problem, width=width, depth=depth, key=key, backward_weights="reused")
+        return _dense.train(problem, weights, heldout=questions).heldout[..., 0]
+
+    moments = []
+    for draw, key in ((free, 0), (dense, 1)):
+        f = np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(key), seeds)))
+        products = np.concatenate([f, f**2, f[..., :1] * f[..., 1:]], -1).reshape(seeds, -1)
+        moments.append((products.mean(0), products.var(0) / seeds))
+    (a, va), (b, vb) = moments
+    assert np.max(np.abs(a - b) / np.sqrt(va + vb)) < 4.5  # ten numbers

@@ -95,9 +95,12 @@ def assert_same(arrays: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
         np.testing.assert_array_equal(arrays[name], array, err_msg=name)
 
 
-def living(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that have not ended; what nobody waits for stays behind as a zombie."""
-    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    """Those that nobody waits for stay behind as zombies."""
+    deadline = time.monotonic() + SECONDS
+    while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +145,7 @@ def test_killed_it_takes_its_workers_along(sweep):
         assert len(workers) >= 2
         process.kill()
         process.wait(SECONDS)
-    deadline = time.monotonic() + SECONDS
-    while living(workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until_gone(workers)
     assert len(sweep.stored()) >= 1
 
 
@@ -157,10 +157,10 @@ def test_interrupted_it_stops_within_seconds(options, sweep, finished):
         begin = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)  # to all of them, as a terminal does
         _, said = process.communicate(timeout=SECONDS)
+        wait_until_gone(workers)
         assert time.monotonic() - begin < 10
     assert process.returncode == 130, said
     assert "the same command resumes" in said and "Traceback" not in said
-    assert not living(workers)
     kept = sweep.stored()
     assert 1 <= len(kept) < len(finished.stored())
     if not options:

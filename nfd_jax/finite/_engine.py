@@ -161,7 +161,7 @@ def train_grids(problem: Problem, heldout: Heldout | None, master: int, grids: S
     and runs as many at a time as it has cores. Raises ValueError where the master seed is no 32-bit number.
     """
     if not 0 <= master < 2**32:
-        raise ValueError(f"the master seed must lie in 0 … 2³² − 1; received {master}")
+        raise ValueError(f"the master seed must lie in 0 … 2**32 - 1; received {master}")
     jobs = [_Job(problem, heldout, master, grid) for grid in grids]
     large = max(problem.dtype.itemsize * job.shape.layers * job.shape.size**2 for job in jobs) > SHARED_BYTES
     alone = large or jax.default_backend() != "cpu" or jax.local_device_count() > 1

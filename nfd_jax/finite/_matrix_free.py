@@ -14,7 +14,7 @@ from jaxtyping import Array
 from nfd_jax._sgd import History, Interior, Pass, at_layer
 from nfd_jax._types import LayerRows, Rows, Scalar
 from nfd_jax.activations import activation
-from nfd_jax.gaussian import Basis, coupled_part, draw, split
+from nfd_jax.gaussian import Basis, coupled_part, draw, split, split_discarded
 from nfd_jax.parametrization import block
 from nfd_jax.problem import Problem
 
@@ -30,10 +30,10 @@ class MatrixFree(Interior):
     reuse: Scalar
     depth: int | Array
 
-    def _query(self, own: Basis, other: Basis, x: Rows, xi: Rows):
+    def _query(self, own: Basis, other: Basis, x: Rows, xi: Rows, discard: bool = False):
         """Image of x under W(0), what to remember of the new directions, and how to get the coupling inside the image."""
-        parts = split(own.q, x)
-        image, response = draw(parts.q, xi, other.q, other.image, self.reuse)
+        parts = split_discarded(own.q, x) if discard else split(own.q, x)
+        image, response = draw(parts.q, parts.noise(xi), other.q, other.image, self.reuse)
         answer = parts.known @ own.image + parts.new @ image
         return answer, (parts.q, image, response), lambda: coupled_part(parts, response, own.response, other.q)
 
@@ -41,14 +41,16 @@ class MatrixFree(Interior):
         a, skip = block(self.problem.parametrization, self.problem.horizon, self.depth)
         return activation(self.problem.activation), a, skip, a / jnp.sqrt(jnp.asarray(width, a.dtype))
 
-    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:
+    def forward(
+        self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool = False, discard: bool = False
+    ) -> Pass:
         layers, rows, width = xi.shape
         phi, a, skip, gain = self._block(width)
 
         def layer(i, done: Pass) -> Pass:
             h, past = done.path[i], at_layer(history, i)
             x = phi.value(h)
-            answer, new, coupled = self._query(past.forward, past.backward, x, xi[i])
+            answer, new, coupled = self._query(past.forward, past.backward, x, xi[i], discard)
             drift = (pull * (x @ past.features.T) / width) @ past.gradients
             h = skip * h + gain * answer - a**2 * drift
             return done.put(i, i + 1, h, new, gain * coupled() if coupling else None)

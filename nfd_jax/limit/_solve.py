@@ -65,10 +65,12 @@ class Limit(Interior):
     reuse: Scalar
     depth: int
 
-    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:
+    def forward(
+        self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool = False, discard: bool = False
+    ) -> Pass:
         driving = _driving(xi, history.forward.image, history.backward.image, reverse=False)
         seen = Pull(self.problem, history, pull, None)
-        path, record = _integrate(ForwardDrift(), ForwardNoise(self.reuse), driving, h0, seen, coupling)
+        path, record = _integrate(ForwardDrift(), ForwardNoise(self.reuse, discard), driving, h0, seen, coupling)
         return Pass(path, record["q"], record["image"], record["response"], record["coupling"])
 
     def backward(self, b1: Rows, h: Array, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:

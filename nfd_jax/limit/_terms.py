@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from nfd_jax._sgd import History, at_layer
 from nfd_jax._types import LayerRows, Rows, Scalar
 from nfd_jax.activations import activation
-from nfd_jax.gaussian import Basis, Split, coupled_part, draw, split
+from nfd_jax.gaussian import Basis, Split, coupled_part, draw, split, split_discarded
 from nfd_jax.problem import Problem
 
 
@@ -77,7 +77,7 @@ class NoiseOperator(lx.AbstractLinearOperator):
 
     def image(self, increments: Increments) -> tuple[Rows, Array]:
         """Increments of the new directions' images, and their responses to the other family."""
-        return draw(self.parts.q, increments.fresh, self.other.q, increments.other, self.reuse)
+        return draw(self.parts.q, self.parts.noise(increments.fresh), self.other.q, increments.other, self.reuse)
 
     def mv(self, vector: Increments) -> Rows:
         image, _ = self.image(vector)
@@ -120,9 +120,11 @@ def _layer(t: Array, pull: Pull, reverse: bool) -> History:
     return at_layer(pull.history, grid_index(t, pull.history.features.shape[0], reverse))
 
 
-def _noise(problem: Problem, own: Basis, other: Basis, x: Rows, slope: Rows | None, reuse: Scalar) -> NoiseOperator:
+def _noise(
+    problem: Problem, own: Basis, other: Basis, x: Rows, slope: Rows | None, reuse: Scalar, discard: bool = False
+) -> NoiseOperator:
     scale = jnp.sqrt(problem.horizon / x.shape[1])
-    return NoiseOperator(split(own.q, x), own, other, scale, slope, reuse)
+    return NoiseOperator((split_discarded if discard else split)(own.q, x), own, other, scale, slope, reuse)
 
 
 class ForwardDrift(eqx.Module):
@@ -138,11 +140,12 @@ class ForwardNoise(eqx.Module):
     """√T dw of the forward equation as an operator on increments."""
 
     reuse: Scalar
+    discard: bool = eqx.field(static=True)
 
     def __call__(self, t, h, pull: Pull) -> NoiseOperator:
         past = _layer(t, pull, reverse=False)
         x = activation(pull.problem.activation).value(h)
-        return _noise(pull.problem, past.forward, past.backward, x, None, self.reuse)
+        return _noise(pull.problem, past.forward, past.backward, x, None, self.reuse, self.discard)
 
 
 class BackwardDrift(eqx.Module):

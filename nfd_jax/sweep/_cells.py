@@ -6,6 +6,7 @@ backward-weight flags, which share one draw of the noise; results come back with
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -80,20 +81,15 @@ def train_networks(
 def _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once) -> Trajectory:
     def one_seed(at):
         noise, key = at
+        # Drawn once a seed, for all its learning rates and flags.
+        questions = {"heldout": _sgd.heldout_questions(heldout.inputs, noise.depth, noise.width, key)}
+        if probe:
+            questions["probe"] = _sgd.probe_questions(problem, noise.depth, noise.width, key)
 
         def one(rate, reuse):
             learning = with_rate(problem, rate)
-            return _sgd.train(
-                learning,
-                noise,
-                interior(learning, reuse),
-                record=PATHS,
-                grid=grid,
-                coupling=coupling,
-                heldout=heldout.inputs,
-                probe=probe,
-                key=key,
-            )
+            options = {"record": PATHS, "grid": grid, "coupling": coupling}
+            return _sgd.train(learning, noise, interior(learning, reuse), **options, **questions)
 
         return grid_over(one, rates, reuse, at_once=at_once)
 
@@ -101,18 +97,27 @@ def _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, prob
         return map_seeds(one_seed, (noise, keys))
 
 
+class Paths(NamedTuple):
+    """`features` h and `gradients` b of networks, leading axes (S, R, F), where they were asked for."""
+
+    features: Float[np.ndarray, "S R F K G P n"] | None
+    gradients: Float[np.ndarray, "S R F K G P n"] | None
+
+
 def train_dense(
     problem: Problem, heldout: Heldout, master: int, grid: Grid, measures: tuple[str, ...]
-) -> list[tuple[Trajectory, dict[str, np.ndarray]]]:
-    """Networks with weight matrices at every depth of `grid`, in one program; for each, leading axes (S, R, F), what `summarize`
-    gives, with kernels where `measures` asks for them, and the trajectory, with paths where it asks for the spectrum."""
+) -> list[tuple[Paths, dict[str, np.ndarray]]]:
+    """Networks with weight matrices at every depth of `grid`, in one program.
+
+    For each depth, leading axes (S, R, F), the paths where `measures` has the spectrum, and what `summarize` gives, kernels where
+    `measures` has them.
+    """
     record = (*(PATHS if "spectrum" in measures else ()), *(("kernels",) if "kernels" in measures else ()))
     [found] = train_grids(problem, heldout, master, [replace(grid, record=record)])
 
-    def at_depth(i: int) -> tuple[Trajectory, dict[str, np.ndarray]]:
+    def at_depth(i: int) -> tuple[Paths, dict[str, np.ndarray]]:
         here = {name: x[i] for name, x in found.items()}
-        paths = [here.pop(name, None) for name in PATHS]
-        return Trajectory(here["output"], here["loss"], *paths), here
+        return Paths(*(here.pop(name, None) for name in PATHS)), here
 
     return [at_depth(i) for i in range(len(grid.depths))]
 

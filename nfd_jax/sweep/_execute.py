@@ -33,19 +33,18 @@ def outputs(config: SweepConfig) -> int:
 def load_problem(config: SweepConfig) -> tuple[Problem, _cells.Heldout]:
     """The problem of a config, with its held-out samples, in its precision; the first learning rate stands in for all."""
     data, p = _data(config.to_yaml()), config.problem
-    dtype = config.precision
+    here = lambda x: jax.device_put(np.asarray(x, config.precision))  # unlike jnp.asarray it compiles nothing
     problem = Problem(
-        data.inputs.astype(dtype),
-        data.targets.astype(dtype),
-        p.learning_rates[0],
+        here(data.inputs),
+        here(data.targets),
+        here(p.learning_rates[0]),
         loss=p.loss,
         activation=p.activation,
-        horizon=p.horizon,
+        horizon=here(p.horizon),
         parametrization=p.parametrization,
         train=p.train,
     )
-    cut = lambda x: jnp.asarray(x[:HELDOUT], problem.dtype)
-    return problem, _cells.Heldout(cut(data.heldout_inputs), cut(data.heldout_targets))
+    return problem, _cells.Heldout(here(data.heldout_inputs[:HELDOUT]), here(data.heldout_targets[:HELDOUT]))
 
 
 def run_batch(config: SweepConfig, batch: Batch) -> dict[str, np.ndarray]:
@@ -70,7 +69,7 @@ class _Run:
     def __init__(self, config: SweepConfig, batch: Batch):
         self.config, self.batch = config, batch
         self.problem, self.heldout = load_problem(config)
-        self.rates = jnp.asarray(config.problem.learning_rates, self.problem.dtype)
+        self.rates = jax.device_put(np.asarray(config.problem.learning_rates, config.precision))
         self.probe = config.problem.batches == "stream"
         # Side by side on an accelerator, in turn on a CPU, where batched products of small blocks are slower than single ones.
         many = len(config.problem.learning_rates) * 2
@@ -111,7 +110,7 @@ class _Run:
     def _summary(self, run: Trajectory) -> dict[str, np.ndarray]:
         return {name: np.asarray(x, float) for name, x in _cells.summarize(self.problem, self.heldout, run).items()}
 
-    def _train(self, depth: int) -> tuple[Trajectory, dict[str, np.ndarray]]:
+    def _train(self, depth: int) -> tuple[Trajectory | _cells.Paths, dict[str, np.ndarray]]:
         """The networks of a depth, and what is stored of them."""
         config, width, flags = self.config, self.batch.width, self.config.finite.backward_weights
         grid = intervals(config)
@@ -131,7 +130,7 @@ class _Run:
         return jnp.stack([_cells.seed_key(self.config.seed, seed) for seed in self.batch.seeds])
 
     @cached_property
-    def _dense(self) -> list[tuple[Trajectory, dict[str, np.ndarray]]]:
+    def _dense(self) -> list[tuple[_cells.Paths, dict[str, np.ndarray]]]:
         """Networks with weight matrices at all depths of the batch, computed at once."""
         config, batch, p = self.config, self.batch, self.config.problem
         flags, size = config.finite.backward_weights, program_size(config, batch.width)

@@ -1,0 +1,41 @@
+"""The same sweep by this package's engine, in a process of its own. Run as a program it prints JSON."""
+
+import sys
+import time
+
+start = time.perf_counter()
+
+import jax  # noqa: E402
+
+from nfd_jax.finite._engine import Grid, compile_grid, program_sizes, train_grids  # noqa: E402
+from nfd_jax.problem import Problem  # noqa: E402
+
+imported = time.perf_counter()
+
+import json  # noqa: E402
+
+import numpy as np  # noqa: E402
+from _tools import count_compilations, learning_rates, reference_data, use_cache  # noqa: E402
+
+
+def main(sweep: dict, rates: int, flags: tuple[str, ...], cache: str) -> dict:
+    use_cache(cache)
+    found = count_compilations()
+    inputs, targets = (jax.device_put(x) for x in reference_data(sweep))
+    problem = Problem(inputs, targets, *(jax.device_put(np.float32(x)) for x in (0.5,)), horizon=jax.device_put(np.float32(1)))
+    runs = sweep["seeds"] * rates * len(flags)
+    flops = 6.0 * problem.samples * runs * sum(sweep["depths"])
+    sizes = program_sizes(sweep["widths"], problem.samples, flops, float(sweep["seeds"] * len(flags) * max(sweep["depths"])))
+    cells = {"depths": tuple(sweep["depths"]), "seeds": tuple(range(sweep["seeds"])), "rates": tuple(learning_rates(rates))}
+    grids = [Grid(width=width, **cells, flags=flags, grid=1, size=size) for width, size in sizes.items()]
+    began = time.perf_counter()
+    results = train_grids(problem, None, 0, grids)
+    took = time.perf_counter() - began
+    finite = all(bool(np.isfinite(result["loss"]).all()) for result in results)
+    programs = {size: compile_grid(problem, None, grid) for grid, size in zip(grids, sizes.values(), strict=True)}
+    stages = {size: {"build": program.build, "compile": program.compile} for size, program in programs.items()}
+    return {"import": imported - start, "train": took, "programs": stages, "compiled": found, "finite": finite, "sizes": sizes}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3].split(",")), sys.argv[4])))

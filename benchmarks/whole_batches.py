@@ -1,0 +1,34 @@
+"""The same sweep as `nfd run` computes it, from a config: held-out samples and feature shifts included, store and report not.
+
+Run as a program it prints JSON.
+"""
+
+import sys
+import time
+
+start = time.perf_counter()
+
+import json  # noqa: E402
+
+from _tools import count_compilations, use_cache  # noqa: E402
+
+from nfd_jax.config import SweepConfig  # noqa: E402
+from nfd_jax.sweep._execute import run_batch  # noqa: E402
+from nfd_jax.sweep._plan import make_plan  # noqa: E402
+
+imported = time.perf_counter()
+
+
+def main(sweep: dict, cache: str) -> dict:
+    use_cache(cache)
+    found = count_compilations()
+    problem = {"dataset": "gaussian", "learning_rate": 0.5} | {key: sweep[key] for key in ("input_dim", "steps", "batch_size")}
+    finite = {"simulator": "dense", "backward_weights": ["reused"]} | {key: sweep[key] for key in ("widths", "depths")}
+    config = SweepConfig(name="reference", seeds=sweep["seeds"], problem=problem, finite=finite, measure=())
+    for batch in make_plan(config):
+        run_batch(config, batch)
+    return {"import": imported - start, "compiled": found}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(sys.argv[1]), sys.argv[2])))
