@@ -22,7 +22,7 @@ def main(sweep: dict, rates: int, flags: tuple[str, ...], cache: str) -> dict:
     use_cache(cache)
     found = count_compilations()
     inputs, targets = (jax.device_put(x) for x in reference_data(sweep))
-    problem = Problem(inputs, targets, *(jax.device_put(np.float32(x)) for x in (0.5,)), horizon=jax.device_put(np.float32(1)))
+    problem = Problem(inputs, targets, *jax.device_put([np.float32(0.5)]), horizon=jax.device_put(np.float32(1)))
     runs = sweep["seeds"] * rates * len(flags)
     flops = 6.0 * problem.samples * runs * sum(sweep["depths"])
     sizes = program_sizes(sweep["widths"], problem.samples, flops, float(sweep["seeds"] * len(flags) * max(sweep["depths"])))

@@ -15,7 +15,8 @@
 #   INTERFACE  network interface the jobs reach this machine by (found by itself), such as ib0
 #
 # For PBS, take PBSCluster with resource_spec="select=1:ncpus=4:ngpus=1:mem=16gb" in place of SLURMCluster; dask-jobqueue has
-# more. A cluster started in any other way will do: one thread a worker, then nfd run CONFIG --scheduler tcp://HOST:8786.
+# more. A cluster started in any other way will do, with one thread a worker and no memory limit (Dask would pause a worker near it
+# for good): nfd run CONFIG --scheduler tcp://HOST:8786.
 set -euo pipefail
 
 exec "${PYTHON:-python3}" - "$@" <<'PYTHON'
@@ -36,7 +37,7 @@ cluster = SLURMCluster(
     interface=get("INTERFACE"),
     job_extra_directives=[f"--gres={get('GRES', 'gpu:1')}"] if get("GRES", "gpu:1") else [],
     job_script_prologue=[f"export NPROC={get('CORES', '4')}"],  # threads of XLA on a CPU
-    worker_extra_args=["--nthreads", "1", "--no-dashboard"],  # one batch at a time; the last --nthreads counts
+    worker_extra_args=["--nthreads", "1", "--memory-limit", "0", "--no-dashboard"],  # the last of each counts
     log_directory="slurm-logs",
     scheduler_options={"dashboard": False, "dashboard_address": ":0"},
 )

@@ -1,0 +1,105 @@
+"""`nfd bench`: the scripts of the source tree's benchmarks/ folder, run on whatever device JAX sees.
+
+Every figure is a ratio to a peer or a limit measured in the same run; building, compiling and running are timed apart. A table goes to
+the terminal, every sample with device and versions into a JSON file where one is asked for.
+"""
+
+import json
+import os
+import platform
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import perf_counter
+
+from nfd_jax.config import ConfigError
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+
+SCRIPTS = ("sweep", "dense_step", "matrix_free", "limit", "precision")
+"""In the order of the table; each has `measure(quick)`, which returns its figures."""
+
+PACKAGES = ("jax", "jaxlib", "equinox", "optax", "diffrax", "numpy", "torch", "nfd_jax")
+
+
+def main(json_path: Path | None = None, *, quick: bool | None = None) -> list:
+    """Measure everything, print the table, write `json_path`; returns the figures.
+
+    `quick` (default: whether NFD_BENCH_QUICK is set) takes tiny sizes and one sample, to see that the benchmarks work. Raises
+    ConfigError where the package was installed without its source tree.
+    """
+    if not (FOLDER / f"{SCRIPTS[0]}.py").is_file():
+        raise ConfigError([f"{FOLDER}: no benchmarks in it, allowed: a source tree of nfd_jax, installed with pip install -e"])
+    quick = bool(os.environ.get("NFD_BENCH_QUICK")) if quick is None else quick
+    figures, started, loads = [], perf_counter(), [_load()]
+    with _on_path(FOLDER):
+        for name in SCRIPTS:
+            _say(f"{name} …")
+            figures += import_module(name).measure(quick)
+            loads.append(_load())
+    about = describe() | {"quick": quick, "seconds": perf_counter() - started, "load": loads}
+    if json_path is not None:
+        rows = [asdict(figure) | {"goal": figure.goal, "met": figure.met} for figure in figures]
+        json_path.write_text(json.dumps(about | {"figures": rows}, indent=1), encoding="utf-8")
+    show(about, figures)
+    return figures
+
+
+def describe() -> dict:
+    """Device, versions, cores: what the figures depend on besides the code."""
+    import jax
+
+    device = jax.devices()[0]
+    return {
+        "device": f"{device.platform}: {device.device_kind}",
+        "devices": jax.device_count(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def show(about: dict, figures: list) -> None:
+    """The table, to the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    versions = ", ".join(f"{name} {found}" for name, found in about["versions"].items())
+    title = f"{about['device']} × {about['devices']}, {about['cores']} cores, Python {about['python']}, {versions}"
+    table = Table(title=title, caption=f"{about['seconds']:.0f} s" + (", quick: tiny sizes, one sample" if about["quick"] else ""))
+    for heading in ("", "figure", "measured", "goal", "", "behind it"):
+        table.add_column(heading)
+    for figure in figures:
+        value = "not measured" if figure.value is None else f"{figure.value:.3g} {figure.unit}".strip()
+        met = {True: "met", False: "missed", None: ""}[figure.met]
+        table.add_row(figure.id, figure.what, value, figure.goal, met, figure.note)
+    Console().print(table)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _load() -> float | None:
+    """What else runs: the mean number of runnable processes over the last minute."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _on_path(folder: Path):
+    """The benchmarks are scripts, no package: they import one another by name."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
