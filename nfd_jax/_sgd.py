@@ -115,7 +115,9 @@ class Interior(eqx.Module):
     depth: eqx.AbstractVar[int | Array]
 
     @abstractmethod
-    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool = False, discard: bool = False) -> Pass:
+    def forward(
+        self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool = False, discard: bool = False
+    ) -> Pass:
         """From h at t = 0 to t = 1."""
 
     @abstractmethod
@@ -174,9 +176,7 @@ def train(
         history = eqx.tree_at(
             lambda x: x.forward, history, history.forward.append(forward.q, forward.image, forward.response, now)
         )
-        backward = interior.backward(
-            direction @ V, h, noise.increments(BACKWARD, k), pull, history, coupling=coupling
-        )
+        backward = interior.backward(direction @ V, h, noise.increments(BACKWARD, k), pull, history, coupling=coupling)
         b = backward.path
         history = History(
             put(history.features, phi.value(h[:-1])),

@@ -116,9 +116,7 @@ def split_discarded(q_known: Float[Array, "A n"], x: Rows) -> Split:
     return Split(once + twice, jnp.eye(x.shape[0], dtype=x.dtype), rest, root)
 
 
-def draw(
-    q: Rows, xi: Rows, other_q: Float[Array, "A n"], other_image: Float[Array, "A n"], reuse: Array
-) -> tuple[Rows, Array]:
+def draw(q: Rows, xi: Rows, other_q: Float[Array, "A n"], other_image: Float[Array, "A n"], reuse: Array) -> tuple[Rows, Array]:
     """Images y of new directions, and their responses q Z'ᵀ to the other family's queries; `reuse` is ρ, 0 or 1.
 
     A number rather than a flag: one compiled program then serves networks of either kind, side by side.

@@ -1,8 +1,8 @@
 """How a residual block scales with depth: h_ℓ = skip · h_{ℓ-1} + a n^{-1/2} W_ℓ φ(h_{ℓ-1}).
 
-    depth_mup  a = √(T/L), skip = 1    blocks shrink with depth; the only one with an infinite-depth limit here
-    mup        a = √T,     skip = 1    blocks keep their size
-    vanilla    a = 1,      skip = 0    no identity term in either pass, and no horizon T
+depth_mup  a = √(T/L), skip = 1    blocks shrink with depth; the only one with an infinite-depth limit here
+mup        a = √T,     skip = 1    blocks keep their size
+vanilla    a = 1,      skip = 0    no identity term in either pass, and no horizon T
 """
 
 from typing import NamedTuple

@@ -19,18 +19,14 @@ CASES = [("squared", 1), ("squared", 3), ("cross_entropy", 3)]
 
 
 def drawn(problem, backward_weights="reused", width=7, depth=3):
-    return _dense.initial_weights(
-        problem, width=width, depth=depth, key=jax.random.key(1), backward_weights=backward_weights
-    )
+    return _dense.initial_weights(problem, width=width, depth=depth, key=jax.random.key(1), backward_weights=backward_weights)
 
 
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 @pytest.mark.parametrize("loss,outputs", CASES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_backward_pass_is_the_gradient(make_problem, activation, loss, outputs, parametrization):
-    problem = make_problem(
-        outputs=outputs, loss=loss, activation=activation, parametrization=parametrization, horizon=0.7
-    )
+    problem = make_problem(outputs=outputs, loss=loss, activation=activation, parametrization=parametrization, horizon=0.7)
     weights = drawn(problem)
     x, y = problem.inputs[0], problem.targets[0]
     value = lambda w: loss_function(loss).value(_dense.forward(problem, w, x)[1], y)
@@ -83,9 +79,7 @@ def test_independent_backward_weights_get_the_same_updates(make_problem):
     tied = eqx.tree_at(lambda w: w.W_backward, weights, weights.W)
     same = _dense.gradients(problem, tied, problem.inputs[0], problem.targets[0])[0]
     reused = eqx.tree_at(lambda w: w.W_backward, weights, None)
-    np.testing.assert_allclose(
-        same.W, _dense.gradients(problem, reused, problem.inputs[0], problem.targets[0])[0].W, rtol=1e-12
-    )
+    np.testing.assert_allclose(same.W, _dense.gradients(problem, reused, problem.inputs[0], problem.targets[0])[0].W, rtol=1e-12)
     assert not np.allclose(same.W, gradient.W)
 
 

@@ -54,17 +54,14 @@ def check_noise(noise: Noise, *, width: int, depth: int) -> None:
     """Raise ValueError unless `noise` has this width and depth."""
     if (noise.width, noise.depth) != (width, depth):
         raise ValueError(
-            f"noise has width {noise.width} and depth {noise.depth}, asked for {width} and {depth}: "
-            "coarsen it or sample it anew"
+            f"noise has width {noise.width} and depth {noise.depth}, asked for {width} and {depth}: coarsen it or sample it anew"
         )
 
 
 @eqx.filter_jit
 def _train_dense(problem, key, width, depth, backward_weights, record):
     with jax.default_matmul_precision("highest"):
-        weights = _dense.initial_weights(
-            problem, width=width, depth=depth, key=key, backward_weights=backward_weights
-        )
+        weights = _dense.initial_weights(problem, width=width, depth=depth, key=key, backward_weights=backward_weights)
         return _dense.train(problem, weights, record=record)
 
 

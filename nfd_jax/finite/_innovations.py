@@ -22,9 +22,7 @@ from nfd_jax.problem import Problem, Trajectory
 Samples = Float[Array, "K P n"]
 
 
-def train_with_innovations(
-    problem: Problem, weights: _dense.Weights, key: Array
-) -> tuple[Trajectory, Noise]:
+def train_with_innovations(problem: Problem, weights: _dense.Weights, key: Array) -> tuple[Trajectory, Noise]:
     """A dense network trained from `weights`, all of h and b recorded, and the noise that drives the matrix-free one along it.
 
     `key` seeds what the network leaves undetermined. Needs width ≥ K·P.

@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import dask
 import jax
 import numpy as np
 from dask.system import CPU_COUNT
@@ -152,11 +153,13 @@ def _local_cluster(workers: int) -> SpecCluster:
     """Worker processes, each with a nanny that replaces it when it dies, reachable from this machine alone."""
     here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     each = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL, "preload": [IGNORE_INTERRUPTS]}
-    return SpecCluster(
-        workers={i: {"cls": Nanny, "options": each | {"env": env}} for i, env in enumerate(shares(workers))},
-        scheduler={"cls": Scheduler, "options": here | {"worker_ttl": SILENT_SECONDS}},
-        silence_logs=logging.CRITICAL,
-    )
+    # Dask's eager return of freed memory to the system would have XLA's buffers paged in anew at each use.
+    with dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}):
+        return SpecCluster(
+            workers={i: {"cls": Nanny, "options": each | {"env": env}} for i, env in enumerate(shares(workers))},
+            scheduler={"cls": Scheduler, "options": here | {"worker_ttl": SILENT_SECONDS}},
+            silence_logs=logging.CRITICAL,
+        )
 
 
 async def _stop(cluster: SpecCluster) -> None:

@@ -41,8 +41,11 @@ def run(config: SweepConfig, out: str | Path | None = None, *, resume: bool = Tr
     if config.variants is None:
         return open_results(outcome.store)
     return xr.DataTree.from_dict(
-        {f"{name}/{node.path.strip('/')}".rstrip("/"): node.to_dataset(inherit=False)
-         for name in config.variants for node in open_results(outcome.store / name).subtree}
+        {
+            f"{name}/{node.path.strip('/')}".rstrip("/"): node.to_dataset(inherit=False)
+            for name in config.variants
+            for node in open_results(outcome.store / name).subtree
+        }
     )
 
 
@@ -165,5 +168,3 @@ def describe_plan(config: SweepConfig) -> str:
     from nfd_jax.sweep._estimate import describe
 
     return "\n".join(describe(single, name) for name, single in config.expand().items())
-
-

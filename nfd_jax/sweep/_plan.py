@@ -41,7 +41,7 @@ class Batch:
 
 
 def simulator(config: "SweepConfig", width: int) -> str:
-    """"dense" or "matrix_free" for networks of `width`: auto is dense where matrix-free is impossible or limits don't apply."""
+    """ "dense" or "matrix_free" for networks of `width`: auto is dense where matrix-free is impossible or limits don't apply."""
     asked = config.finite.simulator
     if asked != "auto":
         return asked
@@ -87,9 +87,7 @@ def make_plan(config: "SweepConfig", covered: set[tuple[int, int, int]] = frozen
     return plan
 
 
-def _groups(
-    config: "SweepConfig", kind: str, width: int, depths: tuple[int, ...], seeds: list[int]
-) -> list[tuple[int, ...]]:
+def _groups(config: "SweepConfig", kind: str, width: int, depths: tuple[int, ...], seeds: list[int]) -> list[tuple[int, ...]]:
     """Seeds in groups that fit in memory, of one size where that divides: every other size is one more compilation."""
     from nfd_jax.sweep import _memory
 
