@@ -81,7 +81,7 @@ def test_workers_compute_what_one_process_computes():
     batches = make_plan(CONFIG)
     alone = {batch.id: _cluster.compute(CONFIG.to_yaml(), batch) for batch in batches}
     spread = {batch.id: arrays for batch, arrays in _cluster.on_cluster(CONFIG, batches, scheduler=None, workers=2)}
-    assert spread.keys() == alone.keys() and len(alone) == 10
+    assert spread.keys() == alone.keys() and len(alone) == len(batches) > 2
     for name, arrays in alone.items():
         assert spread[name].keys() == arrays.keys()
         for variable, array in arrays.items():

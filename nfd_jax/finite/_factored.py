@@ -38,12 +38,11 @@ class Factored(eqx.Module):
 
     def forward(self, ell: Array, x: Queries) -> Queries:
         """W_ℓ x."""
-        initial = jnp.einsum("sfrqn,smn->sfrqm", x, layer_of(self.drawn, ell))
-        return initial + _correction(x, layer_of(self.features, ell), layer_of(self.pulls, ell))
+        return _initial("sqn,smn->sqm", x, layer_of(self.drawn, ell)) + _correction(x, layer_of(self.features, ell), layer_of(self.pulls, ell))
 
     def backward(self, ell: Array, b: Queries) -> Queries:
         """Wᵀ_ℓ b, or W̃ᵀ_ℓ b."""
-        apply = lambda b, i: jnp.einsum("sfrqm,smn->sfrqn", b, layer_of(self.drawn, i))
+        apply = lambda b, i: _initial("sqm,smn->sqn", b, layer_of(self.drawn, i))
         if self.independent is None:
             initial = apply(b, ell)
         else:
@@ -65,6 +64,11 @@ class Factored(eqx.Module):
 
         stacks = jax.lax.fori_loop(0, depth, remember, (self.features, self.pulls))
         return eqx.tree_at(lambda self: (self.features, self.pulls), self, stacks)
+
+
+def _initial(product: str, x: Queries, W: Float[Array, "S n n"]) -> Queries:
+    """Rows of all networks of a seed in one product; left as separate axes, XLA would transpose W in memory for them."""
+    return jnp.einsum(product, x.reshape(x.shape[0], -1, x.shape[-1]), W).reshape(x.shape)
 
 
 def _correction(x: Queries, asked: Float[Array, "S F R A n"], answers: Float[Array, "S F R A n"]) -> Queries:
