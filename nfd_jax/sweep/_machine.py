@@ -86,7 +86,7 @@ def _compile_seconds(precision: str) -> float:
 
     def train(key):
         noise = sample_noise(problem, width=8, depth=2, key=key)
-        options = {"record": ("features", "gradients"), "coupling": True, "heldout": problem.inputs[0], "key": key}
+        options = {"record": ("features", "gradients"), "coupling": True, "heldout": _sgd.heldout_questions(problem.inputs[0], 2, 8, key)}
         return _sgd.train(problem, noise, MatrixFree(problem=problem, reuse=jnp.ones((), precision), depth=2), **options)
 
     start = time.perf_counter()
