@@ -70,7 +70,8 @@ def _many_particles(n: int) -> Figure:
     solve, stages = _solver(Limit, n, 16)
     once(solve)
     seconds = [once(solve) for _ in range(3)]
-    return Figure("e particles", f"limit of {n} particles, 16 Euler steps", median(seconds), "s", samples={"runs": seconds, "stages": stages})
+    found = {"runs": seconds, "stages": stages}
+    return Figure("e particles", f"limit of {n} particles, 16 Euler steps", median(seconds), "s", samples=found)
 
 
 def _unmeasured() -> Figure:

@@ -74,7 +74,7 @@ def show(about: dict, figures: list) -> None:
         table.add_column(heading)
     for figure in figures:
         value = "not measured" if figure.value is None else f"{figure.value:.3g} {figure.unit}".strip()
-        met = {True: "met", False: "missed", None: ""}[figure.met]
+        met = "" if about["quick"] else {True: "met", False: "missed", None: ""}[figure.met]
         table.add_row(figure.id, figure.what, value, figure.goal, met, figure.note)
     Console().print(table)
 

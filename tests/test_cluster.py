@@ -126,7 +126,7 @@ def test_leaving_early_ends_the_workers_at_once(attempts):
 
 
 def test_a_running_cluster_that_loses_its_connection_and_then_goes_away(attempts, monkeypatch):
-    monkeypatch.setattr(_cluster, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(_cluster, "CONNECT_SECONDS", 5.0)
     batches = cells(1, 5, 1, 600)
     with ExitStack() as stack:
         cluster = stack.enter_context(_cluster._local_cluster(1))

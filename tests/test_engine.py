@@ -1,5 +1,6 @@
 """The engine for grids of dense networks gives the numbers of one network at a time, and compiles and copies as little as it says."""
 
+import json
 import re
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nfd_jax as nfd
-from nfd_jax import observables
+from nfd_jax import bench, observables
 from nfd_jax.activations import ACTIVATIONS, activation
 from nfd_jax.finite import _dense, _engine
 from nfd_jax.finite._engine import Grid, compile_grid, program_sizes, shape_of, train_grids
@@ -113,7 +114,7 @@ def grids(draw):
 
 
 @given(grids())
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_engine_on_and_off_agree(make_problem, case):
     options, grid, form, master = case
     problem = make_problem(**options)
@@ -128,7 +129,7 @@ def test_engine_on_and_off_agree(make_problem, case):
 @pytest.mark.parametrize("form", ["explicit", "factored"])
 def test_a_network_that_diverges_leaves_the_others_alone(make_problem, monkeypatch, form):
     monkeypatch.setattr(_engine, "form", lambda width, samples: form)
-    monkeypatch.setattr(_engine, "_divisor", lambda count, most: count)  # all side by side
+    monkeypatch.setattr(_engine, "divisor", lambda count, most: count)  # all side by side
     problem = make_problem(steps=4, activation="relu")
     grid = Grid(8, (2,), (0, 1), (0.1, 1e200, 0.2), ("reused", "independent"), 2)
     [found] = train_grids(problem, None, 0, [grid])
@@ -209,10 +210,28 @@ def test_a_width_shares_a_wider_program_where_padding_is_cheap():
     widths = [32, 64, 128, 256]
     assert program_sizes(widths, 160, flops=0, normals=0) == dict.fromkeys(widths, 256)
     assert program_sizes(widths, 160, flops=1e12, normals=0) == {width: width for width in widths}
-    # Forms are never mixed: 8 · 10 lies between.
-    assert program_sizes([32, 64, 128], 10, flops=0, normals=0) == {32: 64, 64: 64, 128: 128}
+    # Forms are never mixed: 128 is wide enough beside 40 samples for the factored one, 64 is not.
+    assert program_sizes([32, 64, 128], 40, flops=0, normals=0) == {32: 64, 64: 64, 128: 128}
 
 
 def test_a_master_seed_of_more_than_32_bits_is_refused(make_problem):
     with pytest.raises(ValueError, match="master seed"):
         train_grids(make_problem(), None, 2**32, [Grid(4, (1,), (0,), (0.1,), ("reused",), 1)])
+
+
+def test_benchmarks_run_and_write_what_they_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "SCRIPTS", ("dense_step",))
+    figures = bench.main(tmp_path / "found.json", quick=True)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert {"device", "versions", "cores", "load", "quick", "figures"} <= set(found)
+    assert [row["value"] for row in found["figures"]] == [figure.value for figure in figures]
+    assert all(len(samples) == 1 and samples[0] > 0 for row in found["figures"] for samples in row["samples"].values())
+    assert "dense step" in capsys.readouterr().out
+
+
+def test_benchmarks_that_are_not_there_are_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "FOLDER", tmp_path)
+    with pytest.raises(nfd.ConfigError) as error:
+        bench.main(quick=True)
+    [line] = error.value.problems
+    assert str(tmp_path) in line and "allowed" in line

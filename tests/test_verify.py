@@ -20,10 +20,10 @@ def compiled_once():
     _driver.use_compilation_cache()
 
 
-def sweep(seeds=5, precision="float64", widths=(8,), depths=(2,), limit=None, **problem) -> SweepConfig:
+def sweep(seeds=5, precision="float64", widths=(8,), depths=(2,), simulator="dense", limit=None, **problem) -> SweepConfig:
     tree = {"name": "test", "seeds": seeds, "precision": precision, "measure": ["limit_error"] if limit else []}
     tree["problem"] = {"dataset": "gaussian", "input_dim": 8, "steps": 2, "batch_size": 2} | problem
-    tree["finite"] = {"simulator": "matrix_free" if limit else "dense", "widths": list(widths), "depths": list(depths)}
+    tree["finite"] = {"simulator": simulator, "widths": list(widths), "depths": list(depths)}
     if limit:
         tree["limit"] = limit
     return SweepConfig.model_validate(tree)
@@ -81,9 +81,16 @@ def test_not_finite_is_equal_to_itself_alone():
         assert _verify.largest_difference(numbers, changed) == np.inf
 
 
-@pytest.mark.parametrize("limit", [None, {"depth_steps": 8}], ids=["dense", "matched"])
-def test_rounding_is_measured_on_the_same_draw(limit):
-    found = _verify.precision_check(sweep(widths=(16, 8), depths=(8, 2, 4), limit=limit))
+@pytest.mark.parametrize(
+    ("simulator", "limit"),
+    [
+        pytest.param("dense", None, id="dense alone"),
+        pytest.param("matrix_free", {"depth_steps": 8}, id="matrix-free and limit"),
+        pytest.param("dense", {"depth_steps": 8}, id="dense and limit", marks=pytest.mark.long),
+    ],
+)
+def test_rounding_is_measured_on_the_same_draw(simulator, limit):
+    found = _verify.precision_check(sweep(widths=(16, 8), depths=(8, 2, 4), simulator=simulator, limit=limit))
     assert found.pop("cell") == "width 8, depth 2, seed 0"
     assert set(found) == {"loss", "output"} | ({"limit_error"} if limit else set())
     assert all(1e-9 < value < 1e-4 for value in found.values()), found

@@ -10,6 +10,14 @@ from jaxtyping import Array, Float
 from nfd_jax.noise import INDEPENDENT_WEIGHTS, INPUT, READOUT, WEIGHTS
 from nfd_jax.problem import Problem
 
+CACHED = 2**18
+"""Numbers drawn at once, so that a core's cache holds them through the passes that making normals takes."""
+
+
+def divisor(count: int, most: int) -> int:
+    """The largest divisor of `count` that is at most `most`, at least 1."""
+    return max(k for k in range(1, max(1, min(count, most)) + 1) if count % k == 0)
+
 
 class Initial(NamedTuple):
     """Weights before training; `hidden` has W(0) in its first L entries and W̃(0), where there is one, in the next."""
@@ -43,9 +51,14 @@ def draw(
     deeper = lambda keys, at: (jnp.where(at[1], every(jax.random.fold_in)(keys, at[0]), keys), None)
     keys, _ = jax.lax.scan(deeper, jnp.broadcast_to(master, all_rows), (path, folds))
 
-    inside = jnp.arange(size) < width
+    # Rows beyond the width are drawn and dropped; one seed's matrices are drawn in parts that stay in the cache.
+    column = jnp.arange(size) < width
+    kept = jnp.broadcast_to(column | ~has_layer, all_rows)
+    parts = size // divisor(size, CACHED // size) if seeds.size == 1 else 1
     normals = jax.vmap(jax.vmap(lambda key: jax.random.normal(key, (size,), problem.dtype)))
-    drawn = jax.lax.map(lambda at: jnp.where(inside & (at[1] | inside[:, None]), normals(at[0]), 0), (keys, ~has_layer))
+    by_part = lambda x: x.reshape(len(blocks) * parts, seeds.size, size // parts)
+    drawn = jax.lax.map(lambda at: jnp.where(column & at[1][..., None], normals(at[0]), 0), (by_part(keys), by_part(kept)))
+    drawn = drawn.reshape(*all_rows, size)
 
     def end(what: int, count: int) -> Array:
         own = [drawn[hidden + i] for i, (kind, _) in enumerate(ends) if kind == what]

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from nfd_jax.finite._draws import divisor
 from nfd_jax.finite._grid import Heldout, Shape, program
 from nfd_jax.problem import Problem
 
@@ -29,7 +30,7 @@ SHARED_BYTES = 2**28
 FLOPS, NORMALS, COMPILE_SECONDS = 7e10, 6e7, 0.25
 """What a core does in a second, and the time that a program is worth: tracing and loading it, compiling it now and then."""
 
-OPTIONS = {"xla_backend_optimization_level": 1}
+OPTIONS: dict[str, str | bool] = {"xla_backend_optimization_level": "1"}
 """On a CPU. Above level 1 LLVM takes twice as long and makes nothing faster: matrix products are not compiled by it."""
 
 
@@ -57,7 +58,7 @@ def form(width: int, samples: int) -> str:
 
     "factored" where corrections, four thin products a layer with room for all steps, cost less than rewriting n × n matrices.
     """
-    return "factored" if 8 * samples <= width else "explicit"
+    return "factored" if 3 * samples <= width else "explicit"
 
 
 def program_sizes(widths: Sequence[int], samples: int, flops: float, normals: float) -> dict[int, int]:
@@ -81,16 +82,11 @@ def shape_of(problem: Problem, grid: Grid, platform: str, devices: int = 1) -> t
     if platform != "cpu":
         return replace(shape, rates=rates), seeds
     if kind == "factored":
-        return replace(shape, rates=_divisor(rates, size // (2 * problem.samples * flags))), used
+        return replace(shape, rates=divisor(rates, size // (2 * problem.samples * flags))), used
     at_once = CACHED // size**2
-    shape = replace(shape, rates=_divisor(rates, at_once // flags))
+    shape = replace(shape, rates=divisor(rates, at_once // flags))
     # At least two runs, so that two cores have work.
-    return shape, used * _divisor(seeds // used, min(at_once // (flags * shape.rates), seeds // (2 * used)))
-
-
-def _divisor(count: int, most: int) -> int:
-    """The largest divisor of `count` that is at most `most`, at least 1."""
-    return max(k for k in range(1, max(1, min(count, most)) + 1) if count % k == 0)
+    return shape, used * divisor(seeds // used, min(at_once // (flags * shape.rates), seeds // (2 * used)))
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Explicit(eqx.Module):
     def backward(self, ell: Array, b: Queries) -> Queries:
         """Wᵀ_ℓ b, or W̃ᵀ_ℓ b."""
         answer = jnp.einsum("sfrqm,sfrmn->sfrqn", b, layer_of(self.W, ell))
-        if self.gap is None:
+        if self.gap is None or self.independent is None:
             return answer
         more = jnp.einsum("srqm,smn->srqn", b[:, self.independent], layer_of(self.gap, ell))
         before, after = self.independent, b.shape[1] - 1 - self.independent

@@ -38,7 +38,8 @@ class Factored(eqx.Module):
 
     def forward(self, ell: Array, x: Queries) -> Queries:
         """W_ℓ x."""
-        return _initial("sqn,smn->sqm", x, layer_of(self.drawn, ell)) + _correction(x, layer_of(self.features, ell), layer_of(self.pulls, ell))
+        initial = _initial("sqn,smn->sqm", x, layer_of(self.drawn, ell))
+        return initial + _correction(x, layer_of(self.features, ell), layer_of(self.pulls, ell))
 
     def backward(self, ell: Array, b: Queries) -> Queries:
         """Wᵀ_ℓ b, or W̃ᵀ_ℓ b."""

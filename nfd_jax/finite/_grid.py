@@ -142,9 +142,9 @@ def train(
         }
         by_layer = {"feature_shift_ms": jnp.sum((seen[..., -rows:, :] - start) ** 2, axis=(-2, -1)) / (rows * width)}
         if heldout is not None:
-            held = outputs[..., rows + follow :, :]
-            out["heldout_loss"] = every(lambda f: loss.value(f, heldout.targets))(held)
-            out["heldout_accuracy"] = every(lambda f: accuracy(f, heldout.targets))(held)
+            held, aim = outputs[..., rows + follow :, :], heldout.targets
+            out["heldout_loss"] = every(lambda f: loss.value(f, aim))(held)
+            out["heldout_accuracy"] = every(lambda f: accuracy(f, aim))(held)
         for name, x in (("feature", seen[..., :rows, :]), ("gradient", bs[places])):
             if f"{name}s" in shape.record:
                 by_layer[f"{name}s"] = x

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 from math import inf
 from pathlib import Path
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 from nfd_jax import observables
 from nfd_jax.config import SweepConfig
 from nfd_jax.finite import _dense, train_finite
+from nfd_jax.finite._innovations import refined, train_with_innovations
 from nfd_jax.limit import solve_limit
 from nfd_jax.noise import Noise, sample_noise
 from nfd_jax.problem import RECORDS, Problem, Trajectory
@@ -75,22 +77,32 @@ def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
     plan = make_plan(config)
     least = min(plan, key=lambda batch: (batch.kind == "limit", batch.width, batch.depths))
     cell = Batch(least.kind, least.width, least.depths and (min(least.depths),), least.seeds[:1])
+    doubles, singles = (config.model_copy(update={"precision": name}) for name in ("float64", "float32"))
     with jax.enable_x64(True):
-        doubles = config.model_copy(update={"precision": "float64"})
         drawn = _draw(doubles, cell)
         exact = _measured(doubles, cell, drawn)
     with jax.enable_x64(False):
-        singles = config.model_copy(update={"precision": "float32"})
         rounded = _measured(singles, cell, jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), drawn))
     return {"cell": describe(cell)} | {name: _relative_rms(rounded[name], exact[name]) for name in exact}
 
 
-def _draw(config: SweepConfig, cell: Batch) -> Noise | _dense.Weights:
+class Drawn(NamedTuple):
+    """What is random about a cell: `weights` of a dense network, or else the noise; the limit's noise in any case."""
+
+    weights: _dense.Weights | None
+    noise: Noise | None
+
+
+def _draw(config: SweepConfig, cell: Batch) -> Drawn:
     problem, _ = load_problem(config)
     if cell.kind == "limit" or simulator(config, cell.width) == "matrix_free":
-        return _noise(config, problem, cell)
-    flag, key = config.finite.backward_weights[0], seed_key(config.seed, cell.seeds[0])
-    return _dense.initial_weights(problem, width=cell.width, depth=cell.depths[0], key=key, backward_weights=flag)
+        return Drawn(None, _noise(config, problem, cell))
+    key, size = seed_key(config.seed, cell.seeds[0]), {"width": cell.width, "depth": cell.depths[0]}
+    weights = _dense.initial_weights(problem, **size, key=key, backward_weights=config.finite.backward_weights[0])
+    if "limit_error" not in config.measure:
+        return Drawn(weights, None)
+    _, noise = _with_innovations(problem, weights, key)
+    return Drawn(weights, refined(noise, config.limit.depth_steps, key))
 
 
 def _noise(config: SweepConfig, problem: Problem, cell: Batch) -> Noise:
@@ -98,34 +110,40 @@ def _noise(config: SweepConfig, problem: Problem, cell: Batch) -> Noise:
     return sample_noise(problem, width=cell.width, depth=depth, key=seed_key(config.seed, cell.seeds[0]))
 
 
+def _measured(config: SweepConfig, cell: Batch, drawn: Drawn) -> dict[str, np.ndarray]:
+    problem, _ = load_problem(config)
+    limits = cell.kind == "limit" or "limit_error" in config.measure
+    limit = _limit(problem, drawn.noise, config.limit.backward_weights[0]) if limits else None
+    if cell.kind == "limit":
+        return {"loss": np.asarray(limit.loss, float), "output": np.asarray(limit.output, float)}
+    [depth] = cell.depths
+    if drawn.weights is None:
+        run = _network(problem, drawn.noise, depth, config.finite.backward_weights[0])
+    else:
+        run = _train_dense(problem, drawn.weights)
+    measured = {"loss": run.loss, "output": run.output}
+    if limit is not None:
+        coarse = lambda path: path[:, :: drawn.noise.depth // depth]
+        limit = Trajectory(limit.output, limit.loss, coarse(limit.features), coarse(limit.gradients))
+        measured["limit_error"] = observables.differences(run, limit)
+    return {name: np.asarray(x, float) for name, x in measured.items()}
+
+
 @eqx.filter_jit
 def _train_dense(problem: Problem, weights: _dense.Weights) -> Trajectory:
     with jax.default_matmul_precision("highest"):
-        return _dense.train(problem, weights)
+        return _dense.train(problem, weights, record=RECORDS)
 
 
-def _measured(config: SweepConfig, cell: Batch, drawn: Noise | _dense.Weights) -> dict[str, np.ndarray]:
-    problem, _ = load_problem(config)
-    if isinstance(drawn, _dense.Weights):
-        run, measured = _train_dense(problem, drawn), {}
-    elif cell.kind == "limit":
-        run, measured = _limit(problem, drawn, config.limit.backward_weights[0]), {}
-    else:
-        [depth] = cell.depths
-        run, measured = _network(problem, drawn, depth, config.finite.backward_weights[0]), {}
-        if "limit_error" in config.measure:
-            limit = _limit(problem, drawn, config.limit.backward_weights[0])
-            coarse = lambda path: path[:, :: drawn.depth // depth]
-            limit = Trajectory(limit.output, limit.loss, coarse(limit.features), coarse(limit.gradients))
-            measured["limit_error"] = np.asarray(observables.differences(run, limit), float)
-    return {"loss": np.asarray(run.loss, float), "output": np.asarray(run.output, float)} | measured
+@eqx.filter_jit
+def _with_innovations(problem: Problem, weights: _dense.Weights, key: jax.Array) -> tuple[Trajectory, Noise]:
+    with jax.default_matmul_precision("highest"):
+        return train_with_innovations(problem, weights, key)
 
 
 def _network(problem: Problem, noise: Noise, depth: int, flag: str) -> Trajectory:
     size = {"width": noise.width, "depth": depth}
-    return train_finite(
-        problem, **size, noise=noise.coarsen(depth), backward_weights=flag, simulator="matrix_free", record=RECORDS
-    )
+    return train_finite(problem, **size, noise=noise.coarsen(depth), backward_weights=flag, simulator="matrix_free", record=RECORDS)
 
 
 def _limit(problem: Problem, noise: Noise, flag: str) -> Trajectory:
