@@ -115,9 +115,7 @@ class Interior(eqx.Module):
     depth: eqx.AbstractVar[int | Array]
 
     @abstractmethod
-    def forward(
-        self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool = False, discard: bool = False
-    ) -> Pass:
+    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool = False, discard: bool = False) -> Pass:
         """From h at t = 0 to t = 1."""
 
     @abstractmethod
@@ -173,9 +171,7 @@ def train(
         chi = loss.signal(f, problem.targets[k])
         s_new, direction = split_signal(chi)
 
-        history = eqx.tree_at(
-            lambda x: x.forward, history, history.forward.append(forward.q, forward.image, forward.response, now)
-        )
+        history = eqx.tree_at(lambda x: x.forward, history, history.forward.append(forward.q, forward.image, forward.response, now))
         backward = interior.backward(direction @ V, h, noise.increments(BACKWARD, k), pull, history, coupling=coupling)
         b = backward.path
         history = History(

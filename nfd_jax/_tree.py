@@ -58,7 +58,5 @@ def make_absolute(tree: dict[str, Any], folder: Path, path: str = "") -> None:
         inner = f"{path}.{key}"
         if isinstance(value, dict):
             make_absolute(value, folder, inner)
-        elif is_path(value) and (
-            inner.endswith(".problem.data_dir") or (inner.endswith(".problem.dataset") and value.endswith(".npz"))
-        ):
+        elif is_path(value) and (inner.endswith(".problem.data_dir") or (inner.endswith(".problem.dataset") and value.endswith(".npz"))):
             tree[key] = os.path.abspath(folder / value)

@@ -116,9 +116,7 @@ class ProblemConfig(_Section):
     batches: Literal["fixed", "stream"] = Field(default="fixed", description="fixed, stream")
     loss: Literal["squared", "cross_entropy"] = Field(default="squared", description="squared, cross_entropy")
     activation: Activation = _options("tanh", Activation)
-    horizon: float = Field(
-        default=1.0, strict=True, gt=0, le=10**6, allow_inf_nan=False, description="a number above 0, at most 1000000"
-    )
+    horizon: float = Field(default=1.0, strict=True, gt=0, le=10**6, allow_inf_nan=False, description="a number above 0, at most 1000000")
     parametrization: Literal["depth_mup", "mup", "vanilla"] = Field(default="depth_mup", description="depth_mup, mup, vanilla")
     train: Literal["all", "hidden"] = Field(default="all", description="all, hidden")
     learning_rate: Annotated[tuple[Rate, ...], BeforeValidator(_as_list), AfterValidator(_distinct)] = Field(

@@ -116,9 +116,7 @@ def test_energy_identity_of_reused_networks(simulator):
     defects = []
     for rate in (1e-2, 1e-3):
         problem = single("tanh", rate=rate)
-        run = nfd.train_finite(
-            problem, width=32, depth=5, key=jax.random.key(3), simulator=simulator, record=("features", "gradients")
-        )
+        run = nfd.train_finite(problem, width=32, depth=5, key=jax.random.key(3), simulator=simulator, record=("features", "gradients"))
         chi = run.output[0, 0, 0] - problem.targets[0, 0, 0]
         change = (run.output[1, 0, 0] - run.output[0, 0, 0]) / (-rate * chi)
         defects.append(abs(float(change / energy(problem, run, False)) - 1))
@@ -186,9 +184,7 @@ def test_kernels_against_networks(make_problem):
 
         return jax.lax.map(one, keys)
 
-    for samples, expected in zip(
-        measured(jax.random.split(jax.random.key(1), 24)), (kernels.preactivation, kernels.gradient), strict=True
-    ):
+    for samples, expected in zip(measured(jax.random.split(jax.random.key(1), 24)), (kernels.preactivation, kernels.gradient), strict=True):
         error = np.asarray(samples).std(0, ddof=1) / np.sqrt(24)
         gap = np.abs(np.asarray(samples).mean(0) - expected)
         assert np.max(gap / error) < 5  # 24 numbers, 23 degrees of freedom

@@ -208,9 +208,7 @@ def test_measures_that_cannot_apply_or_carry_no_slope(file):
 
 
 def test_neither_section(file):
-    assert refused(file, "name: x\n") == [
-        "FILE:1: finite: neither finite nor limit is given, allowed: at least one of the two sections"
-    ]
+    assert refused(file, "name: x\n") == ["FILE:1: finite: neither finite nor limit is given, allowed: at least one of the two sections"]
 
 
 def test_all_problems_at_once_in_order_with_their_lines(file):

@@ -168,9 +168,7 @@ def test_monte_carlo_noise_is_dropped_and_counted():
     assert rate.kept.tolist() == [True, True, True, False]
     assert rate.kind == "decays" and near(rate.slope, -1)
     hopeless = classify(X, np.repeat([[1.0], [0], [0], [0]], 4, axis=1))
-    assert (
-        hopeless.kind == "open" and hopeless.more_seeds == 12
-    )  # relative standard error 1 halves with 4 times the seeds
+    assert hopeless.kind == "open" and hopeless.more_seeds == 12  # relative standard error 1 halves with 4 times the seeds
 
 
 def test_missing_values_leave_out_points_and_then_seeds():

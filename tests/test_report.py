@@ -36,9 +36,7 @@ FIGURES = {
 }  # fmt: skip
 
 
-def sweep(
-    widths=(32, 128), depths=(4, 8, 16), seeds=4, finite=True, limit=True, name="lawful", measure=None, **problem
-):
+def sweep(widths=(32, 128), depths=(4, 8, 16), seeds=4, finite=True, limit=True, name="lawful", measure=None, **problem):
     defaults = {"dataset": "gaussian", "steps": 3, "batch_size": 2, "learning_rate": 0.5}
     tree = {"name": name, "seeds": seeds, "precision": "float64", "problem": defaults | problem}
     tree |= {"finite": {"widths": list(widths), "depths": list(depths)}} if finite else {}

@@ -80,9 +80,7 @@ def _measure() -> dict:
 
     record, spread = ("features", "gradients"), sharding.shard_noise(noise)
     systems = {
-        "finite": lambda noise: train_finite(
-            problem, width=WIDTH, depth=DEPTH, simulator="matrix_free", noise=noise, record=record
-        ),
+        "finite": lambda noise: train_finite(problem, width=WIDTH, depth=DEPTH, simulator="matrix_free", noise=noise, record=record),
         "limit": lambda noise: solve_limit(
             problem, particles=WIDTH, depth_steps=DEPTH, backward_weights="reused", noise=noise, record=record
         ),

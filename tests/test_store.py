@@ -34,9 +34,7 @@ def in_memory(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
-def sweep(
-    widths=(8, 16), depths=(2, 4), seeds=2, particles="matched", finite=True, limit=True, measure=None, **problem
-) -> SweepConfig:
+def sweep(widths=(8, 16), depths=(2, 4), seeds=2, particles="matched", finite=True, limit=True, measure=None, **problem) -> SweepConfig:
     tree = {"name": "test", "seeds": seeds, "problem": {"dataset": "gaussian", "steps": 2, "batch_size": 3} | problem}
     if finite:
         tree["finite"] = {"widths": list(widths), "depths": list(depths)}
@@ -212,9 +210,7 @@ def test_unfinished_cells_are_empty_and_resuming_keeps_the_stored_plan(tmp_path)
     xr.testing.assert_identical(loaded(tmp_path), loaded(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize(
-    "larger", [{"seeds": 4}, {"widths": (7, 8, 12, 16)}, {"depths": (6, 2, 4)}, {"seeds": 3, "widths": (16, 8, 7)}]
-)
+@pytest.mark.parametrize("larger", [{"seeds": 4}, {"widths": (7, 8, 12, 16)}, {"depths": (6, 2, 4)}, {"seeds": 3, "widths": (16, 8, 7)}])
 def test_extension_keeps_stored_cells_bit_for_bit(tmp_path, larger):
     run(tmp_path, sweep(), most=3)
     config = sweep(**larger)

@@ -54,12 +54,8 @@ def test_groups_and_dimensions(swept):
         assert array.dims == dims, name
         assert np.all(np.isfinite(array)), name
     assert np.all(tree["status/cell"] == 1)
-    assert {"slope", "slope_low", "slope_high", "plateau", "plateau_low", "plateau_high", "verdict"} <= set(
-        tree["rates"].data_vars
-    )
-    np.testing.assert_allclose(
-        tree["finite"].t if "t" in tree["finite"].coords else tree["finite/feature_shift_ms"].t, [0, 0.5, 1]
-    )
+    assert {"slope", "slope_low", "slope_high", "plateau", "plateau_low", "plateau_high", "verdict"} <= set(tree["rates"].data_vars)
+    np.testing.assert_allclose(tree["finite"].t if "t" in tree["finite"].coords else tree["finite/feature_shift_ms"].t, [0, 0.5, 1])
 
 
 def test_numbers_are_those_of_single_calls(swept):
@@ -70,9 +66,7 @@ def test_numbers_are_those_of_single_calls(swept):
         noise = nfd.sample_noise(problem, width=16, depth=16, key=_cells.seed_key(sweep.seed, 1))
         options = {"record": ("features", "gradients"), "backward_weights": "reused"}
         network = nfd.train_finite(problem, width=16, depth=4, noise=noise.coarsen(4), simulator="matrix_free", **options)
-        limit = nfd.solve_limit(
-            problem, particles=16, depth_steps=16, noise=noise, **options | {"backward_weights": "independent"}
-        )
+        limit = nfd.solve_limit(problem, particles=16, depth_steps=16, noise=noise, **options | {"backward_weights": "independent"})
     here = {"backward_weights": "reused", "learning_rate": 0.6, "seed": 1}
     np.testing.assert_allclose(tree["finite/output"].sel(width=16, depth=4, **here), network.output, rtol=0, atol=1e-12)
     error = tree["compare/limit_error_ms"].sel(width=16, depth=4, limit_backward_weights="independent", **here)

@@ -35,9 +35,7 @@ class World:
         noise = xr.DataArray(np.exp(shared + self.own * self.rng.normal(size=sizes)), self.coords, list(self.coords))
         return noise * xr.where(noise["step"] == 0, start, later)
 
-    def tree(
-        self, *, effect: Law, layer: Law, error: Law, eigenvalue: float = 1e-2, start: Law | None = None
-    ) -> xr.DataTree:
+    def tree(self, *, effect: Law, layer: Law, error: Law, eigenvalue: float = 1e-2, start: Law | None = None) -> xr.DataTree:
         n, L = self.n, self.L
         fine = 1 / L - 1 / M
         quantity, direction = ["h", "b", "f"], ["forward", "backward"]

@@ -65,11 +65,7 @@ def _depth(view: View, flag: str) -> Part:
         if error is not None:
             deepest = f" at L = {error['depth'].values[-1]}, n = {int(error['width'])}"
             sizes[quantity] = _refined(error["depth"].values, by_seed(error, "depth").mean(0), view.floor)
-    how = (
-        f"network{deepest} against the {flag} limit of {reference} steps on the same noise"
-        if deepest
-        else "needs limit_error"
-    )
+    how = f"network{deepest} against the {flag} limit of {reference} steps on the same noise" if deepest else "needs limit_error"
     return Part("depth L", f"{flag} network", sizes, how)
 
 
@@ -116,11 +112,7 @@ def _depth_steps(view: View, flag: str) -> Part:
             law = np.mean((np.arange(reference // x[-1]) / reference) ** alpha)
             left = 1 / ((alpha + 1) * reference**alpha)
             sizes[quantity] = f"about {number(samples.mean(0)[-1] * left / law)} (order {alpha:.2g})"
-    how = (
-        f"errors of coarser grids by the coarsening law, extrapolated to M = {reference} steps"
-        if reference
-        else "no limit"
-    )
+    how = f"errors of coarser grids by the coarsening law, extrapolated to M = {reference} steps" if reference else "no limit"
     return Part("depth steps M", f"{flag} limit", sizes, how)
 
 
@@ -128,17 +120,11 @@ def _seeds(view: View) -> Part:
     """Relative standard error of the mean over seeds of what C4 rests on."""
     sizes, values = dict.fromkeys(QUANTITIES, MISSING), view.get("compare/limit_error_ms")
     count = 0
-    usable = (
-        values is not None
-        and "reused" in values["backward_weights"]
-        and "independent" in values["limit_backward_weights"]
-    )
+    usable = values is not None and "reused" in values["backward_weights"] and "independent" in values["limit_backward_weights"]
     if usable and values is not None:
         values = values.sel(backward_weights="reused", limit_backward_weights="independent").isel(step=-1)
         for quantity in QUANTITIES if values.notnull().any() else ():
-            corner = values.sel(
-                width=covered(values, "width")[-1], depth=covered(values, "depth")[-1], quantity=quantity
-            )
+            corner = values.sel(width=covered(values, "width")[-1], depth=covered(values, "depth")[-1], quantity=quantity)
             found = corner.values[np.isfinite(corner.values)]
             count = len(found)
             if count > 1 and found.mean() > view.floor:

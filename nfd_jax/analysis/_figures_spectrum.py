@@ -66,9 +66,7 @@ def _panel(ax: Axes, values: xr.DataArray, axis: str, threshold: float) -> None:
                 continue
             style = {"color": color, "marker": marker, "linestyle": dashes, "markersize": 4}
             ax.plot(values[axis], np.nanmedian(samples, 0), label=f"{scope}, {flag} weights", **style)
-            ax.fill_between(
-                values[axis], np.nanmin(samples, 0), np.nanmax(samples, 0), color=color, alpha=0.15, linewidth=0
-            )
+            ax.fill_between(values[axis], np.nanmin(samples, 0), np.nanmax(samples, 0), color=color, alpha=0.15, linewidth=0)
             drawn = True
     if not drawn:
         empty(ax, "not measured")

@@ -80,8 +80,7 @@ def losses(view: View, held_out: bool) -> Drawing | None:
     axes[0, 0].set_ylabel(f"{name}, mean over samples")
     figure.suptitle(f"{words.capitalize()} loss ({view.subject})")
     caption = (
-        f"Mean over seeds of the {words} loss before each update. Shaded: from the smallest to the largest seed, at "
-        "the largest depth."
+        f"Mean over seeds of the {words} loss before each update. Shaded: from the smallest to the largest seed, at the largest depth."
     )
     if difference:
         caption += (
@@ -131,9 +130,7 @@ def _particles(limit: xr.DataArray, width: int) -> xr.DataArray:
 
 def kernels(view: View) -> Drawing | None:
     """Mean diagonal and off-diagonal of both kernels along t, networks against limits; and the shift of features."""
-    found = {
-        name: values for name in ("feature", "gradient") if (values := view.get(f"kernels/{name}_kernel")) is not None
-    }
+    found = {name: values for name in ("feature", "gradient") if (values := view.get(f"kernels/{name}_kernel")) is not None}
     shift, moved = view.get("finite/feature_shift_ms"), view.get("limit/feature_shift_ms")
     columns = len(found) + (shift is not None)
     reference = next(iter(found.values()), shift)

@@ -135,16 +135,8 @@ def parametrizations(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
         column[0].set_title(title)
         below(column[1], ncols=2)
     rates = {view.rate for view in found.values()}
-    rate = (
-        f"learning rate {rates.pop():g}" if len(rates) == 1 and None not in rates else "each at its own learning rate"
-    )
-    widths = sorted(
-        {
-            int(covered(values, "width")[-1])
-            for view in found.values()
-            if (values := view.get("finite/loss")) is not None
-        }
-    )
+    rate = f"learning rate {rates.pop():g}" if len(rates) == 1 and None not in rates else "each at its own learning rate"
+    widths = sorted({int(covered(values, "width")[-1]) for view in found.values() if (values := view.get("finite/loss")) is not None})
     figure.suptitle(f"Loss by parametrization (width {', '.join(map(str, widths))}; {rate})")
     caption = (
         "Mean over seeds of the loss before each update, at the largest width: full lines for reused backward weights, "

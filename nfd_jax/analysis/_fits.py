@@ -154,9 +154,7 @@ def _log_law(x: Array, alphas: Array, reference: int | None) -> Array:
     return np.log(np.stack(means, 1)) - np.log(means[-1])[:, None]
 
 
-def _search(
-    x: Array, samples: Array, reference: int | None, alphas: Array, shares: Array, n_boot: int
-) -> tuple[Array, Array, Array]:
+def _search(x: Array, samples: Array, reference: int | None, alphas: Array, shares: Array, n_boot: int) -> tuple[Array, Array, Array]:
     """Least squares of log q = log A + log(s + (1 - s) law_alpha): alpha, s and log A at every resampled mean.
 
     The best of a grid, then Levenberg–Marquardt steps for all resamples at once; scipy polishes the estimate.

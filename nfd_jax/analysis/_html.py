@@ -56,16 +56,12 @@ def render(cell: Cell) -> str:
     return cell.html if isinstance(cell, Raw) else escape(cell)
 
 
-def table(
-    head: Sequence[str], rows: Iterable[Sequence[Cell]], *, caption: str = "", numeric: Iterable[int] = ()
-) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, caption: str = "", numeric: Iterable[int] = ()) -> str:
     """A table; columns in `numeric` do not break lines."""
     numbers = set(numeric)
     heading = "".join(f"<th scope='col'>{escape(name)}</th>" for name in head)
     body = "".join(
-        "<tr>"
-        + "".join(f"<td{' class=n' if i in numbers else ''}>{render(cell)}</td>" for i, cell in enumerate(row))
-        + "</tr>\n"
+        "<tr>" + "".join(f"<td{' class=n' if i in numbers else ''}>{render(cell)}</td>" for i, cell in enumerate(row)) + "</tr>\n"
         for row in rows
     )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""

@@ -48,9 +48,7 @@ def _operator(columns: Sequence[Array], values: Array, rcond: float = 1e-12) -> 
     return np.linalg.pinv(design, rcond=rcond) / scales[:, None] / values
 
 
-def diagonal_of(
-    widths: ArrayLike, depths: ArrayLike, samples: Array, reference: int | None = None
-) -> tuple[Array, Array]:
+def diagonal_of(widths: ArrayLike, depths: ArrayLike, samples: Array, reference: int | None = None) -> tuple[Array, Array]:
     """x = (1/n + 1/L)^-1 and samples (seeds, points) along the diagonal that ends in the largest width and depth."""
     n, L = _inverses(widths, depths, reference)
     steps = np.arange(-min(len(n), len(L)), 0)

@@ -40,9 +40,7 @@ def phase_map(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
             ax.set_title(f"{name}: {words}", pad=22 if gaps is not None else 6)
         row[0].set_ylabel("learning rate η")
     what = settings(next(iter(trees.values()))).get("problem", {})
-    figure.suptitle(
-        f"Phase map, {what.get('activation', '')}: mean squares at the last step over horizon T and learning rate"
-    )
+    figure.suptitle(f"Phase map, {what.get('activation', '')}: mean squares at the last step over horizon T and learning rate")
     caption = (
         "Mean over seeds at the largest width and depth, mean square per coordinate, on a logarithmic colour scale. "
         "Top: reused minus independent network on the same noise. Bottom: reused network minus independent limit. A "
@@ -96,9 +94,7 @@ def _heat(ax: Axes, grid: np.ndarray, horizons: list[float], rates: list[float])
     low, high = np.nanmin(shown), np.nanmax(shown)
     colors = matplotlib.colormaps["cividis"]
     norm = LogNorm(low, high if high > low else 10 * low)
-    mesh = ax.pcolormesh(
-        np.arange(len(horizons)), np.arange(len(rates)), shown, norm=norm, cmap=colors, shading="nearest"
-    )
+    mesh = ax.pcolormesh(np.arange(len(horizons)), np.arange(len(rates)), shown, norm=norm, cmap=colors, shading="nearest")
     ax.grid(False)
     ax.set_xticks(range(len(horizons)), [f"{T:g}" for T in horizons])
     ax.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates])

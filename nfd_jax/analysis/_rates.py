@@ -128,9 +128,7 @@ def _decide(slope: Fit, share: Fit, end: Fit, seeds: int) -> tuple[str, float]:
     return kind, needs[kind]
 
 
-def classify(
-    x: ArrayLike, samples: ArrayLike, *, floor: float = 0.0, reference: int | None = None, n_boot: int = 1000
-) -> Rate:
+def classify(x: ArrayLike, samples: ArrayLike, *, floor: float = 0.0, reference: int | None = None, n_boot: int = 1000) -> Rate:
     """The verdict on how a quantity depends on x, by the rule at the top of this module.
 
     x is (points,), samples (seeds, points); NaN marks what was not measured. Dropped are points that fewer than half of

@@ -55,9 +55,7 @@ def sweep_page(tree: xr.DataTree, saved: Saved, failed: Sequence[str]) -> str:
     body += html.section("budget", "Error budget", *_budget_parts(view))
     body += _training_section(saved)
     body += html.section("method", "How verdicts come about", html.items(METHOD))
-    body += html.section(
-        "config", "Resolved config", f"<pre>{html.escape(tree.attrs.get('config', 'not stored'))}</pre>\n"
-    )
+    body += html.section("config", "Resolved config", f"<pre>{html.escape(tree.attrs.get('config', 'not stored'))}</pre>\n")
     terms = "".join(f"<dt>{html.escape(term)}</dt><dd>{html.escape(words)}</dd>" for term, words in GLOSSARY.items())
     body += html.section("glossary", "Names", f"<dl>{terms}</dl>\n")
     return html.page(f"{name}: report", body)
@@ -110,26 +108,18 @@ def _remarks(view: View, found: Sequence[Row], failed: Sequence[str]) -> list[st
     alarms = [row for row in found if row.verdict.startswith("ALARM")]
     if alarms:
         asked = sum(row.claim == alarms[0].claim for row in found)
-        text = (
-            f"Gram matrices come close to singular: {len(alarms)} of the {asked} rows of C5 fall below its threshold."
-        )
+        text = f"Gram matrices come close to singular: {len(alarms)} of the {asked} rows of C5 fall below its threshold."
         parts.append(html.note("Alarm:", text))
     if cells is None:
         return parts
     number = counts(cells)
     if number["pending"]:
-        parts.append(
-            html.note("Unfinished:", f"{number['pending']} cells are pending; verdicts rest on those that are done.")
-        )
+        parts.append(html.note("Unfinished:", f"{number['pending']} cells are pending; verdicts rest on those that are done."))
     if number["failed"]:
-        parts.append(
-            html.note("Failed:", f"{number['failed']} cells failed and are left out; nfd run tries them again.")
-        )
+        parts.append(html.note("Failed:", f"{number['failed']} cells failed and are left out; nfd run tries them again."))
         parts.append(html.items(failed))
     if number["diverged"]:
-        parts.append(
-            html.note("Diverged:", f"{number['diverged']} cells had a loss that is not finite; they are left out.")
-        )
+        parts.append(html.note("Diverged:", f"{number['diverged']} cells had a loss that is not finite; they are left out."))
         parts.append(_diverged(cells))
     return parts
 
@@ -149,8 +139,7 @@ def _diverged(cells: xr.DataArray) -> str:
 
 def _verdict_table(verdicts: Sequence[Claim]) -> str:
     lines = [
-        [html.Raw(f"<a href='#{claim.key}'>{claim.key}</a>"), claim.statement, marked(claim.verdict), brief(claim)]
-        for claim in verdicts
+        [html.Raw(f"<a href='#{claim.key}'>{claim.key}</a>"), claim.statement, marked(claim.verdict), brief(claim)] for claim in verdicts
     ]
     return html.table(["", "Claim", "Verdict", "What decides it"], lines)
 

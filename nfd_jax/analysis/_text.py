@@ -51,8 +51,7 @@ CLAIMS = {
     ),
     "C3": ClaimText(
         "Coupling and depth",
-        "The claim: what survives is O(1/L²) in one layer, and summed over all layers its effect on the features is "
-        "negligible as L → ∞.",
+        "The claim: what survives is O(1/L²) in one layer, and summed over all layers its effect on the features is negligible as L → ∞.",
         "One layer's coupling term (coupling_layer_ms) against depth, at the largest width and extrapolated to "
         "infinite width from the two largest ones, of which the more favourable counts; then the terms summed over "
         "layers (coupling_displacement_ms) and the difference that reusing the weights makes to h, b and f "
@@ -118,11 +117,9 @@ GLOSSARY = {
     "h, b, f": "forward features; backward features (gradients of the outputs in h, scaled to O(1)); outputs",
     "reused, independent": "the backward pass runs on the forward weights, transposed, or on an independent copy",
     "network → limit": "which kind of network is compared with which kind of limit",
-    "mean square per coordinate (ms)": "mean over coordinates and samples of the batch; then, for h and b, the largest "
-    "over t",
+    "mean square per coordinate (ms)": "mean over coordinates and samples of the batch; then, for h and b, the largest over t",
     "limit_error_ms": "ms of finite network minus limit, computed on the same random numbers",
-    "coupling_layer_ms": "ms of one layer's coupling term (what conditioning on the other pass adds to W·x and "
-    "Wᵀ·u), mean over layers",
+    "coupling_layer_ms": "ms of one layer's coupling term (what conditioning on the other pass adds to W·x and Wᵀ·u), mean over layers",
     "coupling_displacement_ms": "ms of those terms summed over layers, the largest over t",
     "coupling_effect_ms": "ms of the network with reused minus the one with independent backward weights, same noise",
     "min_eigenvalue, max_eigenvalue": "of the Gram matrix ⟨φ(h)φ(h′)⟩ (feature) or ⟨b b′⟩ (gradient), of one step's "

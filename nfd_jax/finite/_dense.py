@@ -61,9 +61,7 @@ def forward(problem: Problem, weights: Weights, x: Float[Array, "P d"]) -> tuple
     return jnp.concatenate([h0[None], path]), last @ weights.V / width
 
 
-def backward(
-    problem: Problem, weights: Weights, h: Float[Array, "G P n"], direction: Float[Array, "P C"]
-) -> Float[Array, "G P n"]:
+def backward(problem: Problem, weights: Weights, h: Float[Array, "G P n"], direction: Float[Array, "P C"]) -> Float[Array, "G P n"]:
     """Backward features b (L+1, P, n) from b_L = V u, u the direction of χ."""
     depth, width = weights.W.shape[:2]
     phi = activation(problem.activation)

@@ -27,9 +27,7 @@ class Initial(NamedTuple):
     hidden: Float[Array, "_ S n n"]
 
 
-def draw(
-    problem: Problem, master: Array, seeds: Array, width: Array, *, size: int, layers: int, independent: bool
-) -> Initial:
+def draw(problem: Problem, master: Array, seeds: Array, width: Array, *, size: int, layers: int, independent: bool) -> Initial:
     """The weights of `_dense.initial_weights` from `stream(master, seed)` of every seed, with zeros from coordinate `width` on.
 
     Keys of all rows are folded level by level in one loop, and all rows are drawn in another: each further use of the generator

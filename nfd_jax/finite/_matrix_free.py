@@ -41,9 +41,7 @@ class MatrixFree(Interior):
         a, skip = block(self.problem.parametrization, self.problem.horizon, self.depth)
         return activation(self.problem.activation), a, skip, a / jnp.sqrt(jnp.asarray(width, a.dtype))
 
-    def forward(
-        self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool = False, discard: bool = False
-    ) -> Pass:
+    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool = False, discard: bool = False) -> Pass:
         layers, rows, width = xi.shape
         phi, a, skip, gain = self._block(width)
 

@@ -42,9 +42,7 @@ def solve_limit(
     if noise is None:
         return _solve_keyed(problem, check_key(key), particles, depth_steps, reuse, record)
     if (noise.width, noise.depth) != (particles, depth_steps):
-        raise ValueError(
-            f"noise has width {noise.width} and depth {noise.depth}, asked for {particles} particles and {depth_steps} steps"
-        )
+        raise ValueError(f"noise has width {noise.width} and depth {noise.depth}, asked for {particles} particles and {depth_steps} steps")
     return _solve_on(problem, noise, reuse, record)
 
 

@@ -65,9 +65,7 @@ class Limit(Interior):
     reuse: Scalar
     depth: int
 
-    def forward(
-        self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool = False, discard: bool = False
-    ) -> Pass:
+    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool = False, discard: bool = False) -> Pass:
         driving = _driving(xi, history.forward.image, history.backward.image, reverse=False)
         seen = Pull(self.problem, history, pull, None)
         path, record = _integrate(ForwardDrift(), ForwardNoise(self.reuse, discard), driving, h0, seen, coupling)

@@ -120,9 +120,7 @@ def _layer(t: Array, pull: Pull, reverse: bool) -> History:
     return at_layer(pull.history, grid_index(t, pull.history.features.shape[0], reverse))
 
 
-def _noise(
-    problem: Problem, own: Basis, other: Basis, x: Rows, slope: Rows | None, reuse: Scalar, discard: bool = False
-) -> NoiseOperator:
+def _noise(problem: Problem, own: Basis, other: Basis, x: Rows, slope: Rows | None, reuse: Scalar, discard: bool = False) -> NoiseOperator:
     scale = jnp.sqrt(problem.horizon / x.shape[1])
     return NoiseOperator((split_discarded if discard else split)(own.q, x), own, other, scale, slope, reuse)
 

@@ -9,10 +9,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nfd_jax.sweep._plan import HELDOUT
 from nfd_jax.sweep._machine import Machine, machine, stored_at
 from nfd_jax.sweep._memory import INPUTS, batch_bytes, check_fits, device_memory, devices_for, size, spread
-from nfd_jax.sweep._plan import SEEDS_AT_ONCE, Batch, make_plan, noise_depth, simulator
+from nfd_jax.sweep._plan import HELDOUT, SEEDS_AT_ONCE, Batch, make_plan, noise_depth, simulator
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig

@@ -94,7 +94,15 @@ class _Run:
         limit = self.config.limit
         noise = self._noise(limit.depth_steps)
         return _cells.solve_limits(
-            self.problem, self.heldout, noise, self.keys, self.rates, self._reuse(limit.backward_weights), intervals(self.config), self.probe, self.at_once
+            self.problem,
+            self.heldout,
+            noise,
+            self.keys,
+            self.rates,
+            self._reuse(limit.backward_weights),
+            intervals(self.config),
+            self.probe,
+            self.at_once,
         )
 
     def _noise(self, depth: int) -> Noise:
@@ -120,7 +128,17 @@ class _Run:
         noise = _cells.coarsened_seeds(self._noise(noise_depth(config, depth)), depth, max(self.batch.depths))
         coupling = "coupling" in config.measure
         runs = _cells.train_networks(
-            self.problem, self.heldout, noise, self.keys, self.rates, self._reuse(flags), jnp.asarray(depth), grid, self.probe, coupling, self.at_once
+            self.problem,
+            self.heldout,
+            noise,
+            self.keys,
+            self.rates,
+            self._reuse(flags),
+            jnp.asarray(depth),
+            grid,
+            self.probe,
+            coupling,
+            self.at_once,
         )
         return runs, self._summary(runs)
 

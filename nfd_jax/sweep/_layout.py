@@ -128,9 +128,7 @@ class Grid:
     def _computed(self, batch: Batch) -> Iterator[Chunk]:
         for name in self.arrays(batch):
             dims = self.dims[name]
-            for (i, depth), (j, seed) in product(
-                enumerate(batch.depths) if "depth" in dims else [(0, 0)], enumerate(batch.seeds)
-            ):
+            for (i, depth), (j, seed) in product(enumerate(batch.depths) if "depth" in dims else [(0, 0)], enumerate(batch.seeds)):
                 value = {"width": batch.width, "particles": batch.width, "depth": depth, "seed": seed}
                 whole = {dim: self.axes[dim].index(value[dim]) for dim in dims if dim in SPLIT}
                 local = dict.fromkeys(whole, 0) | {"depth": i, "seed": j}

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfd_jax._problems import ConfigError
-from nfd_jax.sweep._plan import HELDOUT
 from nfd_jax.sweep._layout import intervals
-from nfd_jax.sweep._plan import Batch, noise_depth, simulator
+from nfd_jax.sweep._plan import HELDOUT, Batch, noise_depth, simulator
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
@@ -147,9 +146,7 @@ def runs_at_once(config: "SweepConfig", batch: Batch, *, most: int, memory: int 
     return next(fitting, 1)
 
 
-def seeds_at_once(
-    config: "SweepConfig", kind: str, width: int, depths: tuple[int, ...], *, most: int, memory: int | None = None
-) -> int:
+def seeds_at_once(config: "SweepConfig", kind: str, width: int, depths: tuple[int, ...], *, most: int, memory: int | None = None) -> int:
     """How many seeds a batch of this width and these depths may have: as many as fit, from 1 to `most`."""
     free = USABLE * (device_memory() if memory is None else memory)
     batches = (Batch(kind, width, depths, tuple(range(k))) for k in range(most, 1, -1))

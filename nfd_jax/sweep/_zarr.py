@@ -16,9 +16,7 @@ import google_crc32c
 import numpy as np
 
 
-def array_metadata(
-    dims: tuple[str, ...], shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype, attributes: Mapping
-) -> dict:
+def array_metadata(dims: tuple[str, ...], shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype, attributes: Mapping) -> dict:
     """A node of an array; strings are fixed-length UTF-32. `TypeError` for anything but numbers and strings."""
     match dtype.kind:
         case "U":
