@@ -109,7 +109,8 @@ def probe_questions(problem: Problem, layers: int, width: int, key: Array) -> Qu
 class Interior(eqx.Module):
     """How a pass runs between the ends. `pull` (P, A) is η s_i, zero for samples a row must not see.
 
-    `coupling` asks for the coupling's decomposition; `discard` says that these queries will not be remembered. `depth` is the last layer's index: arrays may be longer, zero from there on.
+    `coupling` asks for the coupling's decomposition; `discard` says that these queries will not be remembered.
+    `depth` is the last layer's index: arrays may be longer, zero from there on.
     """
 
     depth: eqx.AbstractVar[int | Array]

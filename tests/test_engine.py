@@ -15,12 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nfd_jax as nfd
-from nfd_jax import bench, observables
-from nfd_jax.activations import ACTIVATIONS, activation
+from nfd_jax import bench
+from nfd_jax.activations import ACTIVATIONS
 from nfd_jax.finite import _dense, _engine
 from nfd_jax.finite._engine import Grid, compile_grid, program_sizes, shape_of, train_grids
 from nfd_jax.finite._grid import Heldout
-from nfd_jax.losses import accuracy, loss_function
 from nfd_jax.noise import stream
 from nfd_jax.parametrization import PARAMETRIZATIONS
 from nfd_jax.sweep import _cells
@@ -55,19 +54,7 @@ def one_at_a_time(problem, heldout, large, rate, *, grid, depth, flag):
     weights = _dense.Weights(large.U[:n, : problem.input_dim], large.V[:n, : problem.outputs], hidden(large.W), backward)
     paths = ("features", "gradients")
     run = _dense.train(learning, weights, record=paths, grid=grid.grid, heldout=heldout.inputs, probe=grid.probe)
-    loss = loss_function(problem.loss).value
-    return {
-        "loss": run.loss,
-        "output": run.output,
-        "accuracy": jax.vmap(accuracy)(run.output, problem.targets),
-        "heldout_loss": jax.vmap(lambda f: loss(f, heldout.targets))(run.heldout),
-        "heldout_accuracy": jax.vmap(lambda f: accuracy(f, heldout.targets))(run.heldout),
-        "feature_shift_ms": observables.feature_shift(run.probe if grid.probe else run.features),
-        "features": run.features,
-        "gradients": run.gradients,
-        "feature_kernel": observables.kernel(activation(problem.activation).value(run.features)),
-        "gradient_kernel": observables.kernel(run.gradients),
-    }
+    return _cells.summary(problem, heldout, run) | {"features": run.features, "gradients": run.gradients}
 
 
 def difference_from_one_at_a_time(problem, heldout, master, grid):
@@ -201,7 +188,7 @@ def test_groups_divide_what_they_group(make_problem, platform, width):
     problem = make_problem(steps=10, rows=16)
     grid = Grid(width, (4, 8), (0, 1, 2, 3, 4, 5), tuple(range(8)), ("reused", "independent"), 4)
     for devices in (1, 2, 4):
-        shape, group = shape_of(problem, grid, platform, devices)
+        shape, group = shape_of(problem.samples, grid, platform, devices)
         assert 8 % shape.rates == 0 and 6 % group == 0
         assert shape.independent == 1 and shape.layers == 8
 

@@ -9,9 +9,12 @@ import pytest
 
 from nfd_jax import _sgd, noise, sweep
 from nfd_jax.config import SweepConfig
-from nfd_jax.finite import _dense
+from nfd_jax.finite import _engine, _grid
+from nfd_jax.finite._draws import Initial
+from nfd_jax.finite._grid import Heldout
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.sweep import _cells, _estimate, _execute, _machine
+from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._machine import Machine
 from nfd_jax.sweep._plan import Batch, make_plan
 
@@ -118,7 +121,7 @@ def test_normals_are_those_that_are_drawn(stream):
 
 
 def test_one_draw_of_weights_serves_all_learning_rates():
-    dense = {"finite": {"simulator": "dense", "backward_weights": ["reused"]}, "limit": None}
+    dense = {"finite": {"simulator": "dense", "backward_weights": ["reused"], "widths": [64]}, "limit": None}
 
     def normals(rates):
         return _estimate.work(config(problem={"learning_rate": rates}, **dense), Batch("cells", 64, (4,), (0,))).normals
@@ -145,14 +148,21 @@ def test_flops_of_a_matrix_free_layer_are_those_xla_counts(make_problem):
     assert counted == pytest.approx(found, rel=0.25)
 
 
-def test_flops_of_a_dense_step_are_those_xla_counts(make_problem):
-    width, rows = 256, 4
-    problem = make_problem(steps=1, rows=rows, dtype=jnp.float64)
-    weights = _dense.initial_weights(problem, width=width, depth=1, key=jax.random.key(0), backward_weights="reused")
-    found = compiled_flops(lambda w: _dense.gradients(problem, w, problem.inputs[0], problem.targets[0])[0], weights)
-    c = config(problem={"steps": 1, "batch_size": rows}, finite={"widths": [width], "simulator": "dense"}, limit=None)
-    counted = _estimate._dense(c, width, 1).flops - 2 * _execute.HELDOUT * width**2
-    assert counted == pytest.approx(found, rel=0.25)
+@pytest.mark.parametrize("rows, form", [(64, "explicit"), (32, "factored")])
+def test_flops_of_a_dense_step_are_those_xla_counts(make_problem, rows, form):
+    """One step and one layer: XLA counts the body of a loop once."""
+    width, flags = 512, ("reused",)
+    finite = {"widths": [width], "depths": [1], "simulator": "dense", "backward_weights": flags}
+    c = config(problem={"steps": 4, "batch_size": rows}, finite=finite, limit=None, measure=[])
+    [batch] = make_plan(c)
+    problem = make_problem(steps=4, rows=rows, dtype=jnp.float64)
+    heldout = Heldout(jnp.ones((16, problem.input_dim)), jnp.ones((16, problem.outputs)))
+    shape, _ = _engine.shape_of(problem.samples, grid_of(c, batch), "cpu")
+    assert shape.form == form and shape.flags == flags
+    ones = lambda *sizes: jnp.ones(sizes)
+    initial = Initial(ones(1, width, problem.input_dim), ones(1, width, problem.outputs), ones(1, 1, width, width))
+    found = compiled_flops(lambda w: _grid.train(problem, heldout, w, ones(1), jnp.asarray(width), jnp.asarray(1), shape), initial)
+    assert _estimate.work(c, Batch("cells", width, (1,), (0,))).flops / 4 == pytest.approx(found, rel=0.25)
 
 
 def test_costs_add_up():
@@ -168,7 +178,8 @@ def test_costs_add_up():
     "changes, counted",
     [
         ({}, {"limit": 2, "network": 2, "noise": 2}),
-        ({"limit": None, "finite": {"simulator": "dense"}}, {"dense": 6}),
+        ({"limit": None, "finite": {"simulator": "dense"}}, {"dense": 1}),  # the narrower width is padded
+        ({"limit": None, "finite": {"simulator": "dense", "widths": [64, 1024]}}, {"dense": 2}),
         ({"finite": None, "limit": {"particles": 64}}, {"limit": 1, "noise": 1}),
     ],
 )

@@ -3,7 +3,9 @@
 import pytest
 
 from nfd_jax.config import ConfigError, SweepConfig
+from nfd_jax.finite import _engine
 from nfd_jax.sweep import _cells, _execute, _memory
+from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._plan import Batch, make_plan
 
 FACTOR = 1.5  # between prediction and report, either way
@@ -51,21 +53,35 @@ def reported(monkeypatch, config: SweepConfig, programs: dict[str, str]) -> dict
     return found
 
 
-@pytest.mark.parametrize("width, batch_size", [(64, 4), (128, 8)])
-@pytest.mark.parametrize("simulator", ["matrix_free", "dense"])
-def test_prediction_is_near_what_the_compiled_programs_take(monkeypatch, simulator, width, batch_size):
-    finite = {"widths": [width], "simulator": simulator}
-    if simulator == "dense":
-        config = sweep(problem={"batch_size": batch_size}, finite=finite, limit=None, measure=["kernels"])
-        programs = {"dense": "train_dense"}
-    else:
-        config = sweep(problem={"batch_size": batch_size}, finite=finite)
-        programs = {"noise": "draw_noise", "limit": "solve_limits", "network": "train_networks"}
+MATRIX_FREE = {"noise": "draw_noise", "limit": "solve_limits", "network": "train_networks"}
+DENSE = {"noise": "draw_noise", "limit": "solve_limits", "innovations": "compare_dense"}
+
+
+@pytest.mark.parametrize(
+    "simulator, programs, width, batch_size",
+    [("matrix_free", MATRIX_FREE, 64, 4), ("matrix_free", MATRIX_FREE, 128, 8), ("dense", DENSE, 128, 4)],
+)
+def test_prediction_is_near_what_the_compiled_programs_take(monkeypatch, simulator, programs, width, batch_size):
+    config = sweep(problem={"batch_size": batch_size}, finite={"widths": [width], "simulator": simulator})
     found = reported(monkeypatch, config, programs)
     predicted = _memory.program_bytes(config, make_plan(config)[0])
     assert found.keys() == programs.keys()
     for name, size in found.items():
         assert size / FACTOR < predicted[name][1] < size * FACTOR, name
+
+
+@pytest.mark.parametrize("rates, flags", [(1, ["reused"]), (4, ["reused", "independent"])])
+@pytest.mark.parametrize("width, batch_size, form", [(64, 8, "explicit"), (128, 4, "factored"), (256, 32, "explicit")])
+def test_prediction_for_weight_matrices_is_near_what_the_engine_takes(width, batch_size, form, rates, flags):
+    problem = {"batch_size": batch_size, "learning_rate": [0.1 * (1 + i) for i in range(rates)]}
+    finite = {"widths": [width], "simulator": "dense", "backward_weights": flags}
+    config = sweep(problem=problem, finite=finite, limit=None, measure=["kernels"], seeds=4)
+    [batch], (loaded, heldout), grid = make_plan(config), _execute.load_problem(config), grid_of(config, make_plan(config)[0])
+    shape, seeds = _engine.shape_of(loaded.samples, grid, "cpu")
+    assert shape.form == form
+    found = _engine.compile_grid(loaded, heldout, grid).run.memory_analysis()
+    together = min(_engine.runs_at_once(shape, 4), 4 // seeds) * (found.temp_size_in_bytes + found.output_size_in_bytes)
+    assert together / FACTOR < _memory.program_bytes(config, batch)["dense"][1] < together * FACTOR
 
 
 def test_the_peak_is_that_of_the_largest_program():
@@ -95,7 +111,7 @@ def test_as_many_runs_of_a_seed_as_fit():
         ({}, "finite.widths: width 65536 at depth 16 with 512 depth_steps needs about 40.2 GiB"),
         ({"limit": None}, ""),
         ({"limit": {"particles": 65536}}, "limit.particles: 65536 particles with 512 depth_steps needs about"),
-        ({"limit": None, "finite": {"simulator": "dense"}}, "finite.widths: width 65536 at depth 2 needs about"),
+        ({"limit": None, "finite": {"simulator": "dense"}}, "finite.widths: width 65536 at depth 16 needs about"),
     ],
 )
 def test_a_cell_that_cannot_fit_is_named_with_its_size_and_what_to_lower(changes, line):

@@ -74,19 +74,26 @@ def program_sizes(widths: Sequence[int], samples: int, flops: float, normals: fl
     return sizes
 
 
-def shape_of(problem: Problem, grid: Grid, platform: str, devices: int = 1) -> tuple[Shape, int]:
-    """The program for a grid, and how many seeds one run of it takes, each of `devices` an equal part of them."""
+def shape_of(samples: int, grid: Grid, platform: str, devices: int = 1) -> tuple[Shape, int]:
+    """The program for a grid trained on K·P = `samples`, and how many seeds one run takes, each of `devices` an equal part of them."""
     size, flags, rates, seeds = grid.size or grid.width, len(grid.flags), len(grid.rates), len(grid.seeds)
-    kind, used = form(size, problem.samples), gcd(seeds, devices)
+    kind, used = form(size, samples), gcd(seeds, devices)
     shape = Shape(kind, grid.flags, size, max(grid.depths), 1, grid.grid, grid.probe, grid.record, grid.precision)
     if platform != "cpu":
         return replace(shape, rates=rates), seeds
     if kind == "factored":
-        return replace(shape, rates=divisor(rates, size // (2 * problem.samples * flags))), used
+        return replace(shape, rates=divisor(rates, size // (2 * samples * flags))), used
     at_once = CACHED // size**2
     shape = replace(shape, rates=divisor(rates, at_once // flags))
     # At least two runs, so that two cores have work.
     return shape, used * divisor(seeds // used, min(at_once // (flags * shape.rates), seeds // (2 * used)))
+
+
+def runs_at_once(shape: Shape, itemsize: int) -> int:
+    """How many runs of a program go on at the same time: one a core, where products alone don't keep all cores busy."""
+    large = itemsize * shape.layers * shape.size**2 > SHARED_BYTES
+    alone = large or jax.default_backend() != "cpu" or jax.local_device_count() > 1
+    return 1 if alone else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ class _Job:
     def __init__(self, problem: Problem, heldout: Heldout | None, master: int, grid: Grid):
         self.problem, self.heldout, self.grid, dtype = problem, heldout, grid, problem.dtype
         devices = jax.local_device_count()
-        self.shape, group = shape_of(problem, grid, jax.default_backend(), devices)
+        self.shape, group = shape_of(problem.samples, grid, jax.default_backend(), devices)
         self.devices = gcd(group, devices)
         self.key = np.asarray([0, master], np.uint32)  # what jax.random.key(master) holds, without a program of its own
         self.rest = np.asarray(grid.rates, dtype), np.asarray(grid.width, np.int32), np.asarray(grid.depths, np.int32)
@@ -159,9 +166,7 @@ def train_grids(problem: Problem, heldout: Heldout | None, master: int, grids: S
     if not 0 <= master < 2**32:
         raise ValueError(f"the master seed must lie in 0 … 2**32 - 1; received {master}")
     jobs = [_Job(problem, heldout, master, grid) for grid in grids]
-    large = max(problem.dtype.itemsize * job.shape.layers * job.shape.size**2 for job in jobs) > SHARED_BYTES
-    alone = large or jax.default_backend() != "cpu" or jax.local_device_count() > 1
-    cores = 1 if alone else os.cpu_count() or 1
+    cores = min(runs_at_once(job.shape, problem.dtype.itemsize) for job in jobs)
     programs: dict[tuple, Future[Compiled]] = {}
     with ThreadPoolExecutor(cores) as compilers, ThreadPoolExecutor(cores) as runners:
         for job in jobs:

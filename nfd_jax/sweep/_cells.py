@@ -5,7 +5,6 @@ backward-weight flags, which share one draw of the noise; results come back with
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import equinox as eqx
@@ -104,16 +103,12 @@ class Paths(NamedTuple):
     gradients: Float[np.ndarray, "S R F K G P n"] | None
 
 
-def train_dense(
-    problem: Problem, heldout: Heldout, master: int, grid: Grid, measures: tuple[str, ...]
-) -> list[tuple[Paths, dict[str, np.ndarray]]]:
+def train_dense(problem: Problem, heldout: Heldout, master: int, grid: Grid) -> list[tuple[Paths, dict[str, np.ndarray]]]:
     """Networks with weight matrices at every depth of `grid`, in one program.
 
-    For each depth, leading axes (S, R, F), the paths where `measures` has the spectrum, and what `summarize` gives, kernels where
-    `measures` has them.
+    For each depth, leading axes (S, R, F), the paths where `grid` records them, and what `summarize` gives, kernels where recorded.
     """
-    record = (*(PATHS if "spectrum" in measures else ()), *(("kernels",) if "kernels" in measures else ()))
-    [found] = train_grids(problem, heldout, master, [replace(grid, record=record)])
+    [found] = train_grids(problem, heldout, master, [grid])
 
     def at_depth(i: int) -> tuple[Paths, dict[str, np.ndarray]]:
         here = {name: x[i] for name, x in found.items()}
@@ -143,24 +138,23 @@ def coarsened_seeds(noise: Noise, depth: int, layers: int) -> Noise:
 
 @eqx.filter_jit
 def summarize(problem: Problem, heldout: Heldout, run: Trajectory) -> dict[str, Array]:
-    """What /finite and /limit hold of each run, with the kernels; leading axes as in `run`."""
+    """`summary` of each run; leading axes as in `run`."""
+    return _over_runs(lambda one: summary(problem, heldout, one))(run)
+
+
+def summary(problem: Problem, heldout: Heldout, run: Trajectory) -> dict[str, Array]:
+    """What /finite and /limit hold of one run, with the kernels."""
     loss = loss_function(problem.loss).value
-    phi = activation(problem.activation)
-
-    def one(run: Trajectory) -> dict[str, Array]:
-        features = run.features if run.probe is None else run.probe
-        return {
-            "loss": run.loss,
-            "output": run.output,
-            "accuracy": jax.vmap(accuracy)(run.output, problem.targets),
-            "heldout_loss": jax.vmap(lambda f: loss(f, heldout.targets))(run.heldout),
-            "heldout_accuracy": jax.vmap(lambda f: accuracy(f, heldout.targets))(run.heldout),
-            "feature_shift_ms": observables.feature_shift(features),
-            "feature_kernel": observables.kernel(phi.value(run.features)),
-            "gradient_kernel": observables.kernel(run.gradients),
-        }
-
-    return _over_runs(one)(run)
+    return {
+        "loss": run.loss,
+        "output": run.output,
+        "accuracy": jax.vmap(accuracy)(run.output, problem.targets),
+        "heldout_loss": jax.vmap(lambda f: loss(f, heldout.targets))(run.heldout),
+        "heldout_accuracy": jax.vmap(lambda f: accuracy(f, heldout.targets))(run.heldout),
+        "feature_shift_ms": observables.feature_shift(run.features if run.probe is None else run.probe),
+        "feature_kernel": observables.kernel(activation(problem.activation).value(run.features)),
+        "gradient_kernel": observables.kernel(run.gradients),
+    }
 
 
 @eqx.filter_jit

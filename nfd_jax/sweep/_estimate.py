@@ -9,8 +9,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import jax
+
+from nfd_jax.finite._engine import shape_of
+from nfd_jax.sweep._grids import grid_of, program_size
 from nfd_jax.sweep._machine import Machine, machine, stored_at
-from nfd_jax.sweep._memory import INPUTS, batch_bytes, check_fits, device_memory, devices_for, size, spread
+from nfd_jax.sweep._memory import INPUTS, batch_bytes, check_fits, device_memory, devices_for, seed_devices, size, spread
 from nfd_jax.sweep._plan import HELDOUT, SEEDS_AT_ONCE, Batch, make_plan, noise_depth, simulator
 
 if TYPE_CHECKING:
@@ -57,16 +61,12 @@ def work(config: "SweepConfig", batch: Batch) -> Work:
     if solved and limit is not None:
         noises.add(limit.depth_steps)
         total += _system(config, batch.width, limit.depth_steps, "limit") * (rates * len(limit.backward_weights))
-    flags = config.finite.backward_weights if config.finite else ()
-    for depth in batch.depths:
-        runs = rates * len(flags)
-        if simulator(config, batch.width) == "dense":
-            total += _dense(config, batch.width, depth) * runs
-            copies = sum(2 if flag == "independent" else 1 for flag in flags)
-            total += Work(normals=batch.width * (copies * depth * batch.width + inputs))
-        else:
+    if batch.depths and simulator(config, batch.width) == "dense":
+        total += _dense(config, batch, inputs)
+    else:
+        for depth in batch.depths:
             noises.add(noise_depth(config, depth))
-            total += _system(config, batch.width, depth, "network") * runs
+            total += _system(config, batch.width, depth, "network") * (rates * len(config.finite.backward_weights))
     total += Work(normals=sum(batch.width * (2 * p.steps * p.batch_size * layers + inputs) for layers in noises))
     return total * len(batch.seeds)
 
@@ -85,12 +85,20 @@ def _system(config: "SweepConfig", width: int, layers: int, kind: str) -> Work:
     return passes(2 * p.steps, p.batch_size) + passes(p.steps, HELDOUT) + fresh + probe
 
 
-def _dense(config: "SweepConfig", width: int, depth: int) -> Work:
-    """One run with weight matrices: two passes and a gradient a step, held-out and probe samples; weights read and rewritten."""
-    p = config.problem
-    rows = 3 * p.batch_size + HELDOUT + (p.batch_size if p.batches == "stream" else 0)
-    matrices = p.steps * depth * width**2
-    return Work(2 * rows * matrices, 0, 8 * matrices * (8 if config.precision == "float64" else 4), 12 * p.steps * depth)
+def _dense(config: "SweepConfig", batch: Batch, inputs: int) -> Work:
+    """All networks of a seed with weight matrices: two passes a step, held-out and probe samples among their rows, and an update."""
+    p, grid = config.problem, grid_of(config, batch)
+    samples, itemsize = p.steps * p.batch_size, 8 if config.precision == "float64" else 4
+    shape, _ = shape_of(samples, grid, jax.default_backend(), seed_devices())
+    rows = 2 * p.batch_size + HELDOUT + (p.batch_size if p.batches == "stream" else 0)
+    layers, matrix, thin, runs = p.steps * sum(grid.depths), shape.size**2, samples * shape.size, len(grid.flags) * len(grid.rates)
+    kinds = 1 if shape.independent is None else 2
+    if shape.form == "factored":  # matrices are read for all rates of a run together, corrections twice in each pass
+        flops, moved = 2 * rows * matrix + 4 * rows * thin, 2 * kinds * matrix / (len(grid.flags) * shape.rates) + 4 * thin
+    else:  # read in each pass, read and rewritten by the update
+        flops, moved = 2 * (rows + p.batch_size) * matrix, 4 * matrix
+    normals = shape.size * (kinds * max(grid.depths) * shape.size + inputs)
+    return Work(flops, 0, moved * itemsize, 12 / (len(grid.flags) * shape.rates)) * (layers * runs) + Work(normals=normals)
 
 
 def programs(config: "SweepConfig", plan: list[Batch]) -> Counter[str]:
@@ -104,7 +112,7 @@ def programs(config: "SweepConfig", plan: list[Batch]) -> Counter[str]:
         if not batch.depths:
             continue
         if simulator(config, batch.width) == "dense":
-            found |= {("dense", *shape, depth) for depth in batch.depths}
+            found |= {("dense", program_size(config, batch.width), len(batch.seeds), batch.depths)}
         else:
             found |= {("network", *shape, max(batch.depths))}
             found |= {("noise", *shape, noise_depth(config, depth)) for depth in batch.depths}

@@ -10,11 +10,11 @@ from nfd_jax import observables
 from nfd_jax.activations import activation
 from nfd_jax.config import SweepConfig
 from nfd_jax.data import load_problem_data
-from nfd_jax.finite._engine import Grid, program_sizes
 from nfd_jax.noise import Noise
 from nfd_jax.problem import Problem, Trajectory
 from nfd_jax.sharding import shard_noise
 from nfd_jax.sweep import _cells, _memory
+from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._layout import DIVERGED, DONE, intervals
 from nfd_jax.sweep._plan import HELDOUT, Batch, noise_depth, simulator
 
@@ -51,16 +51,6 @@ def run_batch(config: SweepConfig, batch: Batch) -> dict[str, np.ndarray]:
     """Everything `batch` computes, by the contract's names ("finite/loss"), width axis of length 1, depths and seeds as given."""
     with jax.enable_x64(config.precision == "float64"):
         return _Run(config, batch).arrays()
-
-
-def program_size(config: SweepConfig, width: int) -> int:
-    """Coordinates of the program that trains the networks with weight matrices of `width`: a wider one may serve it."""
-    p, finite = config.problem, config.finite
-    dense = [width for width in finite.widths if simulator(config, width) == "dense"]
-    runs = config.seeds * len(p.learning_rates) * len(finite.backward_weights)
-    flops = 6.0 * p.steps * p.batch_size * runs * sum(finite.depths)
-    normals = float(config.seeds * len(finite.backward_weights) * max(finite.depths))
-    return program_sizes(dense, p.steps * p.batch_size, flops, normals)[width]
 
 
 class _Run:
@@ -150,11 +140,7 @@ class _Run:
     @cached_property
     def _dense(self) -> list[tuple[_cells.Paths, dict[str, np.ndarray]]]:
         """Networks with weight matrices at all depths of the batch, computed at once."""
-        config, batch, p = self.config, self.batch, self.config.problem
-        flags, size = config.finite.backward_weights, program_size(config, batch.width)
-        cells = batch.width, batch.depths, batch.seeds, p.learning_rates, flags
-        grid = Grid(*cells, intervals(config), self.probe, size=size)
-        return _cells.train_dense(self.problem, self.heldout, config.seed, grid, config.measure)
+        return _cells.train_dense(self.problem, self.heldout, self.config.seed, grid_of(self.config, self.batch))
 
     def _networks(self, depth: int, limits: Trajectory | None) -> dict[str, np.ndarray]:
         """One depth's arrays, with the depth axis of length 1."""

@@ -51,9 +51,8 @@ def devices_for(batch: Batch) -> int:
 
 def program_bytes(config: "SweepConfig", batch: Batch, *, at_once: int = 1) -> dict[str, tuple[int, int]]:
     """Of each program of a batch the bytes (held, own): what is there when it runs, and its temporaries with its results."""
-    itemsize = 8 if config.precision == "float64" else 4
-    numbers = _Count(config, batch, at_once).programs()
-    return {name: (itemsize * held, itemsize * own) for name, (held, own) in numbers.items()}
+    count = _Count(config, batch, at_once)
+    return {name: (count.itemsize * held, count.itemsize * own) for name, (held, own) in count.programs().items()}
 
 
 class _Count:
@@ -63,7 +62,7 @@ class _Count:
         self.config, self.batch, self.at_once = config, batch, at_once
         p = config.problem
         self.seeds, self.width, self.rows = len(batch.seeds), batch.width, p.batch_size
-        self.samples = p.steps * p.batch_size
+        self.samples, self.itemsize = p.steps * p.batch_size, 8 if config.precision == "float64" else 4
         self.probe = p.batches == "stream"
         self.inputs = p.input_dim if p.dataset == "gaussian" else INPUTS.get(p.dataset, 0)
 
@@ -87,11 +86,31 @@ class _Count:
         """A program that takes seeds in turn: one seed's copy of what all share, what each run holds, and results twice."""
         return (shared if self.seeds > 1 else 0) + self.at_once * each + (self.seeds + 1) * kept
 
-    def dense(self, depth: int, flags: int) -> int:
-        """One run with weight matrices: initial and current ones and their gradient, of each copy."""
-        p = self.config.problem
-        matrices = 3 * (depth * self.width**2 + self.width * self.inputs) * flags
-        return matrices + (6 * self.rows + 3 * HELDOUT) * depth * self.width + p.steps * self.rows * self.inputs
+    def dense(self) -> int:
+        """All runs of the engine's program that go on at the same time: weights, drawn and in training, and passes."""
+        import jax
+
+        from nfd_jax.finite._engine import runs_at_once, shape_of
+        from nfd_jax.sweep._grids import grid_of
+
+        grid = grid_of(self.config, self.batch)
+        shape, seeds = shape_of(self.samples, grid, jax.default_backend(), seed_devices())
+        runs = min(runs_at_once(shape, self.itemsize), self.seeds // seeds)
+        beside = seeds * len(shape.flags) * shape.rates
+        drawn = seeds * shape.layers * shape.size**2
+        kinds = 1 if shape.independent is None else 2
+        if shape.form == "factored":
+            trained = 2 * shape.layers * beside * self.samples * shape.size
+        else:  # and the gap between two copies of the weights, or a second one of the only copy
+            trained = shape.layers * beside * shape.size**2 + drawn
+        rows = (3 if self.probe else 2) * self.rows
+        return runs * (kinds * drawn + trained + 2 * shape.layers * beside * rows * shape.size)
+
+    def innovations(self, depth: int, steps: int) -> int:
+        """One dense network's innovations, refined to `steps` layers, and the limit on them; seeds, rates and flags in turn."""
+        trained = 3 * depth * self.width**2 + 4 * self.family(depth)
+        solved = 2 * self.noise(steps) + self.learning(steps, False) + 2 * self.family(steps)
+        return self.noise(depth) + max(trained, solved)
 
     def programs(self) -> dict[str, tuple[int, int]]:
         """Of each program (held, own): what is there when it runs, its arguments included, and its temporaries and results."""
@@ -104,16 +123,21 @@ class _Count:
             held = self.seeds * (noise + kept)
         if self.batch.kind == "limit" or finite is None:
             return found
-        kept, deepest = self.kept(len(finite.backward_weights)), max(self.batch.depths)
-        if simulator(config, self.width) == "dense":
-            found["dense"] = held, self.mapped(self.dense(deepest, len(finite.backward_weights)), kept, 0)
+        kept, deepest, dense = self.kept(len(finite.backward_weights)), max(self.batch.depths), simulator(config, self.width) == "dense"
+        if dense:
+            kept = kept if "spectrum" in config.measure else 0
+            every = len(self.batch.depths) * self.seeds * kept
+            found["dense"] = held, self.dense() + 2 * every
+            held += every
+            if "limit_error" in config.measure and limit is not None:
+                found["innovations"] = held, self.innovations(deepest, limit.depth_steps)
         else:
             finest = max(noise_depth(config, depth) for depth in self.batch.depths)
             held += self.seeds * (self.noise(deepest) + (0 if "limit" in found else self.noise(finest)))
             each = self.learning(deepest, "coupling" in config.measure)
             found["network"] = held, self.mapped(each, kept, self.noise(deepest))
         # Singular values are taken on the host, in float64 and of a few copies.
-        found["measures"] = held + self.seeds * kept, (5 if "spectrum" in config.measure else 1) * self.seeds * kept
+        found["measures"] = held + (0 if dense else self.seeds * kept), (5 if "spectrum" in config.measure else 1) * self.seeds * kept
         return found
 
 
