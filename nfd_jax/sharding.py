@@ -48,6 +48,8 @@ def map_seeds(one: Callable, seeds: Any, devices: Devices | None = None) -> Any:
     devices = jax.local_devices() if devices is None else devices
     count = jax.tree.leaves(seeds)[0].shape[0]
     used = gcd(count, len(devices))
+    if count == 1:
+        return jax.tree.map(lambda x: x[None], one(jax.tree.map(lambda x: x[0], seeds)))
     if used == 1:
         return jax.lax.map(one, seeds)
     share = PartitionSpec("seed")

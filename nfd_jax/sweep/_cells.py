@@ -2,6 +2,7 @@
 
 Pure functions of (problem, keys, sizes). Every program maps over seeds, and within a seed over learning rates and
 backward-weight flags, which share one draw of the noise; results come back with leading axes (seed, learning_rate, flag).
+A map over a single one of them is none: each further loop around diffrax's own adds seconds to what a program takes to compile.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from nfd_jax.losses import accuracy, loss_function
 from nfd_jax.noise import Noise, sample_noise, stream
 from nfd_jax.problem import Problem, Trajectory
 from nfd_jax.sharding import map_seeds
+from nfd_jax.sweep._threads import CompiledOnce
 
 PATHS = ("features", "gradients")
 
@@ -36,6 +38,8 @@ def seed_key(seed: int, repetition: int) -> Array:
 
 def grid_over(one: Callable, rates: Array, reuse: Array, *, at_once: int) -> Trajectory:
     """`one(rate, reuse)` for every learning rate and flag, leading axes (rate, flag); `at_once` of them vectorized together."""
+    if rates.size == reuse.size == 1:
+        return jax.tree.map(lambda x: x[None, None], one(rates[0], reuse[0]))
     pairs = jnp.repeat(rates, reuse.size), jnp.tile(reuse, rates.size)
     flat = jax.lax.map(lambda pair: one(*pair), pairs, batch_size=at_once if at_once > 1 else None)
     return jax.tree.map(lambda x: x.reshape(rates.size, reuse.size, *x.shape[1:]), flat)
@@ -46,7 +50,7 @@ def with_rate(problem: Problem, rate: Array) -> Problem:
     return eqx.tree_at(lambda p: p.learning_rate, problem, rate)
 
 
-@eqx.filter_jit
+@CompiledOnce
 def solve_limits(
     problem: Problem, heldout: Heldout, noise: Noise, keys: Array, rates: Array, reuse: Array, grid: int, probe: bool, at_once: int
 ) -> Trajectory:
@@ -55,7 +59,7 @@ def solve_limits(
     return _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, probe, False, at_once)
 
 
-@eqx.filter_jit
+@CompiledOnce
 def train_networks(
     problem: Problem,
     heldout: Heldout,
@@ -117,7 +121,7 @@ def train_dense(problem: Problem, heldout: Heldout, master: int, grid: Grid) -> 
     return [at_depth(i) for i in range(len(grid.depths))]
 
 
-@eqx.filter_jit
+@CompiledOnce
 def draw_noise(problem: Problem, keys: Array, width: int, depth: int) -> Noise:
     """The noise of every seed, leading axis (seed,)."""
     return map_seeds(lambda key: sample_noise(problem, width=width, depth=depth, key=key), keys)
@@ -130,13 +134,13 @@ def coarsened_noise(noise: Noise, depth: int, layers: int) -> Noise:
     return Noise(noise.U, noise.V, pad(coarse.forward), pad(coarse.backward))
 
 
-@eqx.filter_jit
+@CompiledOnce
 def coarsened_seeds(noise: Noise, depth: int, layers: int) -> Noise:
     """`coarsened_noise` of every seed, leading axis (seed,)."""
     return jax.vmap(lambda one: coarsened_noise(one, depth, layers))(noise)
 
 
-@eqx.filter_jit
+@CompiledOnce
 def summarize(problem: Problem, heldout: Heldout, run: Trajectory) -> dict[str, Array]:
     """`summary` of each run; leading axes as in `run`."""
     return _over_runs(lambda one: summary(problem, heldout, one))(run)
@@ -157,14 +161,14 @@ def summary(problem: Problem, heldout: Heldout, run: Trajectory) -> dict[str, Ar
     }
 
 
-@eqx.filter_jit
+@CompiledOnce
 def compare_limits(networks: Trajectory, limits: Trajectory) -> Float[Array, "S R F G K 3"]:
     """`limit_error_ms` of every network flag (F) against every limit flag (G)."""
     pairs = jax.vmap(jax.vmap(observables.differences, (None, 0)), (0, None))
     return map_seeds(lambda at: jax.lax.map(lambda rate: pairs(*rate), at), (networks, limits))
 
 
-@eqx.filter_jit
+@CompiledOnce
 def compare_dense(
     problem: Problem, keys: Array, rates: Array, flags: tuple[str, ...], limit_reuse: Array, width: int, depth: int, steps: int, grid: int
 ) -> Float[Array, "S R F G K 3"]:
@@ -188,7 +192,7 @@ def compare_dense(
         return map_seeds(one_seed, keys)
 
 
-@eqx.filter_jit
+@CompiledOnce
 def compare_flags(networks: Trajectory, reused: int, independent: int) -> Float[Array, "S R K 3"]:
     """`coupling_effect_ms`: networks on the same noise that differ in their backward weights alone."""
     pick = lambda flag: jax.tree.map(lambda x: x[:, :, flag], networks)

@@ -16,8 +16,9 @@ from nfd_jax.config import SweepConfig
 from nfd_jax.sweep._execute import outputs, run_batch
 from nfd_jax.sweep._memory import CellTooLarge, check_fits
 from nfd_jax.sweep._plan import Batch, make_plan
-from nfd_jax.sweep._progress import Progress, in_background
+from nfd_jax.sweep._progress import Progress
 from nfd_jax.sweep._store import Store, open_results
+from nfd_jax.sweep._threads import in_background
 
 CELL_ERRORS = (jax.errors.JaxRuntimeError, MemoryError, FloatingPointError, np.linalg.LinAlgError)
 """What may go wrong with one batch and leave the others standing: the device gave up or ran out of memory."""

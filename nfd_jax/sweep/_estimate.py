@@ -14,7 +14,18 @@ import jax
 from nfd_jax.finite._engine import shape_of
 from nfd_jax.sweep._grids import grid_of, program_size
 from nfd_jax.sweep._machine import Machine, machine, stored_at
-from nfd_jax.sweep._memory import INPUTS, batch_bytes, check_fits, device_memory, devices_for, seed_devices, size, spread
+from nfd_jax.sweep._memory import (
+    INPUTS,
+    batch_bytes,
+    check_fits,
+    device_memory,
+    devices_for,
+    most_at_once,
+    runs_at_once,
+    seed_devices,
+    size,
+    spread,
+)
 from nfd_jax.sweep._plan import HELDOUT, SEEDS_AT_ONCE, Batch, make_plan, noise_depth, simulator
 
 if TYPE_CHECKING:
@@ -130,14 +141,15 @@ def describe(config: "SweepConfig", name: str) -> str:
     plan, on, free = make_plan(config), machine(config.precision), device_memory()
     compiled, seconds = programs(config, plan), [work(config, batch).seconds(on) / devices_for(batch) for batch in plan]
     total, compiling = sum((work(config, batch) for batch in plan), Work()), compile_seconds(config, plan, on)
-    largest = max(plan, key=lambda batch: batch_bytes(config, batch))
+    peak = lambda batch: batch_bytes(config, batch, at_once=runs_at_once(config, batch, most=most_at_once(config)))
+    largest = max(plan, key=peak)
     facts = {
         "cells": _cells(config),
         "batches": f"{len(plan)}",
         "compilations": f"{sum(compiled.values())} ({', '.join(f'{n} {kind}' for kind, n in compiled.items())}) and small ones",
         "arithmetic": f"{total.flops:.3g} floating-point operations",
         "random": f"{total.normals:.3g} normals",
-        "memory": f"{size(batch_bytes(config, largest))} at most, in {largest.id}; {size(free)} free on {on.device}",
+        "memory": f"{size(peak(largest))} at most, in {largest.id}; {size(free)} free on {on.device}",
         "speeds": f"{on.flops:.2g} operations, {on.normals:.2g} normals, {on.bytes:.2g} bytes a second, "
         f"{_time(on.compile_seconds)} to compile a small network; measured once, {stored_at(config.precision)}",
         "time": f"about {_time(compiling + sum(seconds))}: compiling {_time(compiling)} (less where cached), "
@@ -151,7 +163,7 @@ def describe(config: "SweepConfig", name: str) -> str:
         alike.setdefault((batch.kind, batch.width, batch.depths, len(batch.seeds)), []).append(i)
     for (kind, width, depths, seeds), places in alike.items():
         what = f"width {width}, depths {_join(depths)}" if kind == "cells" else f"{width} particles"
-        memory = size(batch_bytes(config, plan[places[0]]))
+        memory = size(peak(plan[places[0]]))
         lines.append(f"  {len(places)} × {what}, seeds {seeds}: {memory}, about {_time(seconds[places[0]])} each")
     return "\n".join(lines)
 

@@ -10,13 +10,12 @@ from nfd_jax import observables
 from nfd_jax.activations import activation
 from nfd_jax.config import SweepConfig
 from nfd_jax.data import load_problem_data
-from nfd_jax.noise import Noise
 from nfd_jax.problem import Problem, Trajectory
-from nfd_jax.sharding import shard_noise
-from nfd_jax.sweep import _cells, _memory
+from nfd_jax.sweep import _cells
 from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._layout import DIVERGED, DONE, intervals
-from nfd_jax.sweep._plan import HELDOUT, Batch, noise_depth, simulator
+from nfd_jax.sweep._plan import HELDOUT, Batch, simulator
+from nfd_jax.sweep._systems import solve
 
 
 @lru_cache(maxsize=4)
@@ -60,77 +59,31 @@ class _Run:
         self.config, self.batch = config, batch
         self.problem, self.heldout = load_problem(config)
         self.rates = jax.device_put(np.asarray(config.problem.learning_rates, config.precision))
-        self.probe = config.problem.batches == "stream"
-        # Side by side on an accelerator, in turn on a CPU, where batched products of small blocks are slower than single ones.
-        many = len(config.problem.learning_rates) * 2
-        self._drawn: dict[int, Noise] = {}
-        self.at_once = 1 if jax.default_backend() == "cpu" else _memory.runs_at_once(config, batch, most=many)
 
     def arrays(self) -> dict[str, np.ndarray]:
         config, batch = self.config, self.batch
-        limits = self._limits() if config.limit and (batch.kind == "limit" or config.limit.particles == "matched") else None
-        out = {}
+        limits, networks = solve(config, batch, self.problem, self.heldout)
+        out, limit_summary = {}, None
         if limits is not None:
-            summary = self._summary(limits)
-            out |= {f"limit/{name}": _to_cells(value) for name, value in summary.items() if not name.endswith("kernel")}
+            limit_summary = self._summary(limits)
+            out |= {f"limit/{name}": _to_cells(value) for name, value in limit_summary.items() if not name.endswith("kernel")}
         if batch.kind == "limit":
             if config.finite is None:
                 out["status/cell"] = _status(out["limit/loss"])
             return out
-        by_depth = [self._networks(depth, limits) for depth in batch.depths]
+        by_depth = []
+        for i, depth in enumerate(batch.depths):
+            if networks:
+                runs = networks.pop(depth)
+                summary = self._summary(runs)
+            else:
+                runs, found = self._dense[i]
+                summary = {name: np.asarray(x, float) for name, x in found.items()}
+            by_depth.append(self._networks(depth, runs, summary, limits, limit_summary))
         return out | {name: _join_depths(name, [cell[name] for cell in by_depth]) for name in by_depth[0]}
-
-    def _limits(self) -> Trajectory:
-        limit = self.config.limit
-        noise = self._noise(limit.depth_steps)
-        return _cells.solve_limits(
-            self.problem,
-            self.heldout,
-            noise,
-            self.keys,
-            self.rates,
-            self._reuse(limit.backward_weights),
-            intervals(self.config),
-            self.probe,
-            self.at_once,
-        )
-
-    def _noise(self, depth: int) -> Noise:
-        """The batch's noise of this many layers; drawn once, as all its depths coarsen the same."""
-        if depth not in self._drawn:
-            noise = _cells.draw_noise(self.problem, self.keys, self.batch.width, depth)
-            self._drawn = {depth: shard_noise(noise) if _memory.spread(self.config, self.batch) > 1 else noise}
-        return self._drawn[depth]
-
-    def _reuse(self, flags: tuple[str, ...]):
-        return jnp.asarray([flag == "reused" for flag in flags], self.problem.dtype)
 
     def _summary(self, run: Trajectory) -> dict[str, np.ndarray]:
         return {name: np.asarray(x, float) for name, x in _cells.summarize(self.problem, self.heldout, run).items()}
-
-    def _train(self, depth: int) -> tuple[Trajectory | _cells.Paths, dict[str, np.ndarray]]:
-        """The networks of a depth, and what is stored of them."""
-        config, width, flags = self.config, self.batch.width, self.config.finite.backward_weights
-        grid = intervals(config)
-        if simulator(config, width) == "dense":
-            found, summary = self._dense[self.batch.depths.index(depth)]
-            return found, {name: np.asarray(x, float) for name, x in summary.items()}
-        noise = _cells.coarsened_seeds(self._noise(noise_depth(config, depth)), depth, max(self.batch.depths))
-        coupling = "coupling" in config.measure
-        runs = _cells.train_networks(
-            self.problem,
-            self.heldout,
-            noise,
-            self.keys,
-            self.rates,
-            self._reuse(flags),
-            jnp.asarray(depth),
-            grid,
-            self.probe,
-            coupling,
-            self.at_once,
-        )
-        return runs, self._summary(runs)
 
     @cached_property
     def keys(self) -> jax.Array:
@@ -142,10 +95,9 @@ class _Run:
         """Networks with weight matrices at all depths of the batch, computed at once."""
         return _cells.train_dense(self.problem, self.heldout, self.config.seed, grid_of(self.config, self.batch))
 
-    def _networks(self, depth: int, limits: Trajectory | None) -> dict[str, np.ndarray]:
-        """One depth's arrays, with the depth axis of length 1."""
+    def _networks(self, depth: int, runs, summary: dict, limits: Trajectory | None, limit_summary: dict | None) -> dict[str, np.ndarray]:
+        """What is stored of one depth's networks, with the depth axis of length 1."""
         config, flags = self.config, self.config.finite.backward_weights
-        runs, summary = self._train(depth)
         out = {f"finite/{name}": _to_cells(x, depth=True) for name, x in summary.items() if not name.endswith("kernel")}
         out["status/cell"] = _status(out["finite/loss"])
         if "limit_error" in config.measure:
@@ -163,7 +115,7 @@ class _Run:
                 both = np.stack(found)  # (kind, scope, seed, rate, flag, step, t)
                 out[f"spectrum/{name}_eigenvalue"] = np.expand_dims(both.transpose(0, 1, 4, 3, 2, 5, 6), (4, 5))
         if "kernels" in config.measure:
-            out |= self._kernels(summary, None if limits is None else self._summary(limits))
+            out |= self._kernels(summary, limit_summary)
         return out
 
     def _limit_error(self, depth: int, runs: Trajectory, limits: Trajectory) -> np.ndarray:
@@ -173,7 +125,7 @@ class _Run:
             return np.asarray(_cells.compare_limits(runs, limits), float)
         limit, flags = config.limit, config.finite.backward_weights
         sizes = (width, depth, limit.depth_steps, intervals(config))
-        reuse = self._reuse(limit.backward_weights)
+        reuse = jnp.asarray([flag == "reused" for flag in limit.backward_weights], self.problem.dtype)
         return np.asarray(_cells.compare_dense(self.problem, self.keys, self.rates, flags, reuse, *sizes), float)
 
     def _kernels(self, finite: dict, limit: dict | None) -> dict[str, np.ndarray]:

@@ -32,7 +32,7 @@ class CellTooLarge(ConfigError):
 
 
 def batch_bytes(config: "SweepConfig", batch: Batch, *, at_once: int = 1) -> int:
-    """Bytes a batch holds at its peak on each device that takes part; `at_once` runs of a seed are vectorized together."""
+    """Bytes a batch holds at its peak on each device that takes part, where `at_once` runs go on at the same time."""
     batch = replace(batch, seeds=batch.seeds[: len(batch.seeds) // devices_for(batch)])
     return max(held + own for held, own in program_bytes(config, batch, at_once=at_once).values())
 
@@ -59,12 +59,21 @@ class _Count:
     """Numbers (not bytes) that the parts of a batch hold."""
 
     def __init__(self, config: "SweepConfig", batch: Batch, at_once: int):
+        from nfd_jax.sweep._threads import one_by_one
+
         self.config, self.batch, self.at_once = config, batch, at_once
-        p = config.problem
-        self.seeds, self.width, self.rows = len(batch.seeds), batch.width, p.batch_size
+        p, limit = config.problem, config.limit
+        self.seeds, self.width, self.rows, self.rates = len(batch.seeds), batch.width, p.batch_size, len(p.learning_rates)
         self.samples, self.itemsize = p.steps * p.batch_size, 8 if config.precision == "float64" else 4
         self.probe = p.batches == "stream"
         self.inputs = p.input_dim if p.dataset == "gaussian" else INPUTS.get(p.dataset, 0)
+        self.depths, self.deepest = len(batch.depths), max(batch.depths, default=0)
+        self.flags = len(config.finite.backward_weights) if batch.depths else 0
+        self.dense = bool(batch.depths) and simulator(config, batch.width) == "dense"
+        solved = limit is not None and (batch.kind == "limit" or limit.particles == "matched")
+        self.limit_flags, self.steps = (len(limit.backward_weights), limit.depth_steps) if solved else (0, 0)
+        self.layers = max(self.steps, *(0 if self.dense else noise_depth(config, depth) for depth in batch.depths), 0)
+        self.apart = one_by_one()
 
     def family(self, layers: int) -> int:
         return self.samples * layers * self.width
@@ -73,9 +82,8 @@ class _Count:
         return 2 * self.family(layers) + self.width * self.inputs
 
     def kept(self, flags: int) -> int:
-        """Trajectories of one seed."""
-        runs = len(self.config.problem.learning_rates) * flags
-        return runs * (3 if self.probe else 2) * self.family(intervals(self.config) + 1)
+        """Trajectories of one seed, at every learning rate and so many flags."""
+        return self.rates * flags * (3 if self.probe else 2) * self.family(intervals(self.config) + 1)
 
     def learning(self, layers: int, coupling: bool) -> int:
         """One run of a conditional-Gaussian system: its history, and the widest of its passes, held-out and probe samples'."""
@@ -86,7 +94,7 @@ class _Count:
         """A program that takes seeds in turn: one seed's copy of what all share, what each run holds, and results twice."""
         return (shared if self.seeds > 1 else 0) + self.at_once * each + (self.seeds + 1) * kept
 
-    def dense(self) -> int:
+    def dense_runs(self) -> int:
         """All runs of the engine's program that go on at the same time: weights, drawn and in training, and passes."""
         import jax
 
@@ -106,38 +114,52 @@ class _Count:
         rows = (3 if self.probe else 2) * self.rows
         return runs * (kinds * drawn + trained + 2 * shape.layers * beside * rows * shape.size)
 
-    def innovations(self, depth: int, steps: int) -> int:
-        """One dense network's innovations, refined to `steps` layers, and the limit on them; seeds, rates and flags in turn."""
-        trained = 3 * depth * self.width**2 + 4 * self.family(depth)
-        solved = 2 * self.noise(steps) + self.learning(steps, False) + 2 * self.family(steps)
-        return self.noise(depth) + max(trained, solved)
+    def innovations(self) -> int:
+        """One dense network's innovations, refined to the limit's steps, and the limit on them; seeds, rates and flags in turn."""
+        trained = 3 * self.deepest * self.width**2 + 4 * self.family(self.deepest)
+        solved = 2 * self.noise(self.steps) + self.learning(self.steps, False) + 2 * self.family(self.steps)
+        return self.noise(self.deepest) + max(trained, solved)
 
     def programs(self) -> dict[str, tuple[int, int]]:
-        """Of each program (held, own): what is there when it runs, its arguments included, and its temporaries and results."""
-        config, finite, limit = self.config, self.config.finite, self.config.limit
-        found, held = {}, 0
-        if limit is not None and (self.batch.kind == "limit" or limit.particles == "matched"):
-            noise, kept = self.noise(limit.depth_steps), self.kept(len(limit.backward_weights))
-            found["noise"] = 0, (self.seeds + 1) * noise
-            found["limit"] = self.seeds * noise, self.mapped(self.learning(limit.depth_steps, False), kept, noise)
-            held = self.seeds * (noise + kept)
-        if self.batch.kind == "limit" or finite is None:
-            return found
-        kept, deepest, dense = self.kept(len(finite.backward_weights)), max(self.batch.depths), simulator(config, self.width) == "dense"
-        if dense:
-            kept = kept if "spectrum" in config.measure else 0
-            every = len(self.batch.depths) * self.seeds * kept
-            found["dense"] = held, self.dense() + 2 * every
-            held += every
-            if "limit_error" in config.measure and limit is not None:
-                found["innovations"] = held, self.innovations(deepest, limit.depth_steps)
-        else:
-            finest = max(noise_depth(config, depth) for depth in self.batch.depths)
-            held += self.seeds * (self.noise(deepest) + (0 if "limit" in found else self.noise(finest)))
-            each = self.learning(deepest, "coupling" in config.measure)
-            found["network"] = held, self.mapped(each, kept, self.noise(deepest))
-        # Singular values are taken on the host, in float64 and of a few copies.
-        found["measures"] = held + (0 if dense else self.seeds * kept), (5 if "spectrum" in config.measure else 1) * self.seeds * kept
+        """Of each program of a batch (held, own): what is there when it runs, its arguments included, and its temporaries and results."""
+        found: dict[str, tuple[int, int]] = {}
+        if self.limit_flags or (self.flags and not self.dense):
+            found |= self.one_by_one() if self.apart else self.together()
+        measured, per_depth = self.config.measure, self.seeds * self.kept(self.flags)
+        held = self.seeds * self.kept(self.limit_flags) + (0 if self.apart else self.seeds * self.noise(self.layers))
+        if self.dense:
+            per_depth = per_depth if "spectrum" in measured else 0
+            found["dense"] = held, self.dense_runs() + 2 * self.depths * per_depth
+            if "limit_error" in measured:
+                found["innovations"] = held + self.depths * per_depth, self.innovations()
+        if self.flags:
+            # Singular values are taken on the host, in float64 and of a few copies.
+            found["measures"] = held + self.depths * per_depth, (5 if "spectrum" in measured else 1) * per_depth
+        return found
+
+    def one_by_one(self) -> dict[str, tuple[int, int]]:
+        """Programs of single runs, so many on cores of their own; a seed's runs share its noise, and all are joined in the end."""
+        noise, kept = self.noise(self.layers), self.kept(1) // self.rates
+        own = {"noise": 2 * noise}
+        if self.limit_flags:
+            own["limit"] = self.learning(self.steps, False) + 2 * kept
+        if self.flags and not self.dense:
+            coupling = "coupling" in self.config.measure
+            own["network"] = self.noise(self.deepest) + self.learning(self.deepest, coupling) + 2 * kept
+        runs = self.seeds * self.rates * (self.limit_flags + (0 if self.dense else self.flags * self.depths))
+        others = (min(self.at_once, runs) - 1) * (noise + max(own.values()))
+        return {name: (others + noise + 2 * runs * kept, mine) for name, mine in own.items()}
+
+    def together(self) -> dict[str, tuple[int, int]]:
+        """Programs that take all seeds."""
+        noise, kept, limits = self.noise(self.layers), self.kept(self.flags), self.kept(self.limit_flags)
+        found = {"noise": (0, (self.seeds + 1) * noise)}
+        if self.limit_flags:
+            found["limit"] = self.seeds * noise, self.mapped(self.learning(self.steps, False), limits, noise)
+        if self.flags and not self.dense:
+            coarse, coupling = self.noise(self.deepest), "coupling" in self.config.measure
+            own = self.mapped(self.learning(self.deepest, coupling), kept, coarse)
+            found["network"] = self.seeds * (noise + coarse + limits), own
         return found
 
 
@@ -163,8 +185,15 @@ def _host_memory() -> int:
     return free
 
 
+def most_at_once(config: "SweepConfig") -> int:
+    """Runs that may go on at the same time: one a core on a CPU; else a seed's learning rates and flags, vectorized together."""
+    from nfd_jax.sweep._threads import cores, one_by_one
+
+    return cores() if one_by_one() else 2 * len(config.problem.learning_rates)
+
+
 def runs_at_once(config: "SweepConfig", batch: Batch, *, most: int, memory: int | None = None) -> int:
-    """How many learning rates and flags of a seed to vectorize together: the most that divide `most` and fit, at least 1."""
+    """How many runs go on at the same time: the most that divide `most` and fit, at least 1."""
     free = USABLE * (device_memory() if memory is None else memory)
     fitting = (k for k in range(most, 0, -1) if most % k == 0 and batch_bytes(config, batch, at_once=k) <= free)
     return next(fitting, 1)

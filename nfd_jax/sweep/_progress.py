@@ -1,9 +1,8 @@
 """What a running sweep tells: a bar on a terminal, plain lines elsewhere, and a log of JSON lines beside the results."""
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -95,22 +94,3 @@ class Progress:
         """A line that is said even when quiet, and logged."""
         self.log("warning", text=text)
         self.console.print(text, soft_wrap=True, markup=False)
-
-
-def in_background(work: Callable, *arguments):
-    """`work(*arguments)` in another thread, so that Ctrl-C reaches this one while a compiled program runs."""
-    outcome: dict = {}
-
-    def target() -> None:
-        try:
-            outcome["value"] = work(*arguments)
-        except BaseException as error:
-            outcome["error"] = error
-
-    thread = threading.Thread(target=target, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.2)
-    if "error" in outcome:
-        raise outcome["error"]
-    return outcome["value"]

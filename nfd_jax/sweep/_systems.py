@@ -1,0 +1,117 @@
+"""The limits and matrix-free networks of a batch: all in one program on an accelerator, one by one on the cores of a CPU.
+
+One by one, because a CPU gains nothing from products of small blocks side by side: each core takes a run of its own, and a program
+for a single run compiles in half the time. Which core does what changes no number.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, zip_longest
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nfd_jax.noise import Noise
+from nfd_jax.problem import Problem, Trajectory
+from nfd_jax.sharding import shard_noise
+from nfd_jax.sweep import _cells, _memory
+from nfd_jax.sweep._layout import intervals
+from nfd_jax.sweep._plan import Batch, noise_depth, simulator
+from nfd_jax.sweep._threads import in_threads, one_by_one
+
+if TYPE_CHECKING:
+    from nfd_jax.config import SweepConfig
+
+
+def solve(
+    config: "SweepConfig", batch: Batch, problem: Problem, heldout: _cells.Heldout
+) -> tuple[Trajectory | None, dict[int, Trajectory]]:
+    """The limits of a batch, where it has some, and its matrix-free networks by depth; leading axes (seed, rate, flag)."""
+    at_once = _memory.runs_at_once(config, batch, most=_memory.most_at_once(config))
+    if one_by_one():
+        parts = (_Part(config, batch, [seed], problem, heldout, 1) for seed in batch.seeds)
+        runs = in_threads((task for part in parts for task in _tasks(part, single=True)), at_once)
+    else:
+        part = _Part(config, batch, list(batch.seeds), problem, heldout, 1 if jax.default_backend() == "cpu" else at_once)
+        runs = [task() for task in _tasks(part, single=False)]
+    found: dict[int | None, list[list[list[Trajectory]]]] = {}
+    for depth, i, j, run in runs:
+        seeds = found.setdefault(depth, [])
+        if i == j == 0:
+            seeds.append([])
+        if j == 0:
+            seeds[-1].append([])
+        seeds[-1][-1].append(run)
+    whole = {depth: _joined(seeds) for depth, seeds in found.items()}
+    return whole.pop(None, None), {depth: run for depth, run in whole.items() if depth is not None}
+
+
+def _joined(seeds: list[list[list[Trajectory]]]) -> Trajectory:
+    """Runs in nested lists (seed, rate, flag), each with those axes of its own, as one."""
+    if len(seeds) == len(seeds[0]) == len(seeds[0][0]) == 1:
+        return seeds[0][0][0]
+    join = lambda runs, axis: jax.tree.map(lambda *x: np.concatenate(x, axis), *runs)
+    return jax.device_put(join([join([join(flags, 2) for flags in rates], 1) for rates in seeds], 0))
+
+
+class _Part:
+    """Some seeds of a batch, whose noise is drawn when it is first asked for and kept as long as the part is."""
+
+    def __init__(self, config: "SweepConfig", batch: Batch, seeds: list[int], problem: Problem, heldout: _cells.Heldout, at_once: int):
+        self.at_once, self.config, self.batch, self.problem, self.heldout = at_once, config, batch, problem, heldout
+        self.keys = jnp.stack([_cells.seed_key(config.seed, seed) for seed in seeds])
+        self._drawn: dict[int, Noise] = {}
+        self._lock = Lock()
+        self.shared = intervals(config), config.problem.batches == "stream"
+
+    def noise(self, depth: int) -> Noise:
+        """Noise of this many layers; drawn once, as all depths of a batch coarsen the same."""
+        with self._lock:
+            if depth not in self._drawn:
+                noise = _cells.draw_noise(self.problem, self.keys, self.batch.width, depth)
+                self._drawn = {depth: shard_noise(noise) if _memory.spread(self.config, self.batch) > 1 else noise}
+            return self._drawn[depth]
+
+    def limits(self, rates: jax.Array, reuse: jax.Array) -> Trajectory:
+        noise = self.noise(self.config.limit.depth_steps)
+        return _cells.solve_limits(self.problem, self.heldout, noise, self.keys, rates, reuse, *self.shared, self.at_once)
+
+    def networks(self, depth: int, rates: jax.Array, reuse: jax.Array) -> Trajectory:
+        config = self.config
+        noise = _cells.coarsened_seeds(self.noise(noise_depth(config, depth)), depth, max(self.batch.depths))
+        sizes = *self.shared, "coupling" in config.measure, self.at_once
+        at = jax.device_put(np.int32(depth))
+        return _cells.train_networks(self.problem, self.heldout, noise, self.keys, rates, reuse, at, *sizes)
+
+
+def _tasks(part: _Part, *, single: bool) -> Iterator[Callable[[], tuple]]:
+    """What a part has to do: calls that give depth (None for limits), place among rates and flags, and the runs there."""
+    config, batch = part.config, part.batch
+    limits, networks = [], []
+    if config.limit is not None and (batch.kind == "limit" or config.limit.particles == "matched"):
+        limits = _by_run(part, None, part.limits, config.limit.backward_weights, single)
+    if batch.depths and simulator(config, batch.width) == "matrix_free":
+        at = lambda depth: _by_run(part, depth, partial(part.networks, depth), config.finite.backward_weights, single)
+        networks = chain.from_iterable(map(at, batch.depths))
+    # In turn, so that both programs are compiled at the same time.
+    yield from (task for pair in zip_longest(limits, networks) for task in pair if task is not None)
+
+
+def _by_run(part: _Part, depth: int | None, runs: Callable, flags: tuple[str, ...], single: bool) -> Iterator[Callable[[], tuple]]:
+    dtype = part.config.precision
+    rates = np.asarray(part.config.problem.learning_rates, dtype)
+    reuse = np.asarray([flag == "reused" for flag in flags], dtype)
+
+    def task(i: int, j: int, rates: np.ndarray, reuse: np.ndarray) -> tuple:
+        found = runs(jax.device_put(rates), jax.device_put(reuse))
+        return depth, i, j, jax.device_get(found) if single else found
+
+    if not single:
+        yield partial(task, 0, 0, rates, reuse)
+        return
+    for i in range(rates.size):
+        for j in range(reuse.size):
+            yield partial(task, i, j, rates[i : i + 1], reuse[j : j + 1])
