@@ -169,4 +169,11 @@ def _stop(lines: Iterable[str], status: Exit) -> NoReturn:
 
 
 def main() -> None:
-    app()
+    try:
+        app()
+    except SystemExit as stop:
+        if stop.code == Exit.INTERRUPTED:  # threads compute on, and Python would wait until they have done all they were given
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(Exit.INTERRUPTED)
+        raise

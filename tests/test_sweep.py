@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nfd_jax as nfd
-from nfd_jax.sweep import _cells
+from nfd_jax.sweep import _cells, _systems, _threads
 from nfd_jax.sweep._execute import load_problem, run_batch
 from nfd_jax.sweep._plan import make_plan
 
@@ -97,6 +97,17 @@ def test_identical_runs_are_identical_bit_for_bit(swept):
     np.testing.assert_array_equal(arrays["finite/output"], stored)
 
 
+def test_one_by_one_on_any_number_of_cores_or_all_in_one_program(swept, monkeypatch):
+    sweep, tree, _ = swept
+    batch = make_plan(sweep)[0]
+    stored = tree["compare/limit_error_ms"].sel(width=[batch.width])
+    monkeypatch.setenv("NPROC", "1")
+    np.testing.assert_array_equal(run_batch(sweep, batch)["compare/limit_error_ms"], stored, "bit for bit, whichever core")
+    for module in (_threads, _systems):
+        monkeypatch.setattr(module, "one_by_one", lambda: False)
+    np.testing.assert_allclose(run_batch(sweep, batch)["compare/limit_error_ms"], stored, rtol=1e-9)
+
+
 def test_dense_networks_against_the_limit_on_their_own_noise(tmp_path):
     """The distance of a plain ResNet to its own limit falls in depth as that of a matrix-free one: same law, so same mean."""
     common = {"seeds": 24, "problem__learning_rate": 0.5, "finite__widths": "[24]", "measure": "[limit_error]",
@@ -121,6 +132,10 @@ def test_a_diverging_cell_is_data_and_leaves_the_others_alone(tmp_path):
     loss = tree["finite/loss"].isel(width=0, seed=0, learning_rate=1)
     np.testing.assert_array_equal(status.isel(learning_rate=1) == 2, ~np.isfinite(loss).all("step"))
     assert np.any(status == 2)
+    log = (tmp_path / "out" / "log.jsonl").read_text()
+    assert "width 12, depth" in log and "learning rate 1e+06: not finite first in" in log, "where it diverged"
+    check = tree["rates"].attrs["float32_check"]
+    assert check["cell"] == "width 12, depth 2, seed 0" and 0 < check["loss"] < 1e-4
 
 
 def test_a_limit_on_its_own(tmp_path):

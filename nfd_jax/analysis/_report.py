@@ -94,12 +94,23 @@ def _facts(view: View) -> str:
         ("Finite networks", grid if finite else "none"),
         ("Limit", solved if limit else "none"),
         ("Seeds, precision", f"{view.config.get('seeds')}, {view.config.get('precision')}"),
+        ("Rounding", _rounding(view)),
         ("Config digest", str(tree.attrs.get("config_sha256", "not stored"))),
         ("Device", str(tree.attrs.get("device", "not stored"))),
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or "not stored"),
         ("Source", str(tree.attrs.get("git", "not stored"))),
     ]
     return html.facts(pairs)
+
+
+def _rounding(view: View) -> str:
+    """The spot check of float32 against float64 that a run in float32 ends with."""
+    check = dict(view.tree["rates"].attrs.get("float32_check") or {}) if "rates" in view.tree.children else {}
+    if "cell" not in check:
+        return "float64 throughout" if view.config.get("precision") == "float64" else "not checked"
+    where = check.pop("cell")
+    off = ", ".join(f"{name} {'not finite' if value is None else f'{value:.1g}'}" for name, value in check.items())
+    return f"float32 against float64 on one draw ({where}), relative root mean square: {off}"
 
 
 def _remarks(view: View, found: Sequence[Row], failed: Sequence[str]) -> list[str]:

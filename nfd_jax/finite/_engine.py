@@ -4,7 +4,6 @@ Choices depend on sizes and on the kind of device, never on a measurement: anoth
 give the same numbers in every process.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from nfd_jax._cores import cores
 from nfd_jax.finite._draws import divisor
 from nfd_jax.finite._grid import Heldout, Shape, program
 from nfd_jax.problem import Problem
@@ -93,7 +93,7 @@ def runs_at_once(shape: Shape, itemsize: int) -> int:
     """How many runs of a program go on at the same time: one a core, where products alone don't keep all cores busy."""
     large = itemsize * shape.layers * shape.size**2 > SHARED_BYTES
     alone = large or jax.default_backend() != "cpu" or jax.local_device_count() > 1
-    return 1 if alone else os.cpu_count() or 1
+    return 1 if alone else cores()
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,9 @@ def train_grids(problem: Problem, heldout: Heldout | None, master: int, grids: S
     if not 0 <= master < 2**32:
         raise ValueError(f"the master seed must lie in 0 … 2**32 - 1; received {master}")
     jobs = [_Job(problem, heldout, master, grid) for grid in grids]
-    cores = min(runs_at_once(job.shape, problem.dtype.itemsize) for job in jobs)
+    count = min(runs_at_once(job.shape, problem.dtype.itemsize) for job in jobs)
     programs: dict[tuple, Future[Compiled]] = {}
-    with ThreadPoolExecutor(cores) as compilers, ThreadPoolExecutor(cores) as runners:
+    with ThreadPoolExecutor(count) as compilers, ThreadPoolExecutor(count) as runners:
         for job in jobs:
             if job.program not in programs:
                 programs[job.program] = compilers.submit(job.in_its_precision, _compiled, *job.program)

@@ -24,6 +24,13 @@ CELL_ERRORS = (jax.errors.JaxRuntimeError, MemoryError, FloatingPointError, np.l
 """What may go wrong with one batch and leave the others standing: the device gave up or ran out of memory."""
 
 
+LOCATED = 3
+"""Batches with diverged runs of which one is looked into: it is trained once more with every layer kept."""
+
+ROUNDING = "float32_check"
+"""Attribute of /rates: the smallest cell in float32 against float64 on the same draw, relative root mean squares."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a run left: `store`, the folder, and `failed`, a line for each failed batch."""
@@ -94,7 +101,7 @@ def _run_one(config, folder, fresh, scheduler, workers, verify, progress) -> lis
     with Store.open(folder, config, **arguments) as store, progress.logging_to(folder / "log.jsonl"):
         for line in store.damaged:
             progress.warn(f"damaged, to be computed again: {line}")
-        pending = store.pending()
+        pending, located = store.pending(), 0
         progress.begin(*store.progress(), batches=len(pending))
         for batch, result in _results(config, pending, scheduler, workers):
             if isinstance(result, str):
@@ -102,14 +109,21 @@ def _run_one(config, folder, fresh, scheduler, workers, verify, progress) -> lis
                 progress.warn(f"failed: {batch.id}: {result}")
             else:
                 store.commit(batch, result)
-            progress.advance(store.progress()[0], batch.id, _diverged(result))
+            diverged = _diverged(result)
+            progress.advance(store.progress()[0], batch.id, diverged)
+            if diverged and located < LOCATED:
+                located += 1
+                for line in _verify().locate_nonfinite(config, batch, result["status/cell"], at_most=1):
+                    progress.warn(line)
         progress.end()
         if verify:
-            from nfd_jax.sweep._verify import verify_sample
-
-            progress.say(verify_sample(config, folder))
+            progress.say(_verify().verify_sample(config, folder))
         tree = open_results(folder)
-        store.write_rates(analysis.rates(tree))
+        rates = analysis.rates(tree)
+        if config.precision == "float32" and store.progress()[0]:
+            known = tree["rates"].attrs.get(ROUNDING) if "rates" in tree.children else None
+            rates.attrs[ROUNDING] = known or _rounding(config)
+        store.write_rates(rates)
         analysis.write_report(folder)
         progress.log("finished", failed=store.failed())
         return store.failed()
@@ -126,7 +140,25 @@ def _results(config: SweepConfig, pending: list[Batch], scheduler, workers) -> I
         try:
             yield batch, in_background(run_batch, config, batch)
         except CELL_ERRORS as error:
-            yield batch, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+            yield batch, _first_line(error)
+
+
+def _rounding(config: SweepConfig) -> dict:
+    try:
+        return in_background(_verify().precision_check, config)
+    except CELL_ERRORS as error:
+        return {"error": _first_line(error)}
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+
+
+def _verify():
+    """Needed seldom, and built on this module."""
+    from nfd_jax.sweep import _verify
+
+    return _verify
 
 
 def _diverged(result: dict | str) -> int:

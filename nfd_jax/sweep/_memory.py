@@ -13,6 +13,7 @@ from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nfd_jax._cores import cores
 from nfd_jax._problems import ConfigError
 from nfd_jax.sweep._layout import intervals
 from nfd_jax.sweep._plan import HELDOUT, Batch, noise_depth, simulator
@@ -187,7 +188,7 @@ def _host_memory() -> int:
 
 def most_at_once(config: "SweepConfig") -> int:
     """Runs that may go on at the same time: one a core on a CPU; else a seed's learning rates and flags, vectorized together."""
-    from nfd_jax.sweep._threads import cores, one_by_one
+    from nfd_jax.sweep._threads import one_by_one
 
     return cores() if one_by_one() else 2 * len(config.problem.learning_rates)
 

@@ -1,6 +1,5 @@
 """Work on several cores, and beside the main thread, which Ctrl-C must reach."""
 
-import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,12 +7,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-
-
-def cores() -> int:
-    """Cores that this process may use: what NPROC says, which sets the size of XLA's thread pool too, or all there are."""
-    asked = os.environ.get("NPROC", "")
-    return max(1, int(asked)) if asked.isdecimal() else os.cpu_count() or 1
 
 
 def one_by_one() -> bool:
