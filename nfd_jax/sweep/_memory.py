@@ -250,7 +250,7 @@ def _lower(config: "SweepConfig", batch: Batch) -> str:
 def size(count: float) -> str:
     """Bytes in words: 1.5 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
+        if count < 999.5:
             return f"{count:.3g} {unit}"
         count /= 1024
     return f"{count:.3g} TiB"
