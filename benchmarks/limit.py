@@ -55,11 +55,11 @@ def _against_loop(n: int, steps: int, repeats: int) -> Figure:
 
 
 def _against_bandwidth(n: int, steps: int, repeats: int) -> Figure:
-    """Each Euler step must read its layer of the history once: six families of K·P rows of n numbers."""
+    """Each Euler step must read its layer of the history once: four families of K·P rows of n numbers."""
     solve, stages = _solver(Limit, n, steps)
     copy, moved = bandwidth(2**18 if n < 1024 else 2**26)
     samples = alternate({"solve": solve, "copy": copy}, repeats)
-    history = STEPS * 2 * steps * 6 * STEPS * BATCH * n * 4
+    history = STEPS * 2 * steps * 4 * STEPS * BATCH * n * 4
     rate, limit = history / median(samples["solve"]), moved / median(samples["copy"])
     note = f"{rate / 1e9:.2g} of {limit / 1e9:.2g} GB/s, N = {n}, M = {steps}"
     what = "bytes of history / s over measured bandwidth"

@@ -179,7 +179,7 @@ def _fits_any_memory(config: "SweepConfig") -> Found:
 
 
 def _finite_bytes(config: "SweepConfig", finite: "FiniteConfig", width: int, depth: int) -> int:
-    """Of one cell: the weights (dense), or the six families of queries, bases and images (matrix-free)."""
+    """Of one cell: the weights (dense), or the four families of bases and images (matrix-free)."""
     copies = 2 if "independent" in finite.backward_weights else 1
     dense = depth * width * width * _itemsize(config) * copies
     matrix_free = _history_bytes(config, width, depth)
@@ -189,7 +189,7 @@ def _finite_bytes(config: "SweepConfig", finite: "FiniteConfig", width: int, dep
 
 
 def _history_bytes(config: "SweepConfig", coordinates: int, layers: int) -> int:
-    return 6 * layers * _queries(config) * coordinates * _itemsize(config)
+    return 4 * layers * _queries(config) * coordinates * _itemsize(config)
 
 
 def _queries(config: "SweepConfig") -> int:

@@ -24,8 +24,7 @@ from jaxtyping import Array, Float
 
 from nfd_jax import observables
 from nfd_jax._types import LayerRows, Rows
-from nfd_jax.activations import activation
-from nfd_jax.gaussian import Basis
+from nfd_jax.gaussian import Answers, Basis
 from nfd_jax.losses import loss_function, split_signal
 from nfd_jax.noise import BACKWARD, FORWARD, HELDOUT, PROBE, AbstractNoise, normal_rows, stream
 from nfd_jax.problem import Coupling, Problem, Trajectory
@@ -34,53 +33,44 @@ from nfd_jax.problem import Coupling, Problem, Trajectory
 class History(eqx.Module):
     """What SGD has left in the hidden layers: A = K·P rows of samples, zero until their step comes; layer ℓ at index ℓ − 1.
 
-    `features` φ(h_{ℓ-1}) and `gradients` b_ℓ make up ΔW_ℓ; `forward` and `backward` are the bases of W_ℓ(0) and W_ℓ(0)ᵀ.
+    `forward` holds the queries φ(h_{ℓ-1}) of W_ℓ(0), `backward` the queries b_ℓ of W_ℓ(0)ᵀ. Both make up ΔW_ℓ too, and are kept
+    as coordinates in their bases alone.
     """
 
-    features: Float[Array, "L A n"]
-    gradients: Float[Array, "L A n"]
     forward: Basis
     backward: Basis
 
     @classmethod
     def empty(cls, layers: int, directions: int, width: int, dtype) -> "History":
-        rows = jnp.zeros((layers, directions, width), dtype)
         basis = Basis.empty(layers, directions, width, dtype)
-        return cls(rows, rows, basis, basis)
+        return cls(basis, basis)
 
 
 class Pass(eqx.Module):
-    """One pass: `path` (L+1, P, n) by layer 0 … L, the new directions `q` with `image` and `response` (L, P, …), and each
-    layer's coupling as it enters the path, `coupling` (L, P, n), where it was asked for."""
+    """One pass: `path` (L+1, P, n) by layer 0 … L, what to remember of its queries, `answers` (L, P, …), and each layer's
+    coupling as it enters the path, `coupling` (L, P, n), where it was asked for."""
 
     path: Float[Array, "G P n"]
-    q: LayerRows
-    image: LayerRows
-    response: Float[Array, "L P A"]
+    answers: Answers
     coupling: LayerRows | None = None
 
     @classmethod
     def empty(cls, layers: int, rows: int, history: History, coupling: bool) -> "Pass":
         """Zeros, to be filled layer by layer."""
-        directions, width = history.features.shape[1:]
-        zeros = lambda *shape: jnp.zeros(shape, history.features.dtype)
-        block = zeros(layers, rows, width)
-        return cls(zeros(layers + 1, rows, width), block, block, zeros(layers, rows, directions), block if coupling else None)
+        directions, width = history.forward.q.shape[1:]
+        dtype = history.forward.q.dtype
+        zeros = lambda length: jnp.zeros((length, rows, width), dtype)
+        answers = Answers.empty(layers, rows, directions, width, dtype)
+        return cls(zeros(layers + 1), answers, zeros(layers) if coupling else None)
 
     def begin(self, ell: int | Array, start: Rows) -> "Pass":
         """The pass with the state at layer `ell` to start from."""
         return eqx.tree_at(lambda p: p.path, self, self.path.at[ell].set(start))
 
-    def put(self, i: Array, ell: Array, state: Rows, new: tuple, coupling: Rows | None) -> "Pass":
+    def put(self, i: Array, ell: Array, state: Rows, new: Answers, coupling: Rows | None) -> "Pass":
         """The pass with the answers of block `i` and the state at layer `ell` filled in."""
-        q, image, response = new
-        return Pass(
-            self.path.at[ell].set(state),
-            self.q.at[i].set(q),
-            self.image.at[i].set(image),
-            self.response.at[i].set(response),
-            None if self.coupling is None else self.coupling.at[i].set(coupling),
-        )
+        coupled = None if self.coupling is None else self.coupling.at[i].set(coupling)
+        return Pass(self.path.at[ell].set(state), self.answers.put(i, new), coupled)
 
 
 class Questions(eqx.Module):
@@ -150,8 +140,7 @@ def train(
         )
     grid = noise.depth if grid is None else grid
     places = jnp.arange(grid + 1) * (interior.depth // grid)
-    phi, loss = activation(problem.activation), loss_function(problem.loss)
-    eta = problem.learning_rate
+    loss, eta = loss_function(problem.loss), problem.learning_rate
     outer = eta if problem.train == "all" else jnp.zeros_like(eta)
     inputs = problem.inputs.reshape(samples, -1)
     embedded = inputs @ noise.U.T / jnp.sqrt(jnp.asarray(problem.input_dim, dtype))
@@ -172,15 +161,10 @@ def train(
         chi = loss.signal(f, problem.targets[k])
         s_new, direction = split_signal(chi)
 
-        history = eqx.tree_at(lambda x: x.forward, history, history.forward.append(forward.q, forward.image, forward.response, now))
+        history = History(history.forward.append(forward.answers, now), history.backward)
         backward = interior.backward(direction @ V, h, noise.increments(BACKWARD, k), pull, history, coupling=coupling)
         b = backward.path
-        history = History(
-            put(history.features, phi.value(h[:-1])),
-            put(history.gradients, b[1:]),
-            history.forward,
-            history.backward.append(backward.q, backward.image, backward.response, now),
-        )
+        history = History(history.forward, history.backward.append(backward.answers, now))
         out = {"output": f, "loss": loss.value(f, problem.targets[k]), "V": V}
         if "features" in record:
             out["features"] = h[places]

@@ -30,24 +30,56 @@ from nfd_jax._types import Rows
 
 
 class Basis(eqx.Module):
-    """Orthonormal queries of one family and their images, (…, A, n) each; unfilled rows are zero.
+    """One family's queries: an orthonormal basis of them with its images, (…, A, n) each; unfilled rows are zero.
 
-    `response` (…, A, A') holds q Z'ᵀ of each row at the time it was drawn: response @ Q' is the coupling inside `image`.
+    `coordinates` (…, A, A): the queries themselves, as rows, are coordinates @ q. `response` (…, A, A') holds q Z'ᵀ of each row at the
+    time it was drawn: response @ Q' is the coupling inside `image`.
     """
 
     q: Float[Array, "... A n"]
     image: Float[Array, "... A n"]
     response: Float[Array, "... A B"]
+    coordinates: Float[Array, "... A A"]
 
     @classmethod
     def empty(cls, layers: int, directions: int, width: int, dtype) -> "Basis":
         rows = lambda columns: jnp.zeros((layers, directions, columns), dtype)
-        return cls(rows(width), rows(width), rows(directions))
+        return cls(rows(width), rows(width), rows(directions), rows(directions))
 
-    def append(self, q: Array, image: Array, response: Array, row: Array) -> "Basis":
-        """The basis of every layer with a block of rows written at `row`."""
+    def append(self, new: "Answers", row: Array) -> "Basis":
+        """The basis of every layer with a block of answers written at `row`."""
         put = lambda block, rows: jax.lax.dynamic_update_slice_in_dim(block, rows, row, axis=1)
-        return Basis(put(self.q, q), put(self.image, image), put(self.response, response))
+        own = jax.lax.dynamic_update_slice_in_dim(new.known, new.new, row, axis=2)
+        queries = put(self.coordinates, own)
+        return Basis(put(self.q, new.q), put(self.image, new.image), put(self.response, new.response), queries)
+
+    def overlaps(self, x: Rows) -> Float[Array, "P A"]:
+        """x · X_i of each row x with each query X_i, of one layer."""
+        return (x @ self.q.T) @ self.coordinates.T
+
+    def combine(self, weights: Float[Array, "P A"]) -> Rows:
+        """Σ_i weights_i X_i of one layer's queries."""
+        return (weights @ self.coordinates) @ self.q
+
+
+class Answers(eqx.Module):
+    """What to remember of a block of P queries: new directions `q` with their `image` and `response`, and the queries as
+    `known` Q + `new` q; (P, …), or (L, P, …) of all layers."""
+
+    q: Float[Array, "*L P n"]
+    image: Float[Array, "*L P n"]
+    response: Float[Array, "*L P A"]
+    known: Float[Array, "*L P A"]
+    new: Float[Array, "*L P P"]
+
+    @classmethod
+    def empty(cls, layers: int, rows: int, directions: int, width: int, dtype) -> "Answers":
+        zeros = lambda columns: jnp.zeros((layers, rows, columns), dtype)
+        return cls(zeros(width), zeros(width), zeros(directions), zeros(directions), zeros(rows))
+
+    def put(self, i: Array, one: "Answers") -> "Answers":
+        """With the answers of layer `i` filled in."""
+        return jax.tree.map(lambda every, this: every.at[i].set(this), self, one)
 
 
 class Split(eqx.Module):

@@ -115,7 +115,7 @@ def test_as_many_runs_of_a_seed_as_fit():
 @pytest.mark.parametrize(
     "changes, line",
     [
-        ({}, "finite.widths: width 65536 at depth 16 with 512 depth_steps needs about 40.8 GiB"),
+        ({}, "finite.widths: width 65536 at depth 16 with 512 depth_steps needs about 32.9 GiB"),
         ({"limit": None}, ""),
         ({"limit": {"particles": 65536}}, "limit.particles: 65536 particles with 512 depth_steps needs about"),
         ({"limit": None, "finite": {"simulator": "dense"}}, "finite.widths: width 65536 at depth 16 needs about"),

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from nfd_jax._sgd import History, Interior, Pass, at_layer
 from nfd_jax._types import LayerRows, Rows, Scalar
 from nfd_jax.activations import activation
-from nfd_jax.gaussian import Basis, coupled_part, draw, split, split_discarded
+from nfd_jax.gaussian import Answers, Basis, coupled_part, draw, split, split_discarded
 from nfd_jax.parametrization import block
 from nfd_jax.problem import Problem
 
@@ -35,7 +35,8 @@ class MatrixFree(Interior):
         parts = split_discarded(own.q, x) if discard else split(own.q, x)
         image, response = draw(parts.q, parts.noise(xi), other.q, other.image, self.reuse)
         answer = parts.known @ own.image + parts.new @ image
-        return answer, (parts.q, image, response), lambda: coupled_part(parts, response, own.response, other.q)
+        new = Answers(parts.q, image, response, parts.known, parts.new)
+        return answer, new, lambda: coupled_part(parts, response, own.response, other.q)
 
     def _block(self, width: int):
         a, skip = block(self.problem.parametrization, self.problem.horizon, self.depth)
@@ -49,7 +50,7 @@ class MatrixFree(Interior):
             h, past = done.path[i], at_layer(history, i)
             x = phi.value(h)
             answer, new, coupled = self._query(past.forward, past.backward, x, xi[i], discard)
-            drift = (pull * (x @ past.features.T) / width) @ past.gradients
+            drift = past.backward.combine(pull * past.forward.overlaps(x) / width)
             h = skip * h + gain * answer - a**2 * drift
             return done.put(i, i + 1, h, new, gain * coupled() if coupling else None)
 
@@ -64,7 +65,7 @@ class MatrixFree(Interior):
             i = self.depth - 1 - j
             b, past = done.path[i + 1], at_layer(history, i)
             answer, new, coupled = self._query(past.backward, past.forward, b, xi[i])
-            drift = (pull * (b @ past.gradients.T) / width) @ past.features
+            drift = past.forward.combine(pull * past.backward.overlaps(b) / width)
             slope = phi.derivative(h[i])
             b = skip * b + slope * (gain * answer - a**2 * drift)
             return done.put(i, i, b, new, slope * gain * coupled() if coupling else None)

@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from nfd_jax._sgd import History, Interior, Pass
 from nfd_jax._types import LayerRows, Rows, Scalar
+from nfd_jax.gaussian import Answers
 from nfd_jax.limit._terms import (
     BackwardDrift,
     BackwardNoise,
@@ -23,14 +24,12 @@ from nfd_jax.problem import Problem
 
 
 class StepRecord(diffrax.AbstractLocalInterpolation):
-    """What one Euler step hands out besides its state: the new directions, their images and responses, the coupling."""
+    """What one Euler step hands out besides its state: what to remember of its queries, and the coupling."""
 
     t0: Array
     t1: Array
     state: Array
-    q: Array
-    image: Array
-    response: Array
+    answers: Answers
     coupling: Array | None
 
     def evaluate(self, t0, t1=None, left=True):
@@ -49,9 +48,8 @@ class RecordingEuler(diffrax.Euler):
         control = terms.contr(t0, t1)
         y1 = y0 + terms.prod(field, control)
         operator, increments = field[1], control[1]
-        image, response = operator.image(increments)
-        record = {"state": y1, "q": operator.parts.q, "image": image, "response": response}
-        record["coupling"] = operator.coupling(increments) if self.coupling else None
+        coupling = operator.coupling(increments) if self.coupling else None
+        record = {"state": y1, "answers": operator.answers(increments), "coupling": coupling}
         return y1, None, record, None, diffrax.RESULTS.successful
 
 
@@ -69,14 +67,14 @@ class Limit(Interior):
         driving = _driving(xi, history.forward.image, history.backward.image, reverse=False)
         seen = Pull(self.problem, history, pull, None)
         path, record = _integrate(ForwardDrift(), ForwardNoise(self.reuse, discard), driving, h0, seen, coupling)
-        return Pass(path, record["q"], record["image"], record["response"], record["coupling"])
+        return Pass(path, record["answers"], record["coupling"])
 
     def backward(self, b1: Rows, h: Array, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:
         driving = _driving(xi, history.backward.image, history.forward.image, reverse=True)
         seen = Pull(self.problem, history, pull, h[:-1])
         path, record = _integrate(BackwardDrift(), BackwardNoise(self.reuse), driving, b1, seen, coupling)
         path, record = jax.tree.map(lambda x: x[::-1], (path, record))
-        return Pass(path, record["q"], record["image"], record["response"], record["coupling"])
+        return Pass(path, record["answers"], record["coupling"])
 
 
 def _driving(xi: LayerRows, own: LayerRows, other: LayerRows, reverse: bool) -> DrivingPath:

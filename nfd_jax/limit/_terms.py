@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from nfd_jax._sgd import History, at_layer
 from nfd_jax._types import LayerRows, Rows, Scalar
 from nfd_jax.activations import activation
-from nfd_jax.gaussian import Basis, Split, coupled_part, draw, split, split_discarded
+from nfd_jax.gaussian import Answers, Basis, Split, coupled_part, draw, split, split_discarded
 from nfd_jax.problem import Problem
 
 
@@ -79,6 +79,11 @@ class NoiseOperator(lx.AbstractLinearOperator):
         """Increments of the new directions' images, and their responses to the other family."""
         return draw(self.parts.q, self.parts.noise(increments.fresh), self.other.q, increments.other, self.reuse)
 
+    def answers(self, increments: Increments) -> Answers:
+        """What to remember of the queries."""
+        image, response = self.image(increments)
+        return Answers(self.parts.q, image, response, self.parts.known, self.parts.new)
+
     def mv(self, vector: Increments) -> Rows:
         image, _ = self.image(vector)
         return self._enter(self.parts.known @ vector.own + self.parts.new @ image)
@@ -117,7 +122,7 @@ def grid_index(t: Array, steps: int, reverse: bool) -> Array:
 
 
 def _layer(t: Array, pull: Pull, reverse: bool) -> History:
-    return at_layer(pull.history, grid_index(t, pull.history.features.shape[0], reverse))
+    return at_layer(pull.history, grid_index(t, pull.history.forward.q.shape[0], reverse))
 
 
 def _noise(problem: Problem, own: Basis, other: Basis, x: Rows, slope: Rows | None, reuse: Scalar, discard: bool = False) -> NoiseOperator:
@@ -131,7 +136,7 @@ class ForwardDrift(eqx.Module):
     def __call__(self, t, h, pull: Pull) -> Rows:
         past = _layer(t, pull, reverse=False)
         x = activation(pull.problem.activation).value(h)
-        return -pull.problem.horizon * (pull.weights * (x @ past.features.T) / h.shape[1]) @ past.gradients
+        return -pull.problem.horizon * past.backward.combine(pull.weights * past.forward.overlaps(x) / h.shape[1])
 
 
 class ForwardNoise(eqx.Module):
@@ -151,7 +156,7 @@ class BackwardDrift(eqx.Module):
 
     def __call__(self, tau, b, pull: Pull) -> Rows:
         past = _layer(tau, pull, reverse=True)
-        drift = (pull.weights * (b @ past.gradients.T) / b.shape[1]) @ past.features
+        drift = past.forward.combine(pull.weights * past.backward.overlaps(b) / b.shape[1])
         return -pull.problem.horizon * _slope(tau, pull) * drift
 
 

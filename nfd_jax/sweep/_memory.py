@@ -1,7 +1,7 @@
 """How much memory a batch takes, known before it runs, and how much there is.
 
 The measure of everything is a *family*: one row of n coordinates for each of the A = K·P samples in each of ℓ layers. A network
-or limit in training holds six (the queries that make up ΔW, two bases and their images) and two (A, A) blocks a layer; noise is
+or limit in training holds four (two bases and their images; the queries themselves are kept as coordinates) and four (A, A) blocks a layer; noise is
 two more, a pass over r rows a few times r/A of one. Trajectories kept for comparison hold the layers of the t grid alone. Counted
 in numbers and checked against what XLA reports for the compiled programs.
 """
@@ -89,7 +89,7 @@ class _Count:
     def learning(self, layers: int, coupling: bool) -> int:
         """One run of a conditional-Gaussian system: its history, and the widest of its passes, held-out and probe samples'."""
         passes = max((9 if coupling else 7) * self.rows, 4 * HELDOUT, 5 * self.samples if self.probe else 0)
-        return (6 * self.samples + passes) * layers * self.width + 2 * layers * self.samples**2
+        return (4 * self.samples + passes) * layers * self.width + 4 * layers * self.samples**2
 
     def mapped(self, each: int, kept: int, shared: int) -> int:
         """A program that takes seeds in turn: one seed's copy of what all share, what each run holds, and results twice."""
