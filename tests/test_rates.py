@@ -226,3 +226,11 @@ def test_bad_references_are_refused():
             fit_coarsening(X, np.ones((4, 4)) / X, reference=reference)
     with pytest.raises(ValueError, match="at least 2 of each"):
         fit_joint([64], [8, 16], np.ones((4, 1, 2)))
+
+
+def test_runs_that_diverged_in_all_but_name_are_left_out():
+    """Finite losses whose squares overflow."""
+    samples = np.exp(0.1 * np.random.default_rng(0).standard_normal((12, 4))) / X
+    blown = np.vstack([samples, np.full((1, 4), 1e200)])
+    assert classify(X, blown).verdict == classify(X, samples).verdict
+    assert classify(X, 1e200 * samples).kind == "unmeasured"

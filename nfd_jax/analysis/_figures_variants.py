@@ -138,8 +138,10 @@ def parametrizations(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
     rate = f"learning rate {rates.pop():g}" if len(rates) == 1 and None not in rates else "each at its own learning rate"
     widths = sorted({int(covered(values, "width")[-1]) for view in found.values() if (values := view.get("finite/loss")) is not None})
     figure.suptitle(f"Loss by parametrization (width {', '.join(map(str, widths))}; {rate})")
+    steps = max(_window(values) for view in found.values() if (values := view.get("finite/loss")) is not None)
+    over = f"seeds and {steps} steps" if steps > 1 else "seeds"
     caption = (
-        "Mean over seeds of the loss before each update, at the largest width: full lines for reused backward weights, "
+        f"Mean over {over} of the loss before each update, at the largest width: full lines for reused backward weights, "
         "dashed for independent ones, one colour and marker for each depth. Networks that diverged are left out."
     )
     return Drawing("parametrizations", "Training and held-out loss by parametrization", caption, figure)
@@ -147,6 +149,11 @@ def parametrizations(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
 
 def _parametrization(view: View) -> str:
     return view.config.get("problem", {}).get("parametrization", PARAMETRIZATIONS[-1])
+
+
+def _window(values: xr.DataArray) -> int:
+    """Steps that are averaged over, so that at most 40 points are drawn: with streamed batches the loss of a single one is noise."""
+    return max(1, values.sizes["step"] // 40)
 
 
 def _by_depth(ax: Axes, values: xr.DataArray) -> None:
@@ -158,6 +165,7 @@ def _by_depth(ax: Axes, values: xr.DataArray) -> None:
             continue
         for color, marker, depth in zip(levels(len(depths)), MARKERS, depths, strict=False):
             mean = values.sel(backward_weights=flag, depth=depth).mean("seed")
+            mean = mean.coarsen(step=_window(values), boundary="trim").mean()
             if mean.notnull().any():
                 face = color if flag == "reused" else "white"
                 style = {
@@ -166,8 +174,9 @@ def _by_depth(ax: Axes, values: xr.DataArray) -> None:
                     "markersize": 4,
                     "markerfacecolor": face,
                     "linestyle": dashes,
+                    "markevery": max(1, mean.size // 8),
                 }
-                ax.plot(values["step"], mean, label=f"L = {depth}, {flag}", **style)
+                ax.plot(mean["step"], mean, label=f"L = {depth}, {flag}", **style)
                 low, high = min(low, float(mean.min())), max(high, float(mean.max()))
     step_axis(ax, values["step"].values)
     if 0 < 10 * low < high:

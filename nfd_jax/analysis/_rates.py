@@ -52,6 +52,7 @@ SHARE = 0.5  # a plateau is more than this share of the value at the largest x
 STEEP = 0.4  # what still falls faster than x^-STEEP at the largest x has not levelled off
 NOISE = 0.5  # a mean with a larger relative standard error is Monte Carlo noise
 FLATTENS = 0.1  # a decay's verdict names its fitted constant if that is surely more than this share
+HUGE = 1e100  # a larger mean square is a run that diverged, whose loss just didn't overflow yet
 FEWEST_SEEDS = 4  # fewer decide nothing: intervals from them hold only on paper
 MOST_SEEDS = 1000  # further seeds than which it isn't seeds that are missing
 
@@ -138,7 +139,7 @@ def classify(x: ArrayLike, samples: ArrayLike, *, floor: float = 0.0, reference:
     """
     order = np.argsort(np.asarray(x, float))
     x, samples = np.asarray(x, float)[order], np.asarray(samples, float)[:, order]
-    finite = np.isfinite(samples)
+    finite = np.abs(samples) < HUGE  # NaN is not
     counts = finite.sum(0)
     covered = (counts > 0) & (2 * counts >= counts.max(initial=0))
     samples = samples[finite[:, covered].all(1)]

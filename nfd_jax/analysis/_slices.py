@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from nfd_jax.analysis._rates import HUGE
+
 EACH_RATE = 3  # up to this many learning rates have a row each; more share one row, their worst value
 
 
@@ -148,7 +150,7 @@ def slices(tree: xr.DataTree, spec: Spec) -> Iterator[Slice]:
     if values is None or (spec.training and values.sizes["step"] < 2):
         return
     cells = _status(tree, spec, values)
-    values = values.where((cells == 1) & np.isfinite(values))
+    values = values.where((cells == 1) & (np.abs(values) < HUGE))
     if not spec.training:
         yield Slice(values.isel(step=0).max("learning_rate"), cells.min("learning_rate"), "step 0")
         return
