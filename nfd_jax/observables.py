@@ -63,7 +63,7 @@ def extreme_eigenvalues(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values, since forming the Gram matrix would halve the digits that small eigenvalues have. Non-finite rows give NaN.
     """
     *lead, steps, grid, rows, width = x.shape
-    finite = np.isfinite(x).all((-2, -1))
+    finite = np.asarray(np.isfinite(x).all((-2, -1)))
     joined = np.moveaxis(np.where(finite[..., None, None], x, 0.0), -4, -3).reshape(*lead, grid, steps * rows, width)
     # One triangular factor of all samples holds those of every earlier step as its leading blocks.
     factor = np.linalg.qr(np.swapaxes(joined, -1, -2), mode="r") / np.sqrt(width)

@@ -35,8 +35,8 @@ def train_with_innovations(problem: Problem, weights: _dense.Weights, key: Array
 
     def layer(at):
         W, W_back, x, u, index = at
-        fresh = [_fresh(stream(key, direction, index), x.shape, x.dtype) for direction in (FORWARD, BACKWARD)]
-        return _layer_innovations(W, W_back, x, u, *fresh, reuse)
+        g, g_back = (_fresh(stream(key, direction, index), x.shape, x.dtype) for direction in (FORWARD, BACKWARD))
+        return _layer_innovations(W, W_back, x, u, g, g_back, reuse)
 
     each = weights.W, back, by_layer(queries), by_layer(run.gradients[:, 1:]), jnp.arange(weights.W.shape[0])
     forward, backward = jax.lax.map(layer, each)

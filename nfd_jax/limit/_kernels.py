@@ -83,6 +83,7 @@ def init_kernels(problem: Problem, *, ts: Float[Array, " G"]) -> InitKernels:
         stepsize_controller=diffrax.PIDController(rtol=max(1e-9, 30 * eps), atol=max(1e-10, 30 * eps)),
         adjoint=diffrax.ForwardMode(),
     )
+    assert solution.ys is not None  # they were asked for
     K, log_growth = solution.ys
     place = 1 + jnp.argsort(jnp.argsort(ts))
     K, G = K[place], jnp.exp(log_growth[-1] - log_growth[place])

@@ -41,7 +41,7 @@ class RecordingEuler(diffrax.Euler):
     """diffrax's Euler step, keeping the answers the step drew from the weights."""
 
     coupling: bool = False
-    interpolation_cls = StepRecord
+    interpolation_cls = StepRecord  # pyright: ignore[reportAssignmentType]
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         field = terms.vf(t0, y0, args)

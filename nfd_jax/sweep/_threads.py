@@ -60,7 +60,8 @@ class CompiledOnce:
     """
 
     def __init__(self, function: Callable):
-        self.jitted, self.__doc__ = eqx.filter_jit(function), function.__doc__
+        self.jitted: Any = eqx.filter_jit(function)
+        self.__doc__ = function.__doc__
         self._begun: dict[tuple, threading.Event] = {}
         self._lock = threading.Lock()
 
