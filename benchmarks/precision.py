@@ -4,9 +4,8 @@ import jax
 import numpy as np
 from _tools import Figure
 
-from nfd_jax import _sgd
+from nfd_jax.finite import train_finite
 from nfd_jax.finite._engine import Grid, train_grids
-from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.noise import sample_noise
 from nfd_jax.problem import Problem
 
@@ -37,9 +36,8 @@ def _dense(precision: str, n: int, depth: int) -> np.ndarray:
 def _free(precision: str, n: int, depth: int) -> np.ndarray:
     problem = _problem()
     noise = sample_noise(problem, width=n, depth=depth, key=jax.random.key(0))
-    with jax.default_matmul_precision(precision):
-        run = jax.jit(lambda: _sgd.train(problem, noise, MatrixFree(problem, jax.numpy.ones(()), depth)).output)()
-    return np.asarray(run)
+    sizes = {"width": n, "depth": depth, "simulator": "matrix_free"}
+    return np.asarray(train_finite(problem, **sizes, noise=noise, matmul_precision=precision).output)
 
 
 def _error(kind: str, system: str, outputs, n: int, depth: int) -> Figure:

@@ -10,6 +10,7 @@ from nfd_jax.losses import loss_function
 from nfd_jax.parametrization import PARAMETRIZATIONS
 
 TRAIN = ("all", "hidden")
+MATMUL_PRECISIONS = ("highest", "tensorfloat32", "bfloat16")
 BACKWARD_WEIGHTS = ("reused", "independent")
 RECORDS = ("features", "gradients")
 

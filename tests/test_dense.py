@@ -170,3 +170,14 @@ def test_calls_are_vmappable(make_problem, simulator):
     together = jax.vmap(loss)(keys, rates)
     for each, key, rate in zip(together, keys, rates, strict=True):
         np.testing.assert_allclose(each, loss(key, rate), rtol=1e-10)
+
+
+def test_matmul_precision_is_chosen_by_name(make_problem):
+    problem, key = make_problem(), jax.random.key(0)
+    train = lambda **options: nfd.train_finite(problem, width=8, depth=2, key=key, **options).loss
+    np.testing.assert_array_equal(train(), train(matmul_precision="highest"))
+    assert np.all(np.isfinite(train(matmul_precision="bfloat16")))
+    with pytest.raises(ValueError, match="matmul_precision must be one of highest, tensorfloat32.*tf32"):
+        train(matmul_precision="tf32")
+    with pytest.raises(ValueError, match="matmul_precision"):
+        nfd.solve_limit(problem, particles=8, depth_steps=2, key=key, matmul_precision="fast")

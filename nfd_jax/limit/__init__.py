@@ -9,7 +9,16 @@ from nfd_jax import _sgd
 from nfd_jax.limit._kernels import InitKernels, first_order_change, init_kernels
 from nfd_jax.limit._solve import Limit
 from nfd_jax.noise import Noise, keyed_noise
-from nfd_jax.problem import BACKWARD_WEIGHTS, Problem, Trajectory, check_choice, check_key, check_record, check_size
+from nfd_jax.problem import (
+    BACKWARD_WEIGHTS,
+    MATMUL_PRECISIONS,
+    Problem,
+    Trajectory,
+    check_choice,
+    check_key,
+    check_record,
+    check_size,
+)
 
 __all__ = ["InitKernels", "Limit", "first_order_change", "init_kernels", "solve_limit"]
 
@@ -23,37 +32,38 @@ def solve_limit(
     backward_weights: str = "independent",
     noise: Noise | None = None,
     record: tuple[str, ...] = (),
+    matmul_precision: str = "highest",
 ) -> Trajectory:
     """Solve the limit system with `particles` N and `depth_steps` M Euler steps of t.
 
     "independent" is the paper's Neural Feature Dynamics; "reused" keeps the response of reused weights. With `noise` of width N
     and depth M (`key` is not used then) the solution can be compared path by path with networks on `noise.coarsen(depth)`.
-    `record` may hold "features" and "gradients", (K, M+1, P, N).
+    `record` may hold "features" and "gradients", (K, M+1, P, N); `matmul_precision` as in `train_finite`.
 
     Raises ValueError on sizes or names that are not allowed, on noise of another size, and for parametrizations without a limit.
     """
     check_size("particles", particles)
     check_size("depth_steps", depth_steps)
     check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
+    check_choice("matmul_precision", matmul_precision, MATMUL_PRECISIONS)
     record = check_record(record)
     if problem.parametrization != "depth_mup":
         raise ValueError(f"only depth_mup has an infinite-depth limit; received {problem.parametrization!r}")
     reuse = jnp.asarray(backward_weights == "reused", problem.dtype)
-    if noise is None:
-        return _solve_keyed(problem, check_key(key), particles, depth_steps, reuse, record)
-    if (noise.width, noise.depth) != (particles, depth_steps):
+    if noise is not None and (noise.width, noise.depth) != (particles, depth_steps):
         raise ValueError(f"noise has width {noise.width} and depth {noise.depth}, asked for {particles} particles and {depth_steps} steps")
-    return _solve_on(problem, noise, reuse, record)
+    with jax.default_matmul_precision(matmul_precision):
+        if noise is None:
+            return _solve_keyed(problem, check_key(key), particles, depth_steps, reuse, record)
+        return _solve_on(problem, noise, reuse, record)
 
 
 @eqx.filter_jit
 def _solve_keyed(problem, key, particles, depth_steps, reuse, record):
-    with jax.default_matmul_precision("highest"):
-        noise = keyed_noise(problem, width=particles, depth=depth_steps, key=key)
-        return _sgd.train(problem, noise, Limit(problem, reuse, noise.depth), record=record)
+    noise = keyed_noise(problem, width=particles, depth=depth_steps, key=key)
+    return _sgd.train(problem, noise, Limit(problem, reuse, noise.depth), record=record)
 
 
 @eqx.filter_jit
 def _solve_on(problem, noise, reuse, record):
-    with jax.default_matmul_precision("highest"):
-        return _sgd.train(problem, noise, Limit(problem, reuse, noise.depth), record=record)
+    return _sgd.train(problem, noise, Limit(problem, reuse, noise.depth), record=record)
