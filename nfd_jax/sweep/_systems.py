@@ -6,7 +6,7 @@ for a single run compiles in half the time. Which core does what changes no numb
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain, zip_longest
+from itertools import chain, product, zip_longest
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -37,24 +37,19 @@ def solve(
     else:
         part = _Part(config, batch, list(batch.seeds), problem, heldout, 1 if jax.default_backend() == "cpu" else at_once)
         runs = [task() for task in _tasks(part, single=False)]
-    found: dict[int | None, list[list[list[Trajectory]]]] = {}
-    for depth, i, j, run in runs:
-        seeds = found.setdefault(depth, [])
-        if i == j == 0:
-            seeds.append([])
-        if j == 0:
-            seeds[-1].append([])
-        seeds[-1][-1].append(run)
-    whole = {depth: _joined(seeds) for depth, seeds in found.items()}
+    found: dict[int | None, list[Trajectory]] = {}
+    for depth, run in runs:
+        found.setdefault(depth, []).append(run)
+    whole = {depth: _joined(run, len(batch.seeds), len(config.problem.learning_rates)) for depth, run in found.items()}
     return whole.pop(None, None), {depth: run for depth, run in whole.items() if depth is not None}
 
 
-def _joined(seeds: list[list[list[Trajectory]]]) -> Trajectory:
-    """Runs in nested lists (seed, rate, flag), each with those axes of its own, as one."""
-    if len(seeds) == len(seeds[0]) == len(seeds[0][0]) == 1:
-        return seeds[0][0][0]
-    join = lambda runs, axis: jax.tree.map(lambda *x: np.concatenate(x, axis), *runs)
-    return jax.device_put(join([join([join(flags, 2) for flags in rates], 1) for rates in seeds], 0))
+def _joined(runs: list[Trajectory], seeds: int, rates: int) -> Trajectory:
+    """Single runs, flags within learning rates within seeds, as one; what is one already stays as it is."""
+    if len(runs) == 1:
+        return runs[0]
+    join = lambda *parts: np.concatenate(parts).reshape(seeds, rates, -1, *parts[0].shape[3:])
+    return jax.device_put(jax.tree.map(join, *runs))
 
 
 class _Part:
@@ -88,7 +83,7 @@ class _Part:
 
 
 def _tasks(part: _Part, *, single: bool) -> Iterator[Callable[[], tuple]]:
-    """What a part has to do: calls that give depth (None for limits), place among rates and flags, and the runs there."""
+    """What a part has to do: calls that give a depth (None for limits) and the runs there, all at once or each by itself."""
     config, batch = part.config, part.batch
     limits, networks = [], []
     if config.limit is not None and (batch.kind == "limit" or config.limit.particles == "matched"):
@@ -105,13 +100,9 @@ def _by_run(part: _Part, depth: int | None, runs: Callable, flags: tuple[str, ..
     rates = np.asarray(part.config.problem.learning_rates, dtype)
     reuse = np.asarray([flag == "reused" for flag in flags], dtype)
 
-    def task(i: int, j: int, rates: np.ndarray, reuse: np.ndarray) -> tuple:
+    def task(rates: np.ndarray, reuse: np.ndarray) -> tuple[int | None, Trajectory]:
         found = runs(jax.device_put(rates), jax.device_put(reuse))
-        return depth, i, j, jax.device_get(found) if single else found
+        return depth, jax.device_get(found) if single else found
 
-    if not single:
-        yield partial(task, 0, 0, rates, reuse)
-        return
-    for i in range(rates.size):
-        for j in range(reuse.size):
-            yield partial(task, i, j, rates[i : i + 1], reuse[j : j + 1])
+    pairs = product(np.split(rates, rates.size), np.split(reuse, reuse.size)) if single else [(rates, reuse)]
+    yield from (partial(task, *pair) for pair in pairs)

@@ -25,6 +25,7 @@ from nfd_jax.sweep._execute import load_problem
 from nfd_jax.sweep._layout import DIVERGED
 from nfd_jax.sweep._plan import Batch, make_plan, noise_depth, simulator
 from nfd_jax.sweep._records import RESULTS, Manifest, describe, examine
+from nfd_jax.sweep._threads import in_threads
 from nfd_jax.sweep._zarr import decode
 
 
@@ -80,9 +81,16 @@ def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
     doubles, singles = (config.model_copy(update={"precision": name}) for name in ("float64", "float32"))
     with jax.enable_x64(True):
         drawn = _draw(doubles, cell)
-        exact = _measured(doubles, cell, drawn)
-    with jax.enable_x64(False):
-        rounded = _measured(singles, cell, jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), drawn))
+
+    def in_doubles() -> dict[str, np.ndarray]:
+        with jax.enable_x64(True):
+            return _measured(doubles, cell, drawn)
+
+    def in_singles() -> dict[str, np.ndarray]:
+        with jax.enable_x64(False):
+            return _measured(singles, cell, jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), drawn))
+
+    exact, rounded = in_threads([in_doubles, in_singles], 2)  # most of the time goes into compiling
     return {"cell": describe(cell)} | {name: _relative_rms(rounded[name], exact[name]) for name in exact}
 
 
