@@ -54,7 +54,7 @@ def reported(monkeypatch, config: SweepConfig, programs: dict[str, str]) -> dict
 
 
 MATRIX_FREE = {"noise": "draw_noise", "limit": "solve_limits", "network": "train_networks"}
-DENSE = {"noise": "draw_noise", "limit": "solve_limits", "innovations": "compare_dense"}
+DENSE = {"noise": "draw_noise", "limit": "solve_limits", "innovations": "train_with_noise"}
 
 
 @pytest.mark.parametrize(

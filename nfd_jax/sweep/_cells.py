@@ -169,27 +169,18 @@ def compare_limits(networks: Trajectory, limits: Trajectory) -> Float[Array, "S 
 
 
 @CompiledOnce
-def compare_dense(
-    problem: Problem, keys: Array, rates: Array, flags: tuple[str, ...], limit_reuse: Array, width: int, depth: int, steps: int, grid: int
-) -> Float[Array, "S R F G K 3"]:
-    """`limit_error_ms` of networks with weight matrices, each against limits of `steps` Euler steps on its own innovations."""
+def train_with_noise(
+    problem: Problem, key: Array, rate: Array, flag: str, width: int, depth: int, steps: int, grid: int
+) -> tuple[Trajectory, Noise]:
+    """One network with weight matrices, leading axes (1, 1, 1), and its innovations in `steps` layers, leading axis (1,)."""
     places = jnp.arange(grid + 1) * (depth // grid)
-
-    def one_run(key, flag, rate):
-        learning = with_rate(problem, rate)
+    learning = with_rate(problem, rate)
+    with jax.default_matmul_precision("highest"):
         weights = _dense.initial_weights(problem, width=width, depth=depth, key=key, backward_weights=flag)
         run, noise = train_with_innovations(learning, weights, key)
-        run = Trajectory(run.output, run.loss, run.features[:, places], run.gradients[:, places])
         fine = refined(noise, steps, key)
-        solve = lambda reuse: _sgd.train(learning, fine, Limit(learning, reuse, steps), record=PATHS, grid=grid)
-        return jax.lax.map(lambda reuse: observables.differences(run, solve(reuse)), limit_reuse)
-
-    def one_seed(key):
-        over_rates = lambda flag: jax.lax.map(lambda rate: one_run(key, flag, rate), rates)
-        return jnp.stack([over_rates(flag) for flag in flags], 1)
-
-    with jax.default_matmul_precision("highest"):
-        return map_seeds(one_seed, keys)
+    run = Trajectory(run.output, run.loss, run.features[:, places], run.gradients[:, places])
+    return jax.tree.map(lambda x: x[None, None, None], run), jax.tree.map(lambda x: x[None], fine)
 
 
 @CompiledOnce

@@ -3,7 +3,6 @@
 from functools import cached_property, lru_cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nfd_jax import observables
@@ -13,9 +12,9 @@ from nfd_jax.data import load_problem_data
 from nfd_jax.problem import Problem, Trajectory
 from nfd_jax.sweep import _cells
 from nfd_jax.sweep._grids import grid_of
-from nfd_jax.sweep._layout import DIVERGED, DONE, intervals
+from nfd_jax.sweep._layout import DIVERGED, DONE
 from nfd_jax.sweep._plan import HELDOUT, Batch, simulator
-from nfd_jax.sweep._systems import solve
+from nfd_jax.sweep._systems import dense_errors, solve
 
 
 @lru_cache(maxsize=4)
@@ -58,7 +57,6 @@ class _Run:
     def __init__(self, config: SweepConfig, batch: Batch):
         self.config, self.batch = config, batch
         self.problem, self.heldout = load_problem(config)
-        self.rates = jax.device_put(np.asarray(config.problem.learning_rates, config.precision))
 
     def arrays(self) -> dict[str, np.ndarray]:
         config, batch = self.config, self.batch
@@ -84,11 +82,6 @@ class _Run:
 
     def _summary(self, run: Trajectory) -> dict[str, np.ndarray]:
         return {name: np.asarray(x, float) for name, x in _cells.summarize(self.problem, self.heldout, run).items()}
-
-    @cached_property
-    def keys(self) -> jax.Array:
-        """The key of each seed."""
-        return jnp.stack([_cells.seed_key(self.config.seed, seed) for seed in self.batch.seeds])
 
     @cached_property
     def _dense(self) -> list[tuple[_cells.Paths, dict[str, np.ndarray]]]:
@@ -120,13 +113,9 @@ class _Run:
 
     def _limit_error(self, depth: int, runs: Trajectory, limits: Trajectory) -> np.ndarray:
         """Networks on the limit's noise; networks with matrices have noise of their own, and the limit is solved on that."""
-        config, width = self.config, self.batch.width
-        if simulator(config, width) == "matrix_free":
+        if simulator(self.config, self.batch.width) == "matrix_free":
             return np.asarray(_cells.compare_limits(runs, limits), float)
-        limit, flags = config.limit, config.finite.backward_weights
-        sizes = (width, depth, limit.depth_steps, intervals(config))
-        reuse = jnp.asarray([flag == "reused" for flag in limit.backward_weights], self.problem.dtype)
-        return np.asarray(_cells.compare_dense(self.problem, self.keys, self.rates, flags, reuse, *sizes), float)
+        return dense_errors(self.config, self.batch, depth, self.problem, self.heldout)
 
     def _kernels(self, finite: dict, limit: dict | None) -> dict[str, np.ndarray]:
         flags = self.config.finite.backward_weights

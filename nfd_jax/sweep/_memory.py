@@ -116,10 +116,9 @@ class _Count:
         return runs * (kinds * drawn + trained + 2 * shape.layers * beside * rows * shape.size)
 
     def innovations(self) -> int:
-        """One dense network's innovations, refined to the limit's steps, and the limit on them; seeds, rates and flags in turn."""
+        """One dense network in training, and its innovations, refined to the limit's steps."""
         trained = 3 * self.deepest * self.width**2 + 4 * self.family(self.deepest)
-        solved = 2 * self.noise(self.steps) + self.learning(self.steps, False) + 2 * self.family(self.steps)
-        return self.noise(self.deepest) + max(trained, solved)
+        return trained + self.noise(self.deepest) + self.noise(self.steps)
 
     def programs(self) -> dict[str, tuple[int, int]]:
         """Of each program of a batch (held, own): what is there when it runs, its arguments included, and its temporaries and results."""
@@ -132,7 +131,8 @@ class _Count:
             per_depth = per_depth if "spectrum" in measured else 0
             found["dense"] = held, self.dense_runs() + 2 * self.depths * per_depth
             if "limit_error" in measured:
-                found["innovations"] = held + self.depths * per_depth, self.innovations()
+                others = (self.at_once - 1) * self.innovations() + self.at_once * self.learning(self.steps, False)
+                found["innovations"] = held + self.depths * per_depth + others, self.innovations()
         if self.flags:
             # Singular values are taken on the host, in float64 and of a few copies.
             found["measures"] = held + self.depths * per_depth, (5 if "spectrum" in measured else 1) * per_depth

@@ -44,6 +44,29 @@ def solve(
     return whole.pop(None, None), {depth: run for depth, run in whole.items() if depth is not None}
 
 
+def dense_errors(config: "SweepConfig", batch: Batch, depth: int, problem: Problem, heldout: _cells.Heldout) -> np.ndarray:
+    """`limit_error_ms` of networks with weight matrices, each against limits on its own innovations: (S, R, F, G, K, 3)."""
+    rates, flags = np.asarray(config.problem.learning_rates, config.precision), config.finite.backward_weights
+    limit_flags, steps, grid = config.limit.backward_weights, config.limit.depth_steps, intervals(config)
+    numbers = lambda value: jax.device_put(np.asarray([value], config.precision))
+
+    def task(seed: int, learning_rate: float, flag: str) -> list[np.ndarray]:
+        key, rate = _cells.seed_key(config.seed, seed), numbers(learning_rate)
+        run, noise = _cells.train_with_noise(problem, key, rate[0], flag, batch.width, depth, steps, grid)
+        found = []
+        for limit_flag in limit_flags:
+            reuse = numbers(limit_flag == "reused")
+            probe = config.problem.batches == "stream"  # not needed, but then it is the program that a batch's own limits have
+            limit = _cells.solve_limits(problem, heldout, noise, key[None], rate, reuse, grid, probe, 1)
+            found.append(np.asarray(_cells.compare_limits(run, limit), float))
+        return found
+
+    every = product(batch.seeds, rates, flags)
+    at_once = _memory.runs_at_once(config, batch, most=_memory.most_at_once(config)) if one_by_one() else 1
+    errors = in_threads((partial(task, *run) for run in every), at_once)
+    return np.reshape(errors, (len(batch.seeds), len(rates), len(flags), len(limit_flags), problem.steps, 3))
+
+
 def _joined(runs: list[Trajectory], seeds: int, rates: int) -> Trajectory:
     """Single runs, flags within learning rates within seeds, as one; what is one already stays as it is."""
     if len(runs) == 1:
