@@ -101,7 +101,7 @@ def grids(draw):
 
 
 @given(grids())
-@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_engine_on_and_off_agree(make_problem, case):
     options, grid, form, master = case
     problem = make_problem(**options)

@@ -59,7 +59,7 @@ DENSE = {"noise": "draw_noise", "limit": "solve_limits", "innovations": "train_w
 
 @pytest.mark.parametrize(
     "simulator, programs, width, batch_size",
-    [("matrix_free", MATRIX_FREE, 96, 8), ("dense", DENSE, 128, 4)],
+    [("matrix_free", MATRIX_FREE, 96, 8), pytest.param("dense", DENSE, 128, 4, marks=pytest.mark.long)],
 )
 def test_prediction_is_near_what_the_compiled_programs_take(monkeypatch, simulator, programs, width, batch_size):
     config = sweep(problem={"batch_size": batch_size}, finite={"widths": [width], "simulator": simulator})

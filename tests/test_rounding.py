@@ -145,7 +145,7 @@ def test_a_very_wide_network_trains(make_problem):
     assert np.all(np.isfinite(run.loss))
 
 
-@pytest.mark.parametrize("interior", [MatrixFree, Limit])
+@pytest.mark.parametrize("interior", [MatrixFree, pytest.param(Limit, marks=pytest.mark.long)])
 def test_held_out_questions_about_training_inputs_get_the_training_answers(make_problem, interior):
     problem = make_problem(steps=3, rows=3, stream=True)
     noise = nfd.sample_noise(problem, width=32, depth=4, key=jax.random.key(0))

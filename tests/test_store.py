@@ -524,7 +524,7 @@ def test_a_commit_costs_less_than_three_percent_of_one_second_cells(tmp_path, mo
 
 
 def test_kills_at_random_moments(tmp_path):
-    killed_sweeps(tmp_path, 10, seed=0)
+    killed_sweeps(tmp_path, 6, seed=0)
 
 
 @pytest.mark.long

@@ -82,6 +82,7 @@ def test_numbers_are_those_of_single_calls(swept):
     np.testing.assert_allclose(shift, ((network.features[1] - network.features[0])[::2] ** 2).mean((-2, -1)), rtol=1e-9)
 
 
+@pytest.mark.long
 def test_resuming_changes_nothing(swept):
     sweep, tree, out = swept
     again = nfd.run(sweep, out, progress=False)
