@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nfd_jax as nfd
-from nfd_jax.sweep import _cells, _systems, _threads
+from nfd_jax.sweep import _cells, _systems, _threads, _verify
 from nfd_jax.sweep._execute import load_problem, run_batch
 from nfd_jax.sweep._plan import make_plan
 
@@ -137,6 +137,18 @@ def test_a_diverging_cell_is_data_and_leaves_the_others_alone(tmp_path):
     assert "width 12, depth" in log and "learning rate 1e+06: not finite first in" in log, "where it diverged"
     check = tree["rates"].attrs["float32_check"]
     assert check["cell"] == "width 12, depth 2, seed 0" and 0 < check["loss"] < 1e-4
+
+
+def test_a_divergence_that_cannot_be_located_stops_nothing(tmp_path, monkeypatch):
+    def out_of_memory(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(_verify, "locate_nonfinite", out_of_memory)
+    sweep = config(tmp_path, problem__learning_rate=1.0e6, problem__steps=5, problem__activation="linear",
+                   finite__widths="[12]", seeds=1, precision="float32", measure="[]", limit="null")  # fmt: skip
+    tree = nfd.run(sweep, tmp_path / "out", progress=False)
+    assert np.any(tree["status/cell"] == 2)
+    assert "could not be found: MemoryError" in (tmp_path / "out" / "log.jsonl").read_text()
 
 
 def test_a_limit_on_its_own(tmp_path):

@@ -4,6 +4,7 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def _run_one(config, folder, fresh, scheduler, workers, verify, progress) -> lis
             progress.advance(store.progress()[0], batch.id, diverged)
             if diverged and located < LOCATED:
                 located += 1
-                for line in _verify().locate_nonfinite(config, batch, result["status/cell"], at_most=1):
+                for line in _located(config, batch, result["status/cell"]):
                     progress.warn(line)
         progress.end()
         if verify:
@@ -141,6 +142,14 @@ def _results(config: SweepConfig, pending: list[Batch], scheduler, workers) -> I
             yield batch, in_background(run_batch, config, batch)
         except CELL_ERRORS as error:
             yield batch, _first_line(error)
+
+
+def _located(config: SweepConfig, batch: Batch, status: np.ndarray) -> list[str]:
+    """Where one diverged run of a batch left the finite numbers. Keeping every layer takes memory that there may not be."""
+    try:
+        return in_background(partial(_verify().locate_nonfinite, at_most=1), config, batch, status)
+    except CELL_ERRORS as error:
+        return [f"{batch.id}: where it diverged could not be found: {_first_line(error)}"]
 
 
 def _rounding(config: SweepConfig) -> dict:
