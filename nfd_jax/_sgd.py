@@ -34,7 +34,7 @@ class History(eqx.Module):
     """What SGD has left in the hidden layers: A = K·P rows of samples, zero until their step comes; layer ℓ at index ℓ − 1.
 
     `forward` holds the queries φ(h_{ℓ-1}) of W_ℓ(0), `backward` the queries b_ℓ of W_ℓ(0)ᵀ. Both make up ΔW_ℓ too, and are kept
-    as coordinates in their bases alone.
+    as coordinates in their bases alone; their answers are made anew from the noise.
     """
 
     forward: Basis
@@ -99,18 +99,31 @@ def probe_questions(problem: Problem, layers: int, width: int, key: Array) -> Qu
 class Interior(eqx.Module):
     """How a pass runs between the ends. `pull` (P, A) is η s_i, zero for samples a row must not see.
 
-    `coupling` asks for the coupling's decomposition; `discard` says that these queries will not be remembered.
+    `noise` holds what earlier answers were drawn from, `xi` (L, P, n) what these will be. `coupling` asks for the coupling's
+    decomposition; `discard` says that these queries will not be remembered.
     `depth` is the last layer's index: arrays may be longer, zero from there on.
     """
 
     depth: eqx.AbstractVar[int | Array]
 
     @abstractmethod
-    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool = False, discard: bool = False) -> Pass:
+    def forward(
+        self,
+        h0: Rows,
+        xi: LayerRows,
+        pull: Array,
+        history: History,
+        noise: AbstractNoise,
+        *,
+        coupling: bool = False,
+        discard: bool = False,
+    ) -> Pass:
         """From h at t = 0 to t = 1."""
 
     @abstractmethod
-    def backward(self, b1: Rows, h: Array, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:
+    def backward(
+        self, b1: Rows, h: Array, xi: LayerRows, pull: Array, history: History, noise: AbstractNoise, *, coupling: bool
+    ) -> Pass:
         """From b at t = 1 to t = 0, along the features h (L+1, P, n) of the forward pass."""
 
 
@@ -154,17 +167,17 @@ def train(
 
         pull = jnp.broadcast_to(eta * s, (rows, samples))
         h0 = here(embedded) - (outer * s * here(gram)) @ b0
-        forward = interior.forward(h0, noise.increments(FORWARD, k), pull, history, coupling=coupling)
+        forward = interior.forward(h0, noise.increments(FORWARD, k), pull, history, noise, coupling=coupling)
         h = forward.path
         last = h[interior.depth]
         f = last @ V.T / width
         chi = loss.signal(f, problem.targets[k])
         s_new, direction = split_signal(chi)
 
-        history = History(history.forward.append(forward.answers, now), history.backward)
-        backward = interior.backward(direction @ V, h, noise.increments(BACKWARD, k), pull, history, coupling=coupling)
+        history = History(history.forward.append(forward.answers, now, now), history.backward)
+        backward = interior.backward(direction @ V, h, noise.increments(BACKWARD, k), pull, history, noise, coupling=coupling)
         b = backward.path
-        history = History(history.forward, history.backward.append(backward.answers, now))
+        history = History(history.forward, history.backward.append(backward.answers, now, now + rows))
         out = {"output": f, "loss": loss.value(f, problem.targets[k]), "V": V}
         if "features" in record:
             out["features"] = h[places]
@@ -186,7 +199,7 @@ def train(
         seen = jnp.arange(samples)[None, :] < rows * step_of[:, None]
         inner = x @ inputs.T / problem.input_dim
         h0 = x @ noise.U.T / jnp.sqrt(jnp.asarray(problem.input_dim, dtype)) - jnp.where(seen, outer * s * inner, 0) @ b0
-        return interior.forward(h0, question.xi, jnp.where(seen, eta * s, 0), history, discard=True).path
+        return interior.forward(h0, question.xi, jnp.where(seen, eta * s, 0), history, noise, discard=True).path
 
     if heldout is not None:
         # One ξ for all steps: each step's law is exact, and answers of different steps are never compared.

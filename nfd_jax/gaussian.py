@@ -2,19 +2,19 @@
 
 W has independent N(0, 1) entries and is seen through forward queries W x and backward queries Wᵀ u, each chosen in view of the
 earlier answers. Conditioning a Gaussian matrix on linear observations gives the law of the next answer in closed form. Keep
-for each family an orthonormal basis of its queries with their images,
+for each family an orthonormal basis of its queries, the rows of Q (forward: span of the x; backward: span of the u), and the
+fresh standard normals ξ that each direction's image was drawn from, the rows of Ξ. Write new queries, the rows of X, as
+X = C Q + R q with q orthonormal, orthogonal to Q, and R lower triangular with R_jj ≥ 0 (rows here are the columns of the usual
+notation). Then
 
-    rows of Q  (forward: span of the x; backward: span of the u)      rows of Y  (W q, or Wᵀ q)
+    image of X = C Y + R y        Y = Ξ + M Q'     images of the directions known
+    y = ξ + m Q'                  m = ρ (q Ξ'ᵀ − ξ Q'ᵀ)
+    reused weights: ρ = 1         independent ones: ρ = 0, the other family acts through a matrix of its own
 
-and write new queries, the rows of X, as X = C Q + R q with q orthonormal, orthogonal to Q, and R lower triangular with
-R_jj ≥ 0 (rows here are the columns of the usual notation). Then, with fresh standard normals ξ,
-
-    image of X = C Y + R y
-    y = ξ + ρ (q Z'ᵀ − ξ Q'ᵀ) Q'      Q', Z' the other family's basis and images
-    reused weights: ρ = 1        independent ones: ρ = 0, the other family acts through a matrix of its own
-
-The response term q Z'ᵀ Q' is the coupling between the two passes; what remains is a Gaussian that knows nothing of the other
-family. Exact in law for every width, at O(n) a query instead of O(n²).
+with Q', Ξ' those of the other family. Images are made anew from the noise and from m, A numbers a direction, and never kept. (The
+condition is q Y'ᵀ; as Y' − Ξ' lies in the span of Q, to which q is orthogonal, q Ξ'ᵀ is the same.) The response term q Ξ'ᵀ Q' is the
+coupling between the two passes; what remains is a Gaussian that knows nothing of the other family. Exact in law for every
+width, at O(n) a query instead of O(n²).
 
 Orthogonalization decides whether this works: SGD repeats its queries almost exactly. So Q is projected out twice with a
 Gram–Schmidt (itself repeated) after each, and a direction whose residual falls below `tolerance` of the query's own norm is
@@ -30,28 +30,30 @@ from nfd_jax._types import Rows
 
 
 class Basis(eqx.Module):
-    """One family's queries: an orthonormal basis of them with its images, (…, A, n) each; unfilled rows are zero.
+    """One family's queries: an orthonormal basis of them, `q` (…, A, n); unfilled rows are zero.
 
-    `coordinates` (…, A, A): the queries themselves, as rows, are coordinates @ q. `response` (…, A, A') holds q Z'ᵀ of each row at the
-    time it was drawn: response @ Q' is the coupling inside `image`.
+    `correction` (…, A, A') holds the m of each row, by which its image differs from its noise. `response` (…, A, A'), the part q Ξ'ᵀ of
+    it, is the coupling inside the image. `coordinates` (…, A, A): the queries themselves, as rows, are coordinates @ q.
     """
 
     q: Float[Array, "... A n"]
-    image: Float[Array, "... A n"]
+    correction: Float[Array, "... A B"]
     response: Float[Array, "... A B"]
     coordinates: Float[Array, "... A A"]
 
     @classmethod
     def empty(cls, layers: int, directions: int, width: int, dtype) -> "Basis":
         rows = lambda columns: jnp.zeros((layers, directions, columns), dtype)
-        return cls(rows(width), rows(width), rows(directions), rows(directions))
+        return cls(rows(width), rows(directions), rows(directions), rows(directions))
 
-    def append(self, new: "Answers", row: Array) -> "Basis":
-        """The basis of every layer with a block of answers written at `row`."""
+    def append(self, new: "Answers", row: Array, seen: Array) -> "Basis":
+        """The basis of every layer with a block of answers written at `row`, given in view of the other family's first `seen` queries."""
         put = lambda block, rows: jax.lax.dynamic_update_slice_in_dim(block, rows, row, axis=1)
         own = jax.lax.dynamic_update_slice_in_dim(new.known, new.new, row, axis=2)
-        queries = put(self.coordinates, own)
-        return Basis(put(self.q, new.q), put(self.image, new.image), put(self.response, new.response), queries)
+        # Directions to come were zero in Q' then, and will not be.
+        past = jnp.arange(self.correction.shape[-1]) < seen
+        kept = (jnp.where(past, x, 0) for x in (new.correction, new.response))
+        return Basis(put(self.q, new.q), *map(put, (self.correction, self.response), kept), put(self.coordinates, own))
 
     def overlaps(self, x: Rows) -> Float[Array, "P A"]:
         """x · X_i of each row x with each query X_i, of one layer."""
@@ -63,11 +65,11 @@ class Basis(eqx.Module):
 
 
 class Answers(eqx.Module):
-    """What to remember of a block of P queries: new directions `q` with their `image` and `response`, and the queries as
+    """What to remember of a block of P queries: new directions `q` with their `correction` and `response`, and the queries as
     `known` Q + `new` q; (P, …), or (L, P, …) of all layers."""
 
     q: Float[Array, "*L P n"]
-    image: Float[Array, "*L P n"]
+    correction: Float[Array, "*L P A"]
     response: Float[Array, "*L P A"]
     known: Float[Array, "*L P A"]
     new: Float[Array, "*L P P"]
@@ -75,7 +77,7 @@ class Answers(eqx.Module):
     @classmethod
     def empty(cls, layers: int, rows: int, directions: int, width: int, dtype) -> "Answers":
         zeros = lambda columns: jnp.zeros((layers, rows, columns), dtype)
-        return cls(zeros(width), zeros(width), zeros(directions), zeros(directions), zeros(rows))
+        return cls(zeros(width), zeros(directions), zeros(directions), zeros(directions), zeros(rows))
 
     def put(self, i: Array, one: "Answers") -> "Answers":
         """With the answers of layer `i` filled in."""
@@ -148,15 +150,20 @@ def split_discarded(q_known: Float[Array, "A n"], x: Rows) -> Split:
     return Split(once + twice, jnp.eye(x.shape[0], dtype=x.dtype), rest, root)
 
 
-def draw(q: Rows, xi: Rows, other_q: Float[Array, "A n"], other_image: Float[Array, "A n"], reuse: Array) -> tuple[Rows, Array]:
-    """Images y of new directions, and their responses q Z'ᵀ to the other family's queries; `reuse` is ρ, 0 or 1.
+def draw(q: Rows, xi: Rows, other_q: Float[Array, "A n"], other_xi: Float[Array, "A n"], reuse: Array) -> tuple[Float[Array, "P A"], Float[Array, "P A"]]:
+    """Corrections m of new directions with noise ξ, and their responses q Ξ'ᵀ to the other family's queries; `reuse` is ρ, 0 or 1.
 
     A number rather than a flag: one compiled program then serves networks of either kind, side by side.
     """
-    response = reuse * (q @ other_image.T)
-    return xi + (response - reuse * (xi @ other_q.T)) @ other_q, response
+    response = reuse * (q @ other_xi.T)
+    return response - reuse * (xi @ other_q.T), response
 
 
-def coupled_part(parts: Split, response: Array, known_response: Array, other_q: Array) -> Rows:
-    """The coupling inside the image of X, what earlier coupling left in the stored images included."""
-    return (parts.known @ known_response + parts.new @ response) @ other_q
+def images(parts: Split, xi: Rows, correction: Array, own_xi: Float[Array, "A n"], own_correction: Array, other_q: Array) -> Rows:
+    """Images of the queries X, from the noise ξ and m of their new directions and those of the directions known."""
+    return parts.known @ own_xi + parts.new @ xi + (parts.known @ own_correction + parts.new @ correction) @ other_q
+
+
+def coupled_part(parts: Split, response: Array, own_response: Array, other_q: Array) -> Rows:
+    """The coupling inside `images`, what earlier coupling left in the images known included."""
+    return (parts.known @ own_response + parts.new @ response) @ other_q

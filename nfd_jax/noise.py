@@ -7,6 +7,7 @@ increments ξ_ℓ = √L (B_{t_ℓ} − B_{t_{ℓ-1}}); a coarser network on the
 
 import math
 from abc import abstractmethod
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -32,19 +33,17 @@ def normal_rows(key: Key, rows: int, width: int, dtype, first: int | Array = 0) 
     return jax.vmap(lambda k: jax.random.normal(k, (width,), dtype))(keys)
 
 
-def increments(key: Key, depth: int, rows: int, width: int, dtype) -> LayerRows:
-    """ξ of one direction and step, (depth, rows, width); row p is a batch slot."""
-    slots = jax.vmap(lambda p: normal_rows(jax.random.fold_in(key, p), depth, width, dtype))(jnp.arange(rows))
-    return jnp.swapaxes(slots, 0, 1)
+def neighbours(fine: int, depth: int) -> int:
+    """How many of `fine` layers make one of `depth`; ValueError unless `depth` divides `fine`."""
+    check_size("depth", depth)
+    if fine % depth:
+        raise ValueError(f"depth {depth} must divide the noise's depth {fine}")
+    return fine // depth
 
 
 def coarsened(xi: Float[Array, "... M P n"], depth: int) -> Float[Array, "... L P n"]:
     """The same Brownian motions seen by `depth` layers: sums of m = M/depth neighbours, over √m."""
-    fine = xi.shape[-3]
-    check_size("depth", depth)
-    if fine % depth:
-        raise ValueError(f"depth {depth} must divide the noise's depth {fine}")
-    m = fine // depth
+    m = neighbours(xi.shape[-3], depth)
     return xi.reshape(*xi.shape[:-3], depth, m, *xi.shape[-2:]).sum(-3) / math.sqrt(m)
 
 
@@ -67,6 +66,10 @@ class AbstractNoise(eqx.Module):
     @abstractmethod
     def increments(self, direction: int, step: Array) -> LayerRows:
         """ξ of `direction` (FORWARD or BACKWARD) at `step`, (L, P, n)."""
+
+    @abstractmethod
+    def layer(self, direction: int, index: Array) -> Float[Array, "KP n"]:
+        """ξ of one layer (from 0) for the samples of all steps."""
 
 
 class Noise(AbstractNoise):
@@ -93,25 +96,58 @@ class Noise(AbstractNoise):
         return Noise(self.U[:width], self.V[:width], cut(self.forward), cut(self.backward))
 
     def increments(self, direction: int, step: Array) -> LayerRows:
-        return jnp.take(self.forward if direction == FORWARD else self.backward, step, axis=0)
+        return jax.lax.dynamic_index_in_dim(self._all(direction), step, 0, keepdims=False)
+
+    def layer(self, direction: int, index: Array) -> Float[Array, "KP n"]:
+        every = jax.lax.dynamic_index_in_dim(self._all(direction), index, 1, keepdims=False)
+        return every.reshape(-1, self.width)
+
+    def _all(self, direction: int) -> Float[Array, "K L P n"]:
+        return self.forward if direction == FORWARD else self.backward
 
 
 class KeyedNoise(AbstractNoise):
-    """The same numbers drawn anew from their key at each use, for sizes whose increments would not fit in memory."""
+    """The same numbers drawn anew from their key at each use, for sizes whose increments would not fit in memory.
+
+    Each of the `depth` layers sums `fine` increments of the motion that the key stands for.
+    """
 
     U: Float[Array, "n d"]
     V: Float[Array, "n C"]
     key: Key
-    depth: int = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
     rows: int = eqx.field(static=True)
+    depth: int = eqx.field(static=True)
+    fine: int = eqx.field(static=True, default=1)
+
+    def coarsen(self, depth: int) -> "KeyedNoise":
+        """The same noise for a network of `depth` layers; ValueError unless `depth` divides this one's."""
+        return replace(self, depth=depth, fine=self.fine * neighbours(self.depth, depth))
 
     def increments(self, direction: int, step: Array) -> LayerRows:
-        return increments(stream(self.key, direction, step), self.depth, self.rows, self.width, self.U.dtype)
+        at = lambda layer: jax.vmap(lambda p: self._row(direction, step, p, layer))(jnp.arange(self.rows))
+        return jax.vmap(at)(jnp.arange(self.depth))
+
+    def layer(self, direction: int, index: Array) -> Float[Array, "KP n"]:
+        at = lambda i: self._row(direction, i // self.rows, i % self.rows, index)
+        return jax.vmap(at)(jnp.arange(self.steps * self.rows))
+
+    def _row(self, direction: int, step: Array, slot: Array, layer: Array) -> Float[Array, " n"]:
+        at = stream(self.key, direction, step, slot)
+        one = lambda i: jax.random.normal(stream(at, self.fine * layer + i), (self.width,), self.U.dtype)
+        if self.fine == 1:
+            return one(0)
+        total = jax.lax.fori_loop(0, self.fine, lambda i, sum: sum + one(i), jnp.zeros(self.width, self.U.dtype))
+        return total / math.sqrt(self.fine)
 
 
+@eqx.filter_jit
 def keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> KeyedNoise:
-    """`sample_noise` without its arrays: increments are drawn one step at a time."""
-    return KeyedNoise(*ends(key, problem, width), key, depth, problem.batch_size)
+    """`sample_noise` without its arrays: every increment is drawn again each time it is needed.
+
+    Half the memory of training is saved; 2 (K·P)·L·width normals are drawn in each of the 2 K passes instead of once.
+    """
+    return KeyedNoise(*ends(key, problem, width), key, problem.steps, problem.batch_size, depth)
 
 
 @eqx.filter_jit

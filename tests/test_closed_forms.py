@@ -12,7 +12,7 @@ from nfd_jax.activations import activation as phi_of
 from nfd_jax.finite import _dense
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.limit import Limit
-from nfd_jax.noise import keyed_noise
+from nfd_jax.noise import sample_noise
 
 RATE = 1e-5
 HORIZON = 0.8
@@ -34,7 +34,7 @@ def per_signal(problem, output):
 @eqx.filter_jit
 def changes(problem, keys, width, depth, reuse, kind):
     def one(key):
-        noise = keyed_noise(problem, width=width, depth=depth, key=key)
+        noise = sample_noise(problem, width=width, depth=depth, key=key)
         return _sgd.train(problem, noise, {"free": MatrixFree, "limit": Limit}[kind](problem, reuse, depth)).output
 
     return jax.lax.map(one, keys)
@@ -128,7 +128,7 @@ def test_independent_weights_have_one_in_place_of_the_gradient_kernel():
     problem = single("tanh")
 
     def one(key):
-        noise = keyed_noise(problem, width=2048, depth=8, key=key)
+        noise = sample_noise(problem, width=2048, depth=8, key=key)
         run = _sgd.train(problem, noise, MatrixFree(problem, jnp.asarray(0.0), 8), record=("features", "gradients"))
         chi = run.output[0, 0, 0] - problem.targets[0, 0, 0]
         change = (run.output[1, 0, 0] - run.output[0, 0, 0]) / (-RATE * chi)

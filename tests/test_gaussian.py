@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nfd_jax import gaussian
-from nfd_jax.gaussian import draw, tolerance
+from nfd_jax.gaussian import Answers, Basis, draw, images, tolerance
 
 split = jax.jit(gaussian.split)
 
@@ -68,15 +68,23 @@ def conversation(key, width: int, reuse: float):
     normal = lambda k: jax.random.normal(k, (1, width))
     ratio = lambda x: x / jnp.linalg.norm(x)
     one = jnp.asarray(reuse)
-    empty = jnp.zeros((1, width))
+    empty = jax.tree.map(lambda rows: rows[0], Basis.empty(1, 2, width, float))
+    noise = lambda *rows: jnp.concatenate([*rows, jnp.zeros((2 - len(rows), width))])
+
+    def ask(own, own_xi, other, other_xi, x, key, row, seen):
+        parts, xi = split(own.q, x), normal(key)
+        correction, response = draw(parts.q, xi, other.q, other_xi, one)
+        answer = images(parts, xi, correction, own_xi, own.correction, other.q)
+        new = Answers(parts.q, correction, response, parts.known, parts.new)
+        every = jax.tree.map(lambda rows: rows[None], (own, new))
+        return answer, jax.tree.map(lambda rows: rows[0], every[0].append(every[1], jnp.array(row), jnp.array(seen))), xi
+
     u1 = ratio(jnp.arange(1.0, width + 1)[None])
-    z1, _ = draw(u1, normal(keys[0]), empty, empty, one)
+    z1, backward, xi_back = ask(empty, noise(), empty, noise(), u1, keys[0], 0, 0)
     x1 = ratio(jnp.tanh(z1))
-    y1, _ = draw(x1, normal(keys[1]), u1, z1, one)
-    x2 = y1 - 0.5
-    parts = split(u1, x2)
-    z2, _ = draw(parts.q, normal(keys[2]), x1, y1, one)
-    return jnp.concatenate([z1, y1, parts.known @ z1 + parts.new @ z2])
+    y1, forward, xi = ask(empty, noise(), backward, noise(xi_back), x1, keys[1], 0, 1)
+    z2, _, _ = ask(backward, noise(xi_back), forward, noise(xi), y1 - 0.5, keys[2], 1, 1)
+    return jnp.concatenate([z1, y1, z2])
 
 
 def explicit_conversation(key, width: int, reused: bool):

@@ -90,5 +90,5 @@ def test_the_limit_compiles_once_for_all_steps_and_flags(make_problem, caplog):
                 nfd.solve_limit(problem, particles=23, depth_steps=5, key=jax.random.key(0), backward_weights=flag)
             faster = eqx.tree_at(lambda p: p.learning_rate, problem, problem.learning_rate * 2)
             nfd.solve_limit(faster, particles=23, depth_steps=5, key=jax.random.key(1))
-            counts.append(sum("Compiling jit(_solve_keyed)" in record.message for record in caplog.records))
+            counts.append(sum("Compiling jit(_solve_drawn)" in record.message for record in caplog.records))
     assert counts == [1, 1]

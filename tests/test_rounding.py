@@ -8,7 +8,7 @@ import pytest
 
 import nfd_jax as nfd
 from nfd_jax import _sgd
-from nfd_jax.finite import _dense, _train_keyed
+from nfd_jax.finite import _dense, _train_drawn
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.limit import Limit
 from nfd_jax.sweep._cells import coarsened_noise
@@ -132,7 +132,7 @@ def test_memory_of_a_very_wide_network(make_problem):
     """n = 100 000, L = 32, K·P = 8 in float32: what the compiled program asks for, without running it."""
     problem = make_problem(steps=4, rows=2, dtype=np.float32)
     reuse = jnp.ones((), jnp.float32)
-    program = _train_keyed.lower(problem, jax.random.key(0), 100_000, 32, reuse, ()).compile()
+    program = _train_drawn.lower(problem, jax.random.key(0), 100_000, 32, reuse, ()).compile()
     sizes = program.compiled.memory_analysis()
     total = sizes.temp_size_in_bytes + sizes.output_size_in_bytes + sizes.argument_size_in_bytes
     assert 0 < total < 8e9

@@ -8,7 +8,7 @@ from jaxtyping import Array
 from nfd_jax import _sgd
 from nfd_jax.finite import _dense
 from nfd_jax.finite._matrix_free import MatrixFree
-from nfd_jax.noise import Noise, keyed_noise
+from nfd_jax.noise import AbstractNoise, sample_noise
 from nfd_jax.problem import (
     BACKWARD_WEIGHTS,
     MATMUL_PRECISIONS,
@@ -31,7 +31,7 @@ def train_finite(
     key: Array | None = None,
     backward_weights: str = "reused",
     simulator: str = "dense",
-    noise: Noise | None = None,
+    noise: AbstractNoise | None = None,
     record: tuple[str, ...] = (),
     matmul_precision: str = "highest",
 ) -> Trajectory:
@@ -61,11 +61,11 @@ def train_finite(
         check_noise(noise, width=width, depth=depth)
     with jax.default_matmul_precision(matmul_precision):
         if noise is None:
-            return _train_keyed(problem, check_key(key), width, depth, reuse, record)
+            return _train_drawn(problem, check_key(key), width, depth, reuse, record)
         return _train_on(problem, noise, reuse, record)
 
 
-def check_noise(noise: Noise, *, width: int, depth: int) -> None:
+def check_noise(noise: AbstractNoise, *, width: int, depth: int) -> None:
     """Raise ValueError unless `noise` has this width and depth."""
     if (noise.width, noise.depth) != (width, depth):
         raise ValueError(
@@ -80,8 +80,8 @@ def _train_dense(problem, key, width, depth, backward_weights, record):
 
 
 @eqx.filter_jit
-def _train_keyed(problem, key, width, depth, reuse, record):
-    noise = keyed_noise(problem, width=width, depth=depth, key=key)
+def _train_drawn(problem, key, width, depth, reuse, record):
+    noise = sample_noise(problem, width=width, depth=depth, key=key)
     return _sgd.train(problem, noise, MatrixFree(problem, reuse, noise.depth), record=record)
 
 

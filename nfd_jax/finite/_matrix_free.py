@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from nfd_jax._sgd import History, Interior, Pass, at_layer
-from nfd_jax._types import LayerRows, Rows, Scalar
+from nfd_jax._sgd import Interior, Pass, at_layer
+from nfd_jax._types import Rows, Scalar
 from nfd_jax.activations import activation
-from nfd_jax.gaussian import Answers, Basis, coupled_part, draw, split, split_discarded
+from nfd_jax.gaussian import Answers, Basis, coupled_part, draw, images, split, split_discarded
+from nfd_jax.noise import BACKWARD, FORWARD
 from nfd_jax.parametrization import block
 from nfd_jax.problem import Problem
 
@@ -30,26 +31,28 @@ class MatrixFree(Interior):
     reuse: Scalar
     depth: int | Array
 
-    def _query(self, own: Basis, other: Basis, x: Rows, xi: Rows, discard: bool = False):
+    def _query(self, own: Basis, own_xi: Array, other: Basis, other_xi: Array, x: Rows, xi: Rows, discard: bool = False):
         """Image of x under W(0), what to remember of the new directions, and how to get the coupling inside the image."""
         parts = split_discarded(own.q, x) if discard else split(own.q, x)
-        image, response = draw(parts.q, parts.noise(xi), other.q, other.image, self.reuse)
-        answer = parts.known @ own.image + parts.new @ image
-        new = Answers(parts.q, image, response, parts.known, parts.new)
+        fresh = parts.noise(xi)
+        correction, response = draw(parts.q, fresh, other.q, other_xi, self.reuse)
+        answer = images(parts, fresh, correction, own_xi, own.correction, other.q)
+        new = Answers(parts.q, correction, response, parts.known, parts.new)
         return answer, new, lambda: coupled_part(parts, response, own.response, other.q)
 
     def _block(self, width: int):
         a, skip = block(self.problem.parametrization, self.problem.horizon, self.depth)
         return activation(self.problem.activation), a, skip, a / jnp.sqrt(jnp.asarray(width, a.dtype))
 
-    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool = False, discard: bool = False) -> Pass:
+    def forward(self, h0, xi, pull, history, noise, *, coupling=False, discard=False) -> Pass:
         layers, rows, width = xi.shape
         phi, a, skip, gain = self._block(width)
 
         def layer(i, done: Pass) -> Pass:
             h, past = done.path[i], at_layer(history, i)
             x = phi.value(h)
-            answer, new, coupled = self._query(past.forward, past.backward, x, xi[i], discard)
+            families = past.forward, noise.layer(FORWARD, i), past.backward, noise.layer(BACKWARD, i)
+            answer, new, coupled = self._query(*families, x, xi[i], discard)
             drift = past.backward.combine(pull * past.forward.overlaps(x) / width)
             h = skip * h + gain * answer - a**2 * drift
             return done.put(i, i + 1, h, new, gain * coupled() if coupling else None)
@@ -57,14 +60,15 @@ class MatrixFree(Interior):
         start = Pass.empty(layers, rows, history, coupling).begin(0, h0)
         return jax.lax.fori_loop(0, self.depth, layer, start)
 
-    def backward(self, b1: Rows, h: Array, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:
+    def backward(self, b1, h, xi, pull, history, noise, *, coupling) -> Pass:
         layers, rows, width = xi.shape
         phi, a, skip, gain = self._block(width)
 
         def layer(j, done: Pass) -> Pass:
             i = self.depth - 1 - j
             b, past = done.path[i + 1], at_layer(history, i)
-            answer, new, coupled = self._query(past.backward, past.forward, b, xi[i])
+            families = past.backward, noise.layer(BACKWARD, i), past.forward, noise.layer(FORWARD, i)
+            answer, new, coupled = self._query(*families, b, xi[i])
             drift = past.forward.combine(pull * past.backward.overlaps(b) / width)
             slope = phi.derivative(h[i])
             b = skip * b + slope * (gain * answer - a**2 * drift)

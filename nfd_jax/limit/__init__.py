@@ -8,7 +8,7 @@ from jaxtyping import Array
 from nfd_jax import _sgd
 from nfd_jax.limit._kernels import InitKernels, first_order_change, init_kernels
 from nfd_jax.limit._solve import Limit
-from nfd_jax.noise import Noise, keyed_noise
+from nfd_jax.noise import AbstractNoise, sample_noise
 from nfd_jax.problem import (
     BACKWARD_WEIGHTS,
     MATMUL_PRECISIONS,
@@ -30,7 +30,7 @@ def solve_limit(
     depth_steps: int,
     key: Array | None = None,
     backward_weights: str = "independent",
-    noise: Noise | None = None,
+    noise: AbstractNoise | None = None,
     record: tuple[str, ...] = (),
     matmul_precision: str = "highest",
 ) -> Trajectory:
@@ -54,13 +54,13 @@ def solve_limit(
         raise ValueError(f"noise has width {noise.width} and depth {noise.depth}, asked for {particles} particles and {depth_steps} steps")
     with jax.default_matmul_precision(matmul_precision):
         if noise is None:
-            return _solve_keyed(problem, check_key(key), particles, depth_steps, reuse, record)
+            return _solve_drawn(problem, check_key(key), particles, depth_steps, reuse, record)
         return _solve_on(problem, noise, reuse, record)
 
 
 @eqx.filter_jit
-def _solve_keyed(problem, key, particles, depth_steps, reuse, record):
-    noise = keyed_noise(problem, width=particles, depth=depth_steps, key=key)
+def _solve_drawn(problem, key, particles, depth_steps, reuse, record):
+    noise = sample_noise(problem, width=particles, depth=depth_steps, key=key)
     return _sgd.train(problem, noise, Limit(problem, reuse, noise.depth), record=record)
 
 

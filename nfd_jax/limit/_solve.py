@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from nfd_jax._sgd import History, Interior, Pass
-from nfd_jax._types import LayerRows, Rows, Scalar
+from nfd_jax._sgd import Interior, Pass
+from nfd_jax._types import Rows, Scalar
 from nfd_jax.gaussian import Answers
 from nfd_jax.limit._terms import (
     BackwardDrift,
@@ -17,7 +17,6 @@ from nfd_jax.limit._terms import (
     DrivingPath,
     ForwardDrift,
     ForwardNoise,
-    Increments,
     Pull,
 )
 from nfd_jax.problem import Problem
@@ -63,29 +62,23 @@ class Limit(Interior):
     reuse: Scalar
     depth: int
 
-    def forward(self, h0: Rows, xi: LayerRows, pull: Array, history: History, *, coupling: bool = False, discard: bool = False) -> Pass:
-        driving = _driving(xi, history.forward.image, history.backward.image, reverse=False)
+    def forward(self, h0, xi, pull, history, noise, *, coupling=False, discard=False) -> Pass:
+        driving = DrivingPath(xi, noise, history.forward.correction, reverse=False)
         seen = Pull(self.problem, history, pull, None)
         path, record = _integrate(ForwardDrift(), ForwardNoise(self.reuse, discard), driving, h0, seen, coupling)
         return Pass(path, record["answers"], record["coupling"])
 
-    def backward(self, b1: Rows, h: Array, xi: LayerRows, pull: Array, history: History, *, coupling: bool) -> Pass:
-        driving = _driving(xi, history.backward.image, history.forward.image, reverse=True)
+    def backward(self, b1, h, xi, pull, history, noise, *, coupling) -> Pass:
+        driving = DrivingPath(xi, noise, history.backward.correction, reverse=True)
         seen = Pull(self.problem, history, pull, h[:-1])
         path, record = _integrate(BackwardDrift(), BackwardNoise(self.reuse), driving, b1, seen, coupling)
         path, record = jax.tree.map(lambda x: x[::-1], (path, record))
         return Pass(path, record["answers"], record["coupling"])
 
 
-def _driving(xi: LayerRows, own: LayerRows, other: LayerRows, reverse: bool) -> DrivingPath:
-    """Fresh increments dB = ξ √Δt beside the images, which were stored as increments of their own steps."""
-    step = 1 / jnp.sqrt(jnp.asarray(xi.shape[0], xi.dtype))
-    return DrivingPath(Increments(xi * step, own, other), reverse)
-
-
 def _integrate(drift, noise, driving: DrivingPath, start: Rows, seen: Pull, coupling: bool):
     """States at the M + 1 grid points and the records of the M steps, in the order of integration."""
-    steps = driving.increments.fresh.shape[0]
+    steps = driving.xi.shape[0]
     terms = diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(noise, driving))
     # Python floats would promote float32 states under x64; exactly M steps, or rows would be missing or filled with inf.
     t0, t1 = jnp.zeros((), start.dtype), jnp.ones((), start.dtype)

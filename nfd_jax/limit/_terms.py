@@ -5,12 +5,12 @@ For one SGD step, with ⟨·⟩ averages over particles and i the samples of ear
     dh       = −η T Σ_i s_i ⟨φ(h^i) φ(h)⟩ b^i dt + √T dw                      forward in t, from h(0) = U x/√d
     db/dτ    = φ'(h) ⊙ { −η T Σ_i s_i ⟨b^i b⟩ φ(h^i) + √T dw̃/dτ }            in τ = 1 − t, from b(τ=0) = V χ/s
 
-w has covariation ⟨φφ⟩ dt with all earlier w^i (w̃: ⟨bb⟩ dτ). It is a linear image of increments: of this step's Brownian motions
-dB and of the images dY of earlier queries; with reused weights also of dZ', the images of the other family's queries:
+w has covariation ⟨φφ⟩ dt with all earlier w^i (w̃: ⟨bb⟩ dτ). It is a linear image of increments: of the Brownian motions dB of
+this step's queries and dB^i of earlier ones; with reused weights also of dB', those of the other family's queries:
 
-    √n dw = C dY + R { dB + ρ (q dZ'ᵀ − dB Q'ᵀ) Q' }         reused weights: ρ = 1        independent ones: ρ = 0
+    √n dw = C (dB^i + dM Q') + R (dB + dm Q')      dm = ρ (q dB'ᵀ − dB Q'ᵀ)      reused weights: ρ = 1     independent ones: ρ = 0
 
-where C, R and q resolve the queries against earlier ones (`gaussian`). h depends on the backward noise of earlier steps from all
+where C, R and q resolve the queries against earlier ones and dM holds the dm of their time (`gaussian`). h depends on the backward noise of earlier steps from all
 of [0, 1], so this is no Itô equation in one filtration: the Euler scheme on the stored grid defines it, and only that is used.
 """
 
@@ -24,22 +24,30 @@ from jaxtyping import Array, Float
 from nfd_jax._sgd import History, at_layer
 from nfd_jax._types import LayerRows, Rows, Scalar
 from nfd_jax.activations import activation
-from nfd_jax.gaussian import Answers, Basis, Split, coupled_part, draw, split, split_discarded
+from nfd_jax.gaussian import Answers, Basis, Split, coupled_part, draw, images, split, split_discarded
+from nfd_jax.noise import BACKWARD, FORWARD, AbstractNoise
 from nfd_jax.problem import Problem
 
 
 class Increments(eqx.Module):
-    """What drives one Euler step, or all M: dB (P, n) and the images dY, dZ' (A, n) of earlier queries, all of scale √Δt."""
+    """What drives one Euler step, in units of √Δt: dB (P, n), the dB^i and dB' (A, n) of all queries, and dM (A, A)."""
 
-    fresh: Float[Array, "*M P n"]
-    own: Float[Array, "*M A n"]
-    other: Float[Array, "*M A n"]
+    unit: Scalar
+    fresh: Rows
+    own: Float[Array, "A n"]
+    other: Float[Array, "A n"]
+    correction: Float[Array, "A A"]
 
 
 class DrivingPath(diffrax.AbstractPath):
-    """The increments of a pass on its grid of M equal steps, layer by layer (M, …) in the order of integration."""
+    """The Brownian motions behind a pass on its grid of M equal steps: of its own queries, and of all others through `noise`.
 
-    increments: Increments
+    `xi` (M, P, n) are standard normals; `correction` (M, A, A) is what earlier queries of this family left.
+    """
+
+    xi: LayerRows
+    noise: AbstractNoise
+    correction: Float[Array, "M A A"]
     reverse: bool = eqx.field(static=True)
 
     @property
@@ -52,8 +60,10 @@ class DrivingPath(diffrax.AbstractPath):
 
     def evaluate(self, t0, t1=None, left=True) -> Increments:
         """The increment over the grid step that starts at t0."""
-        steps = self.increments.fresh.shape[0]
-        return at_layer(self.increments, grid_index(t0, steps, self.reverse))
+        steps, own, other = self.xi.shape[0], *((BACKWARD, FORWARD) if self.reverse else (FORWARD, BACKWARD))
+        i, unit = grid_index(t0, steps, self.reverse), 1 / jnp.sqrt(jnp.asarray(steps, self.xi.dtype))
+        fresh, correction = at_layer((self.xi, self.correction), i)
+        return Increments(unit, fresh, self.noise.layer(own, i), self.noise.layer(other, i), correction)
 
 
 class Pull(eqx.Module):
@@ -75,26 +85,26 @@ class NoiseOperator(lx.AbstractLinearOperator):
     slope: Rows | None
     reuse: Scalar
 
-    def image(self, increments: Increments) -> tuple[Rows, Array]:
-        """Increments of the new directions' images, and their responses to the other family."""
+    def draw(self, increments: Increments) -> tuple[Array, Array]:
+        """dm of the new directions and, in it, their responses to the other family."""
         return draw(self.parts.q, self.parts.noise(increments.fresh), self.other.q, increments.other, self.reuse)
 
     def answers(self, increments: Increments) -> Answers:
         """What to remember of the queries."""
-        image, response = self.image(increments)
-        return Answers(self.parts.q, image, response, self.parts.known, self.parts.new)
+        return Answers(self.parts.q, *self.draw(increments), self.parts.known, self.parts.new)
 
     def mv(self, vector: Increments) -> Rows:
-        image, _ = self.image(vector)
-        return self._enter(self.parts.known @ vector.own + self.parts.new @ image)
+        correction, _ = self.draw(vector)
+        fresh = self.parts.noise(vector.fresh)
+        return self._enter(images(self.parts, fresh, correction, vector.own, vector.correction, self.other.q), vector.unit)
 
     def coupling(self, increments: Increments) -> Rows:
         """The coupling inside `mv`."""
-        _, response = self.image(increments)
-        return self._enter(coupled_part(self.parts, response, self.own.response, self.other.q))
+        _, response = self.draw(increments)
+        return self._enter(coupled_part(self.parts, response, self.own.response, self.other.q), increments.unit)
 
-    def _enter(self, answer: Rows) -> Rows:
-        return self.scale * (answer if self.slope is None else self.slope * answer)
+    def _enter(self, answer: Rows, unit: Scalar) -> Rows:
+        return unit * self.scale * (answer if self.slope is None else self.slope * answer)
 
     def as_matrix(self):
         raise ValueError("the noise operator acts on increments and is never formed as a matrix")
@@ -103,9 +113,9 @@ class NoiseOperator(lx.AbstractLinearOperator):
         raise ValueError("the noise operator has no transpose: the backward pass has an operator of its own")
 
     def in_structure(self):
-        rows, directions = self.parts.q, self.own.image
         shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-        return Increments(shape(rows), shape(directions), shape(self.other.image))
+        every = self.scale, self.parts.q, self.own.q, self.other.q, self.own.correction
+        return Increments(*map(shape, every))
 
     def out_structure(self):
         return jax.ShapeDtypeStruct(self.parts.q.shape, self.parts.q.dtype)
