@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nfd_jax.config import ConfigError, SweepConfig, load_config
     from nfd_jax.finite import train_finite
     from nfd_jax.limit import InitKernels, first_order_change, init_kernels, solve_limit
-    from nfd_jax.noise import Noise, sample_noise
+    from nfd_jax.noise import Noise, keyed_noise, sample_noise
     from nfd_jax.problem import Problem, Trajectory
     from nfd_jax.sweep import open_results, run
 
@@ -27,6 +27,7 @@ _HOME = {
     "init_kernels": "limit",
     "solve_limit": "limit",
     "Noise": "noise",
+    "keyed_noise": "noise",
     "sample_noise": "noise",
     "Problem": "problem",
     "Trajectory": "problem",
@@ -43,6 +44,7 @@ __all__ = [
     "Trajectory",
     "first_order_change",
     "init_kernels",
+    "keyed_noise",
     "load_config",
     "open_results",
     "run",

@@ -121,9 +121,7 @@ class Interior(eqx.Module):
         """From h at t = 0 to t = 1."""
 
     @abstractmethod
-    def backward(
-        self, b1: Rows, h: Array, xi: LayerRows, pull: Array, history: History, noise: AbstractNoise, *, coupling: bool
-    ) -> Pass:
+    def backward(self, b1: Rows, h: Array, xi: LayerRows, pull: Array, history: History, noise: AbstractNoise, *, coupling: bool) -> Pass:
         """From b at t = 1 to t = 0, along the features h (L+1, P, n) of the forward pass."""
 
 

@@ -51,9 +51,9 @@ class Basis(eqx.Module):
         put = lambda block, rows: jax.lax.dynamic_update_slice_in_dim(block, rows, row, axis=1)
         own = jax.lax.dynamic_update_slice_in_dim(new.known, new.new, row, axis=2)
         # Directions to come were zero in Q' then, and will not be.
-        past = jnp.arange(self.correction.shape[-1]) < seen
-        kept = (jnp.where(past, x, 0) for x in (new.correction, new.response))
-        return Basis(put(self.q, new.q), *map(put, (self.correction, self.response), kept), put(self.coordinates, own))
+        past = lambda x: jnp.where(jnp.arange(x.shape[-1]) < seen, x, 0)
+        correction, response = put(self.correction, past(new.correction)), put(self.response, past(new.response))
+        return Basis(put(self.q, new.q), correction, response, put(self.coordinates, own))
 
     def overlaps(self, x: Rows) -> Float[Array, "P A"]:
         """x · X_i of each row x with each query X_i, of one layer."""
@@ -146,11 +146,12 @@ def split_discarded(q_known: Float[Array, "A n"], x: Rows) -> Split:
     twice = rest @ q_known.T
     rest = rest - twice @ q_known
     values, vectors = jnp.linalg.eigh(rest @ rest.T)
-    root = vectors * jnp.sqrt(jnp.maximum(values, 0))
+    # The symmetric root: eigenvectors alone are arbitrary, and rounding would change the answers.
+    root = (vectors * jnp.sqrt(jnp.maximum(values, 0))) @ vectors.T
     return Split(once + twice, jnp.eye(x.shape[0], dtype=x.dtype), rest, root)
 
 
-def draw(q: Rows, xi: Rows, other_q: Float[Array, "A n"], other_xi: Float[Array, "A n"], reuse: Array) -> tuple[Float[Array, "P A"], Float[Array, "P A"]]:
+def draw(q: Rows, xi: Rows, other_q: Float[Array, "A n"], other_xi: Float[Array, "A n"], reuse: Array) -> tuple[Array, Array]:
     """Corrections m of new directions with noise ξ, and their responses q Ξ'ᵀ to the other family's queries; `reuse` is ρ, 0 or 1.
 
     A number rather than a flag: one compiled program then serves networks of either kind, side by side.

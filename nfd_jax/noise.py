@@ -63,6 +63,15 @@ class AbstractNoise(eqx.Module):
     def width(self) -> int:
         return self.U.shape[0]
 
+    @property
+    @abstractmethod
+    def depth(self) -> int:
+        """L, the number of layers."""
+
+    @abstractmethod
+    def coarsen(self, depth: int) -> "AbstractNoise":
+        """The same noise for a network of `depth` layers; ValueError unless `depth` divides this one's."""
+
     @abstractmethod
     def increments(self, direction: int, step: Array) -> LayerRows:
         """ξ of `direction` (FORWARD or BACKWARD) at `step`, (L, P, n)."""
@@ -85,7 +94,6 @@ class Noise(AbstractNoise):
         return self.forward.shape[-3]
 
     def coarsen(self, depth: int) -> "Noise":
-        """The same noise for a network of `depth` layers; ValueError unless `depth` divides this one's."""
         return Noise(self.U, self.V, coarsened(self.forward, depth), coarsened(self.backward, depth))
 
     def narrow(self, width: int) -> "Noise":
@@ -109,7 +117,7 @@ class Noise(AbstractNoise):
 class KeyedNoise(AbstractNoise):
     """The same numbers drawn anew from their key at each use, for sizes whose increments would not fit in memory.
 
-    Each of the `depth` layers sums `fine` increments of the motion that the key stands for.
+    Each of the `layers` sums `fine` increments of the motion that the key stands for.
     """
 
     U: Float[Array, "n d"]
@@ -117,12 +125,15 @@ class KeyedNoise(AbstractNoise):
     key: Key
     steps: int = eqx.field(static=True)
     rows: int = eqx.field(static=True)
-    depth: int = eqx.field(static=True)
+    layers: int = eqx.field(static=True)
     fine: int = eqx.field(static=True, default=1)
 
+    @property
+    def depth(self) -> int:
+        return self.layers
+
     def coarsen(self, depth: int) -> "KeyedNoise":
-        """The same noise for a network of `depth` layers; ValueError unless `depth` divides this one's."""
-        return replace(self, depth=depth, fine=self.fine * neighbours(self.depth, depth))
+        return replace(self, layers=depth, fine=self.fine * neighbours(self.depth, depth))
 
     def increments(self, direction: int, step: Array) -> LayerRows:
         at = lambda layer: jax.vmap(lambda p: self._row(direction, step, p, layer))(jnp.arange(self.rows))

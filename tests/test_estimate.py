@@ -141,7 +141,8 @@ def test_flops_of_a_matrix_free_layer_are_those_xla_counts(make_problem):
     history = _sgd.History.empty(1, samples, width, jnp.float64)
     row, pull = jnp.ones((1, width)), jnp.ones((1, samples))
     system = MatrixFree(problem=problem, reuse=jnp.ones(()), depth=1)
-    found = compiled_flops(lambda h: system.forward(row, row[None], pull, h, coupling=False).path, history)
+    drawn = noise.sample_noise(problem, width=width, depth=1, key=jax.random.key(0))
+    found = compiled_flops(lambda history, drawn: system.forward(row, row[None], pull, history, drawn).path, history, drawn)
     c = config(problem={"steps": samples, "batch_size": 1}, finite={"widths": [width]}, limit=None)
     heldout = _execute.HELDOUT * (20 * samples + 18 * _execute.HELDOUT) * width
     counted = (_estimate._system(c, width, 1, "network").flops - samples * heldout) / (2 * samples)

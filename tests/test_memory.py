@@ -1,10 +1,13 @@
 """Memory is predicted from sizes alone: against what XLA reports for the programs that really run, and what follows from it."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from nfd_jax.config import ConfigError, SweepConfig
 from nfd_jax.finite import _engine
-from nfd_jax.sweep import _cells, _execute, _memory
+from nfd_jax.sweep import _cells, _execute, _memory, _systems
 from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._plan import Batch, make_plan
 
@@ -29,7 +32,7 @@ class Measured(Exception):
     """Raised once the last program of interest is compiled, so that nothing after it is."""
 
 
-def reported(monkeypatch, config: SweepConfig, programs: dict[str, str]) -> dict[str, int]:
+def reported(monkeypatch, config: SweepConfig, batch: Batch, programs: dict[str, str]) -> dict[str, int]:
     """Bytes of temporaries and results of each program of a batch (name: function of `_cells`), compiled as a sweep does it."""
     found: dict[str, int] = {}
     last = list(programs)[-1]
@@ -49,7 +52,7 @@ def reported(monkeypatch, config: SweepConfig, programs: dict[str, str]) -> dict
         monkeypatch.setattr(_cells, function, watched(name, getattr(_cells, function)))
     monkeypatch.setattr(_execute._Run, "_summary", lambda self, run: {})
     with pytest.raises(Measured):
-        _execute.run_batch(config, make_plan(config)[0])
+        _execute.run_batch(config, batch)
     return found
 
 
@@ -58,13 +61,18 @@ DENSE = {"noise": "draw_noise", "limit": "solve_limits", "innovations": "train_w
 
 
 @pytest.mark.parametrize(
-    "simulator, programs, width, batch_size",
-    [("matrix_free", MATRIX_FREE, 96, 8), pytest.param("dense", DENSE, 128, 4, marks=pytest.mark.long)],
+    "simulator, programs, width, batch_size, redrawn",
+    [
+        ("matrix_free", MATRIX_FREE, 96, 8, False),
+        pytest.param("matrix_free", {"limit": "solve_limits"}, 1024, 4, True, marks=pytest.mark.long),
+        pytest.param("dense", DENSE, 128, 4, False, marks=pytest.mark.long),
+    ],
 )
-def test_prediction_is_near_what_the_compiled_programs_take(monkeypatch, simulator, programs, width, batch_size):
+def test_prediction_is_near_what_the_compiled_programs_take(monkeypatch, simulator, programs, width, batch_size, redrawn):
     config = sweep(problem={"batch_size": batch_size}, finite={"widths": [width], "simulator": simulator})
-    found = reported(monkeypatch, config, programs)
-    predicted = _memory.program_bytes(config, make_plan(config)[0])
+    batch = replace(make_plan(config)[0], redrawn=redrawn)
+    found = reported(monkeypatch, config, batch, programs)
+    predicted = _memory.program_bytes(config, batch)
     assert found.keys() == programs.keys()
     for name, size in found.items():
         assert size / FACTOR < predicted[name][1] < size * FACTOR, name
@@ -99,10 +107,36 @@ def test_each_core_has_a_run_of_its_own():
 
 @pytest.mark.parametrize("seeds", [1, 2, 3, 4])
 def test_as_many_seeds_as_fit(seeds):
-    config, sizes = sweep(seeds=4), ("cells", 64, (4, 8, 16))
-    need = int(_memory.batch_bytes(config, Batch(*sizes, tuple(range(seeds)))) / _memory.USABLE) + 1
-    assert _memory.seeds_at_once(config, *sizes, most=4, memory=need) == seeds
-    assert _memory.seeds_at_once(config, *sizes, most=4, memory=need - 2) == max(seeds - 1, 1)
+    config, batch = sweep(seeds=4), Batch("cells", 64, (4, 8, 16), tuple(range(seeds)))
+    need = int(_memory.batch_bytes(config, batch) / _memory.USABLE) + 1
+    assert _memory.seeds_at_once(config, batch, most=4, memory=need) == seeds
+    assert _memory.seeds_at_once(config, batch, most=4, memory=need - 2) == max(seeds - 1, 1)
+
+
+def test_noise_is_drawn_anew_only_where_it_would_not_fit():
+    config = sweep(problem={"steps": 32}, finite={"widths": [512]})
+    [kept] = make_plan(config)
+    one, again = (replace(kept, seeds=(0,), redrawn=redrawn) for redrawn in (False, True))
+    most, least = (int(_memory.batch_bytes(config, batch) / _memory.USABLE) + 1 for batch in (one, again))
+    assert not kept.redrawn and least < 0.8 * most
+    at = lambda memory: make_plan(config, memory=memory)
+    assert at(most) == [one, replace(one, seeds=(1,))]
+    assert at(most - 2) == at(least) == [again, replace(again, seeds=(1,))]
+    assert _memory.check_fits(config, at(least), memory=least) == []
+    assert len(_memory.check_fits(config, at(least - 2), memory=least - 2)) == 1
+
+
+@pytest.mark.parametrize("at_once", [1, pytest.param(4, marks=pytest.mark.long)])
+def test_noise_drawn_anew_gives_the_same_results(monkeypatch, at_once):
+    """Networks and limits of both flags, one by one as on a CPU or all in one program."""
+    config = sweep(precision="float64", finite={"widths": [64], "depths": [2, 4]}, limit={"depth_steps": 8})
+    if at_once > 1:
+        monkeypatch.setattr(_systems, "one_by_one", lambda: False)
+    [batch] = make_plan(config)
+    kept, again = (_execute.run_batch(config, replace(batch, redrawn=redrawn)) for redrawn in (False, True))
+    assert kept.keys() == again.keys()
+    for name in kept:
+        np.testing.assert_allclose(again[name], kept[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 def test_as_many_runs_of_a_seed_as_fit():
@@ -115,7 +149,7 @@ def test_as_many_runs_of_a_seed_as_fit():
 @pytest.mark.parametrize(
     "changes, line",
     [
-        ({}, "finite.widths: width 65536 at depth 16 with 512 depth_steps needs about 32.9 GiB"),
+        ({}, "finite.widths: width 65536 at depth 16 with 512 depth_steps needs about 16.9 GiB"),
         ({"limit": None}, ""),
         ({"limit": {"particles": 65536}}, "limit.particles: 65536 particles with 512 depth_steps needs about"),
         ({"limit": None, "finite": {"simulator": "dense"}}, "finite.widths: width 65536 at depth 16 needs about"),
@@ -125,7 +159,7 @@ def test_a_cell_that_cannot_fit_is_named_with_its_size_and_what_to_lower(changes
     base = {"problem": {"batch_size": 8}, "finite": {"widths": [64, 65536], "depths": [2, 4, 16]}, "limit": {"depth_steps": 512}}
     tree = {key: {**base.get(key, {}), **value} if isinstance(value, dict) else value for key, value in (base | changes).items()}
     config = sweep(measure=["kernels"], **tree)
-    lines = _memory.check_fits(config, make_plan(config), memory=16 * GIB)
+    lines = _memory.check_fits(config, make_plan(config, memory=16 * GIB), memory=16 * GIB)
     if not line:
         assert lines == []
         return
@@ -150,7 +184,7 @@ def test_the_refusal_is_a_config_error_of_its_lines():
 def test_free_memory_is_read_from_the_device_or_the_host():
     free = _memory.device_memory()
     assert 2**26 < free < 2**50
-    assert sweep().seeds == _memory.seeds_at_once(sweep(), "cells", 64, (4, 8, 16), most=2)
+    assert sweep().seeds == _memory.seeds_at_once(sweep(), Batch("cells", 64, (4, 8, 16), (0,)), most=2)
 
 
 def test_several_accelerators_share_seeds_or_the_coordinates_of_one_cell(monkeypatch):

@@ -84,8 +84,21 @@ def test_noise_nests_and_coarsens(make_problem):
     np.testing.assert_allclose(coarse.forward[:, 1], wide.forward[:, 3:].sum(1) / np.sqrt(3), rtol=1e-12)
     assert coarse.depth == 2
     stored = nfd.train_finite(problem, width=20, depth=6, noise=narrow, simulator="matrix_free")
-    keyed = nfd.train_finite(problem, width=20, depth=6, key=jax.random.key(0), simulator="matrix_free")
-    np.testing.assert_allclose(stored.output, keyed.output, rtol=1e-12)
+    drawn = nfd.train_finite(problem, width=20, depth=6, key=jax.random.key(0), simulator="matrix_free")
+    np.testing.assert_allclose(stored.output, drawn.output, rtol=1e-12)
+
+
+@pytest.mark.parametrize("flag", ["reused", "independent"])
+def test_noise_drawn_at_each_use_is_the_same_noise(make_problem, flag):
+    problem = make_problem()
+    stored, keyed = (draw(problem, width=20, depth=6, key=jax.random.key(0)) for draw in (nfd.sample_noise, nfd.keyed_noise))
+    for noise in (stored, keyed):
+        with pytest.raises(ValueError, match="must divide"):
+            noise.coarsen(4)
+    network = lambda noise: nfd.train_finite(problem, width=20, depth=3, noise=noise, simulator="matrix_free", backward_weights=flag)
+    limit = lambda noise: nfd.solve_limit(problem, particles=20, depth_steps=6, noise=noise, backward_weights=flag)
+    np.testing.assert_allclose(network(keyed.coarsen(3)).output, network(stored.coarsen(3)).output, rtol=1e-10)
+    np.testing.assert_allclose(limit(keyed).output, limit(stored).output, rtol=1e-10)
 
 
 def test_padding_and_batching_change_nothing(make_problem):

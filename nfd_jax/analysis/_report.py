@@ -107,7 +107,8 @@ def _rounding(view: View) -> str:
     """The spot check of float32 against float64 that a run in float32 ends with."""
     check = dict(view.tree["rates"].attrs.get("float32_check") or {}) if "rates" in view.tree.children else {}
     if "cell" not in check:
-        return "float64 throughout" if view.config.get("precision") == "float64" else "not checked"
+        why = f": {check['error']}" if "error" in check else ""
+        return "float64 throughout" if view.config.get("precision") == "float64" else f"not checked{why}"
     where = check.pop("cell")
     off = ", ".join(f"{name} {'not finite' if value is None else f'{value:.1g}'}" for name, value in check.items())
     return f"float32 against float64 on one draw ({where}), relative root mean square: {off}"

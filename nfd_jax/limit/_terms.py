@@ -8,7 +8,8 @@ For one SGD step, with ⟨·⟩ averages over particles and i the samples of ear
 w has covariation ⟨φφ⟩ dt with all earlier w^i (w̃: ⟨bb⟩ dτ). It is a linear image of increments: of the Brownian motions dB of
 this step's queries and dB^i of earlier ones; with reused weights also of dB', those of the other family's queries:
 
-    √n dw = C (dB^i + dM Q') + R (dB + dm Q')      dm = ρ (q dB'ᵀ − dB Q'ᵀ)      reused weights: ρ = 1     independent ones: ρ = 0
+    √n dw = C (dB^i + dM Q') + R (dB + dm Q')      dm = ρ (q dB'ᵀ − dB Q'ᵀ)
+    reused weights: ρ = 1        independent ones: ρ = 0
 
 where C, R and q resolve the queries against earlier ones and dM holds the dm of their time (`gaussian`). h depends on the backward noise of earlier steps from all
 of [0, 1], so this is no Itô equation in one filtration: the Euler scheme on the stored grid defines it, and only that is used.

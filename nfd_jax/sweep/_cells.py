@@ -23,7 +23,7 @@ from nfd_jax.finite._innovations import refined, train_with_innovations
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.limit import Limit
 from nfd_jax.losses import accuracy, loss_function
-from nfd_jax.noise import Noise, sample_noise, stream
+from nfd_jax.noise import AbstractNoise, Noise, keyed_noise, sample_noise, stream
 from nfd_jax.problem import Problem, Trajectory
 from nfd_jax.sharding import map_seeds
 from nfd_jax.sweep._threads import CompiledOnce
@@ -52,7 +52,7 @@ def with_rate(problem: Problem, rate: Array) -> Problem:
 
 @CompiledOnce
 def solve_limits(
-    problem: Problem, heldout: Heldout, noise: Noise, keys: Array, rates: Array, reuse: Array, grid: int, probe: bool, at_once: int
+    problem: Problem, heldout: Heldout, noise: AbstractNoise, keys: Array, rates: Array, reuse: Array, grid: int, probe: bool, at_once: int
 ) -> Trajectory:
     """Limits on `noise` (leading axis: seed), one per learning rate and flag."""
     interior = lambda learning, reuse: Limit(learning, reuse, noise.depth)
@@ -63,7 +63,7 @@ def solve_limits(
 def train_networks(
     problem: Problem,
     heldout: Heldout,
-    noise: Noise,
+    noise: AbstractNoise,
     keys: Array,
     rates: Array,
     reuse: Array,
@@ -122,20 +122,26 @@ def train_dense(problem: Problem, heldout: Heldout, master: int, grid: Grid) -> 
 
 
 @CompiledOnce
-def draw_noise(problem: Problem, keys: Array, width: int, depth: int) -> Noise:
-    """The noise of every seed, leading axis (seed,)."""
-    return map_seeds(lambda key: sample_noise(problem, width=width, depth=depth, key=key), keys)
+def draw_noise(problem: Problem, keys: Array, width: int, depth: int, redrawn: bool) -> AbstractNoise:
+    """The noise of every seed, leading axis (seed,); `redrawn` gives only what it can be drawn from again."""
+    drawn = keyed_noise if redrawn else sample_noise
+    return map_seeds(lambda key: drawn(problem, width=width, depth=depth, key=key), keys)
 
 
-def coarsened_noise(noise: Noise, depth: int, layers: int) -> Noise:
-    """The same noise for `depth` layers, padded with zeros to `layers` so that networks of all depths have one shape."""
+def coarsened_noise(noise: AbstractNoise, depth: int, layers: int) -> AbstractNoise:
+    """The same noise for `depth` layers, padded with zeros to `layers` so that networks of all depths have one shape.
+
+    Noise drawn layer by layer has no layers to pad.
+    """
+    if not isinstance(noise, Noise):
+        return noise.coarsen(depth)
     pad = lambda xi: jnp.pad(xi, [(0, 0), (0, layers - depth), (0, 0), (0, 0)])
     coarse = noise.coarsen(depth)
     return Noise(noise.U, noise.V, pad(coarse.forward), pad(coarse.backward))
 
 
 @CompiledOnce
-def coarsened_seeds(noise: Noise, depth: int, layers: int) -> Noise:
+def coarsened_seeds(noise: AbstractNoise, depth: int, layers: int) -> AbstractNoise:
     """`coarsened_noise` of every seed, leading axis (seed,)."""
     return jax.vmap(lambda one: coarsened_noise(one, depth, layers))(noise)
 

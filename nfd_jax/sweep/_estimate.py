@@ -6,7 +6,7 @@ traffic, plus a fixed cost for each small operation, which is most of it at smal
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import jax
@@ -78,8 +78,19 @@ def work(config: "SweepConfig", batch: Batch) -> Work:
         for depth in batch.depths:
             noises.add(noise_depth(config, depth))
             total += _system(config, batch.width, depth, "network") * (rates * len(config.finite.backward_weights))
+    if batch.redrawn:
+        total += Work(normals=_redrawn(config, batch))
     total += Work(normals=sum(batch.width * (2 * p.steps * p.batch_size * layers + inputs) for layers in noises))
     return total * len(batch.seeds)
+
+
+def _redrawn(config: "SweepConfig", batch: Batch) -> float:
+    """Normals drawn again by all passes of a seed: both families of a layer, at the finest layers they are sums of."""
+    p, limit, finite = config.problem, config.limit, config.finite
+    layers = len(limit.backward_weights) * limit.depth_steps if limit is not None else 0
+    layers += sum(len(finite.backward_weights) * noise_depth(config, depth) for depth in batch.depths)
+    passes = 3 * p.steps + (p.batches == "stream")
+    return 2 * p.steps * p.batch_size * batch.width * passes * layers * len(p.learning_rates)
 
 
 def _system(config: "SweepConfig", width: int, layers: int, kind: str) -> Work:
@@ -199,6 +210,10 @@ def _reasons(config: "SweepConfig", plan: list[Batch], on: Machine) -> list[str]
     groups = sorted({len(batch.seeds) for batch in plan})
     several = f"{_join(tuple(groups))} of {config.seeds} seeds"
     reasons.append(f"{several} a batch: a divisor, at most {SEEDS_AT_ONCE}, that fits in memory")
+    if redrawn := [batch for batch in plan if batch.redrawn]:
+        kept = max(batch_bytes(config, replace(batch, redrawn=False, seeds=batch.seeds[:1])) for batch in redrawn)
+        widths = _join(tuple(sorted({batch.width for batch in redrawn})))
+        reasons.append(f"width {widths}: noise drawn anew at each use, kept it would take {size(kept)}")
     if wide := [batch for batch in plan if spread(config, batch) > 1]:
         widths = _join(tuple(sorted({batch.width for batch in wide})))
         reasons.append(f"width {widths}: coordinates shared out among the devices, too large for one")

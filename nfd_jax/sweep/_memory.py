@@ -1,7 +1,7 @@
 """How much memory a batch takes, known before it runs, and how much there is.
 
 The measure of everything is a *family*: one row of n coordinates for each of the A = K·P samples in each of ℓ layers. A network or
-limit in training holds four (two bases and their images; the queries are kept as coordinates) and four (A, A) blocks a layer; noise
+limit in training holds two, the bases of its queries, and six (A, A) blocks a layer; noise
 is two more, a pass over r rows a few times r/A of one. Trajectories kept for comparison hold the layers of the t grid alone. Counted
 in numbers and checked against what XLA reports for the compiled programs.
 """
@@ -80,7 +80,7 @@ class _Count:
         return self.samples * layers * self.width
 
     def noise(self, layers: int) -> int:
-        return 2 * self.family(layers) + self.width * self.inputs
+        return 2 * self.family(1 if self.batch.redrawn else layers) + self.width * self.inputs
 
     def kept(self, flags: int) -> int:
         """Trajectories of one seed, at every learning rate and so many flags."""
@@ -88,8 +88,8 @@ class _Count:
 
     def learning(self, layers: int, coupling: bool) -> int:
         """One run of a conditional-Gaussian system: its history, and the widest of its passes, held-out and probe samples'."""
-        passes = max((9 if coupling else 7) * self.rows, 4 * HELDOUT, 5 * self.samples if self.probe else 0)
-        return (4 * self.samples + passes) * layers * self.width + 4 * layers * self.samples**2
+        passes = max((9 if coupling else 7) * self.rows, 4 * HELDOUT, 6 * self.samples if self.probe else 0)
+        return (2 * self.samples + passes) * layers * self.width + 6 * layers * self.samples**2
 
     def mapped(self, each: int, kept: int, shared: int) -> int:
         """A program that takes seeds in turn: one seed's copy of what all share, what each run holds, and results twice."""
@@ -146,10 +146,11 @@ class _Count:
             own["limit"] = self.learning(self.steps, False) + 2 * kept
         if self.flags and not self.dense:
             coupling = "coupling" in self.config.measure
-            own["network"] = self.noise(self.deepest) + self.learning(self.deepest, coupling) + 2 * kept
+            own["network"] = self.learning(self.deepest, coupling) + 2 * kept
         runs = self.seeds * self.rates * (self.limit_flags + (0 if self.dense else self.flags * self.depths))
-        others = (min(self.at_once, runs) - 1) * (noise + max(own.values()))
-        return {name: (others + noise + 2 * runs * kept, mine) for name, mine in own.items()}
+        coarse = self.noise(self.deepest)
+        others = (min(self.at_once, runs) - 1) * (noise + coarse + max(own.values()))
+        return {name: (others + noise + coarse + 2 * runs * kept, mine) for name, mine in own.items()}
 
     def together(self) -> dict[str, tuple[int, int]]:
         """Programs that take all seeds."""
@@ -200,11 +201,17 @@ def runs_at_once(config: "SweepConfig", batch: Batch, *, most: int, memory: int 
     return next(fitting, 1)
 
 
-def seeds_at_once(config: "SweepConfig", kind: str, width: int, depths: tuple[int, ...], *, most: int, memory: int | None = None) -> int:
-    """How many seeds a batch of this width and these depths may have: as many as fit, from 1 to `most`."""
+def seeds_at_once(config: "SweepConfig", batch: Batch, *, most: int, memory: int | None = None) -> int:
+    """How many seeds a batch like this may have: as many as fit, from 1 to `most`."""
     free = USABLE * (device_memory() if memory is None else memory)
-    batches = (Batch(kind, width, depths, tuple(range(k))) for k in range(most, 1, -1))
+    batches = (replace(batch, seeds=tuple(range(k))) for k in range(most, 1, -1))
     return next((len(batch.seeds) for batch in batches if batch_bytes(config, batch) <= free), 1)
+
+
+def redraws(config: "SweepConfig", batch: Batch, *, memory: int | None = None) -> bool:
+    """Whether a batch's noise must be drawn anew at each use: kept, one seed's would not fit on a device, nor on all together."""
+    kept, free = replace(batch, seeds=batch.seeds[:1], redrawn=False), USABLE * (device_memory() if memory is None else memory)
+    return batch_bytes(config, kept) // spread(config, kept, memory=memory) > free
 
 
 def spread(config: "SweepConfig", batch: Batch, *, memory: int | None = None) -> int:
@@ -212,7 +219,7 @@ def spread(config: "SweepConfig", batch: Batch, *, memory: int | None = None) ->
     devices = seed_devices()
     dense = batch.kind == "cells" and simulator(config, batch.width) == "dense"
     fits = batch_bytes(config, batch) <= USABLE * (device_memory() if memory is None else memory)
-    return 1 if fits or dense or batch.width % devices or len(batch.seeds) > 1 else devices
+    return 1 if fits or dense or batch.redrawn or batch.width % devices or len(batch.seeds) > 1 else devices
 
 
 def check_fits(config: "SweepConfig", plan: list[Batch], *, memory: int | None = None, processes: int = 1) -> list[str]:

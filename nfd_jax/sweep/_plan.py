@@ -4,7 +4,7 @@ What shares noise runs together. A matched limit is solved once for all depths o
 one draw and one program for all depths, so those depths form one batch; else every depth is a batch of its own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,13 +25,15 @@ class Batch:
     """Cells computed in one go on one set of noises.
 
     `kind` is "cells" (finite networks of `width` at every depth of `depths`, all learning rates and backward-weight flags,
-    with the matched limit where one is asked for) or "limit" (a limit of `width` particles on its own; no depths).
+    with the matched limit where one is asked for) or "limit" (a limit of `width` particles on its own; no depths). `redrawn`: its
+    noise is drawn anew at each use, because it would not fit in memory.
     """
 
     kind: str
     width: int
     depths: tuple[int, ...]
     seeds: tuple[int, ...]
+    redrawn: bool = False
 
     @property
     def id(self) -> str:
@@ -64,14 +66,17 @@ def noise_depth(config: "SweepConfig", depth: int) -> int:
     return depth
 
 
-def make_plan(config: "SweepConfig", covered: set[tuple[int, int, int]] = frozenset()) -> list[Batch]:
-    """Batches of all cells (width, depth, seed) of `config` not in `covered`, widest last so that first results come early."""
+def make_plan(config: "SweepConfig", covered: set[tuple[int, int, int]] = frozenset(), *, memory: int | None = None) -> list[Batch]:
+    """Batches of all cells (width, depth, seed) of `config` not in `covered`, widest last so that first results come early.
+
+    `memory`: the bytes there are, by default what the device or the host has free.
+    """
     plan: list[Batch] = []
     matched = config.limit is not None and config.limit.particles == "matched"
     if config.limit is not None and not matched:
         particles = int(config.limit.particles)
         left = [seed for seed in range(config.seeds) if (particles, 0, seed) not in covered]
-        plan += [Batch("limit", particles, (), seeds) for seeds in _groups(config, "limit", particles, (), left)]
+        plan += _batches(config, Batch("limit", particles, (), tuple(left)), memory)
     if config.finite is None:
         return plan
     for width in sorted(config.finite.widths):
@@ -83,16 +88,18 @@ def make_plan(config: "SweepConfig", covered: set[tuple[int, int, int]] = frozen
                 by_missing.setdefault(missing, []).append(seed)
             for missing, seeds in by_missing.items():
                 if missing:
-                    plan += [Batch("cells", width, missing, group) for group in _groups(config, "cells", width, missing, seeds)]
+                    plan += _batches(config, Batch("cells", width, missing, tuple(seeds)), memory)
     return plan
 
 
-def _groups(config: "SweepConfig", kind: str, width: int, depths: tuple[int, ...], seeds: list[int]) -> list[tuple[int, ...]]:
-    """Seeds in groups that fit in memory, of one size where that divides: every other size is one more compilation."""
+def _batches(config: "SweepConfig", every: Batch, memory: int | None) -> list[Batch]:
+    """`every` cut into groups of seeds that fit in memory, of one size where that divides: every other size is one more compilation."""
     from nfd_jax.sweep import _memory
 
-    if not seeds:
+    if not every.seeds:
         return []
-    most = _memory.seeds_at_once(config, kind, width, depths, most=min(SEEDS_AT_ONCE * _memory.seed_devices(), len(seeds)))
-    size = max(k for k in range(1, most + 1) if len(seeds) % k == 0)
-    return [tuple(seeds[i : i + size]) for i in range(0, len(seeds), size)]
+    count = len(every.seeds)
+    every = replace(every, redrawn=_memory.redraws(config, every, memory=memory))
+    most = _memory.seeds_at_once(config, every, most=min(SEEDS_AT_ONCE * _memory.seed_devices(), count), memory=memory)
+    size = max(k for k in range(1, most + 1) if count % k == 0)
+    return [replace(every, seeds=every.seeds[i : i + size]) for i in range(0, count, size)]

@@ -109,7 +109,7 @@ def examine(directory: Path, root: Path, manifest: Manifest) -> Iterator[Examine
 
 def batch_from(plain: dict) -> Batch:
     """A batch from its JSON."""
-    return Batch(plain["kind"], plain["width"], tuple(plain["depths"]), tuple(plain["seeds"]))
+    return Batch(**plain | {"depths": tuple(plain["depths"]), "seeds": tuple(plain["seeds"])})
 
 
 def record_path(directory: Path, batch: Batch) -> Path:

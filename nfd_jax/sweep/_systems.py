@@ -5,7 +5,7 @@ for a single run compiles in half the time. Which core does what changes no numb
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, product, zip_longest
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nfd_jax.noise import Noise
+from nfd_jax.noise import AbstractNoise
 from nfd_jax.problem import Problem, Trajectory
 from nfd_jax.sharding import shard_noise
 from nfd_jax.sweep import _cells, _memory
@@ -80,16 +80,20 @@ class _Part:
 
     def __init__(self, config: "SweepConfig", batch: Batch, seeds: list[int], problem: Problem, heldout: _cells.Heldout, at_once: int):
         self.at_once, self.config, self.batch, self.problem, self.heldout = at_once, config, batch, problem, heldout
-        self.keys = jnp.stack([_cells.seed_key(config.seed, seed) for seed in seeds])
-        self._drawn: dict[int, Noise] = {}
+        self.seeds = seeds
+        self._drawn: dict[int, AbstractNoise] = {}
         self._lock = Lock()
         self.shared = intervals(config), config.problem.batches == "stream"
 
-    def noise(self, depth: int) -> Noise:
+    @cached_property
+    def keys(self) -> jax.Array:
+        return jnp.stack([_cells.seed_key(self.config.seed, seed) for seed in self.seeds])
+
+    def noise(self, depth: int) -> AbstractNoise:
         """Noise of this many layers; drawn once, as all depths of a batch coarsen the same."""
         with self._lock:
             if depth not in self._drawn:
-                noise = _cells.draw_noise(self.problem, self.keys, self.batch.width, depth)
+                noise = _cells.draw_noise(self.problem, self.keys, self.batch.width, depth, self.batch.redrawn)
                 self._drawn = {depth: shard_noise(noise) if _memory.spread(self.config, self.batch) > 1 else noise}
             return self._drawn[depth]
 

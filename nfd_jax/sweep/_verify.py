@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from math import inf
 from pathlib import Path
@@ -27,6 +28,8 @@ from nfd_jax.sweep._plan import Batch, make_plan, noise_depth, simulator
 from nfd_jax.sweep._records import RESULTS, Manifest, describe, examine
 from nfd_jax.sweep._threads import in_threads
 from nfd_jax.sweep._zarr import decode
+
+TOO_LARGE = "its noise does not fit in memory, nor would all of its layers"
 
 
 def verify_sample(config: SweepConfig, folder: Path, *, count: int = 3, seed: int | None = None) -> str:
@@ -77,7 +80,9 @@ def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
     """
     plan = make_plan(config)
     least = min(plan, key=lambda batch: (batch.kind == "limit", batch.width, batch.depths))
-    cell = Batch(least.kind, least.width, least.depths and (min(least.depths),), least.seeds[:1])
+    cell = replace(least, depths=least.depths and (min(least.depths),), seeds=least.seeds[:1])
+    if cell.redrawn:
+        return {"error": f"{describe(cell)}: {TOO_LARGE}"}
     doubles, singles = (config.model_copy(update={"precision": name}) for name in ("float64", "float32"))
     with jax.enable_x64(True):
         drawn = _draw(doubles, cell)
@@ -180,7 +185,10 @@ def _divergences(config: SweepConfig, batch: Batch, status: np.ndarray | None) -
     shape = (len(flags), len(rates), max(1, len(batch.depths)), len(batch.seeds))
     suspects = np.full(shape, DIVERGED) if status is None else status.reshape(shape)
     for i, j, k, seed in np.argwhere(suspects == DIVERGED):
-        cell = Batch(batch.kind, batch.width, batch.depths[k : k + 1], (batch.seeds[seed],))
+        cell = replace(batch, depths=batch.depths[k : k + 1], seeds=(batch.seeds[seed],))
+        if cell.redrawn:
+            yield f"{describe(cell)}: where it diverged was not looked for: {TOO_LARGE}"
+            continue
         learning = with_rate(problem, jnp.asarray(rates[j], problem.dtype))
         place = _first_nonfinite(_trained(config, learning, cell, flags[i]))
         if place is not None:
