@@ -76,6 +76,16 @@ def learning_rates(count: int) -> list[float]:
     return [0.5] if count == 1 else [0.1 * (i + 1) for i in range(count)]
 
 
+def reference_config(sweep: dict, rates: int, flags: list[str]):
+    """The same sweep as a config of `nfd run`."""
+    from nfd_jax.config import SweepConfig
+
+    problem = {"dataset": "gaussian", "learning_rate": learning_rates(rates)}
+    problem |= {key: sweep[key] for key in ("input_dim", "steps", "batch_size")}
+    finite = {"simulator": "dense", "backward_weights": flags} | {key: sweep[key] for key in ("widths", "depths")}
+    return SweepConfig(name="reference", seeds=sweep["seeds"], problem=problem, finite=finite, measure=())
+
+
 def child(script: str, *arguments: str, timeout: float = 600) -> dict:
     """What a fresh Python process that runs `script` prints (JSON), with its wall-clock and processor `seconds`.
 

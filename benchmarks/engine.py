@@ -7,7 +7,7 @@ start = time.perf_counter()
 
 import jax  # noqa: E402
 
-from nfd_jax.finite._engine import Grid, compile_grid, program_sizes, train_grids  # noqa: E402
+from nfd_jax.finite._engine import Grid, compile_grid, train_grids  # noqa: E402
 from nfd_jax.problem import Problem  # noqa: E402
 
 imported = time.perf_counter()
@@ -18,14 +18,12 @@ import numpy as np  # noqa: E402
 from _tools import count_compilations, learning_rates, reference_data, use_cache  # noqa: E402
 
 
-def main(sweep: dict, rates: int, flags: tuple[str, ...], cache: str) -> dict:
+def main(sweep: dict, sizes: dict[int, int], rates: int, flags: tuple[str, ...], cache: str) -> dict:
+    """`sizes`: of each width the coordinates of its program, as `nfd run` plans them."""
     use_cache(cache)
     found = count_compilations()
     inputs, targets = (jax.device_put(x) for x in reference_data(sweep))
     problem = Problem(inputs, targets, *jax.device_put([np.float32(0.5)]), horizon=jax.device_put(np.float32(1)))
-    runs = sweep["seeds"] * rates * len(flags)
-    flops = 6.0 * problem.samples * runs * sum(sweep["depths"])
-    sizes = program_sizes(sweep["widths"], problem.samples, flops, float(sweep["seeds"] * len(flags) * max(sweep["depths"])))
     cells = {"depths": tuple(sweep["depths"]), "seeds": tuple(range(sweep["seeds"])), "rates": tuple(learning_rates(rates))}
     grids = [Grid(width=width, **cells, flags=flags, grid=1, size=size) for width, size in sizes.items()]
     began = time.perf_counter()
@@ -38,4 +36,5 @@ def main(sweep: dict, rates: int, flags: tuple[str, ...], cache: str) -> dict:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(json.loads(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3].split(",")), sys.argv[4])))
+    planned = {int(width): size for width, size in json.loads(sys.argv[2]).items()}
+    print(json.dumps(main(json.loads(sys.argv[1]), planned, int(sys.argv[3]), tuple(sys.argv[4].split(",")), sys.argv[5])))

@@ -13,8 +13,8 @@ from _tools import HERE, Figure
 
 from nfd_jax.config import SweepConfig
 from nfd_jax.sweep import _cluster, _driver
+from nfd_jax.sweep._batch import Batch
 from nfd_jax.sweep._execute import run_batch
-from nfd_jax.sweep._plan import Batch
 
 SWEEP = {
     "name": "cells",

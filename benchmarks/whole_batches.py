@@ -10,9 +10,8 @@ start = time.perf_counter()
 
 import json  # noqa: E402
 
-from _tools import count_compilations, use_cache  # noqa: E402
+from _tools import count_compilations, reference_config, use_cache  # noqa: E402
 
-from nfd_jax.config import SweepConfig  # noqa: E402
 from nfd_jax.sweep._execute import run_batch  # noqa: E402
 from nfd_jax.sweep._plan import make_plan  # noqa: E402
 
@@ -22,9 +21,7 @@ imported = time.perf_counter()
 def main(sweep: dict, cache: str) -> dict:
     use_cache(cache)
     found = count_compilations()
-    problem = {"dataset": "gaussian", "learning_rate": 0.5} | {key: sweep[key] for key in ("input_dim", "steps", "batch_size")}
-    finite = {"simulator": "dense", "backward_weights": ["reused"]} | {key: sweep[key] for key in ("widths", "depths")}
-    config = SweepConfig(name="reference", seeds=sweep["seeds"], problem=problem, finite=finite, measure=())
+    config = reference_config(sweep, 1, ["reused"])
     for batch in make_plan(config):
         run_batch(config, batch)
     return {"import": imported - start, "compiled": found}

@@ -15,7 +15,8 @@ from distributed import default_client
 
 from nfd_jax.config import SweepConfig
 from nfd_jax.sweep import _cluster
-from nfd_jax.sweep._plan import Batch, make_plan
+from nfd_jax.sweep._batch import Batch
+from nfd_jax.sweep._plan import make_plan
 
 PROBLEM = {"dataset": "gaussian", "input_dim": 8, "steps": 2, "batch_size": 2}
 FINITE = {"simulator": "dense", "widths": [8], "depths": [2, 4]}

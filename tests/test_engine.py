@@ -195,10 +195,10 @@ def test_groups_divide_what_they_group(make_problem, platform, width):
 
 def test_a_width_shares_a_wider_program_where_padding_is_cheap():
     widths = [32, 64, 128, 256]
-    assert program_sizes(widths, 160, flops=0, normals=0) == dict.fromkeys(widths, 256)
-    assert program_sizes(widths, 160, flops=1e12, normals=0) == {width: width for width in widths}
+    assert program_sizes(widths, 160, entry=0, program=1) == dict.fromkeys(widths, 256)
+    assert program_sizes(widths, 160, entry=1, program=1) == {width: width for width in widths}
     # Forms are never mixed: 128 is wide enough beside 40 samples for the factored one, 64 is not.
-    assert program_sizes([32, 64, 128], 40, flops=0, normals=0) == {32: 64, 64: 64, 128: 128}
+    assert program_sizes([32, 64, 128], 40, entry=0, program=1) == {32: 64, 64: 64, 128: 128}
 
 
 def test_a_master_seed_of_more_than_32_bits_is_refused(make_problem):

@@ -13,10 +13,11 @@ from nfd_jax.finite import _engine, _grid
 from nfd_jax.finite._draws import Initial
 from nfd_jax.finite._grid import Heldout
 from nfd_jax.finite._matrix_free import MatrixFree
-from nfd_jax.sweep import _cells, _estimate, _execute, _machine
+from nfd_jax.sweep import _cells, _estimate, _execute, _machine, _work
+from nfd_jax.sweep._batch import Batch
 from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._machine import Machine
-from nfd_jax.sweep._plan import Batch, make_plan
+from nfd_jax.sweep._plan import make_plan
 
 SPEEDS = Machine("cpu: test", compile_seconds=2.0, flops=1e11, normals=1e8, bytes=1e10, operation_seconds=1e-6)
 
@@ -110,7 +111,7 @@ def test_a_cell_too_large_for_this_machine_is_said_in_the_plan(cache, monkeypatc
 @pytest.mark.parametrize("stream", [False, True])
 def test_normals_are_those_that_are_drawn(stream):
     c = config(problem={"batches": "stream" if stream else "fixed"})
-    work = _estimate.work(c, Batch("cells", 64, (4, 8, 16), (0, 1)))
+    work = _work.work(c, Batch("cells", 64, (4, 8, 16), (0, 1)))
     problem, _ = _execute.load_problem(c)
     draw = lambda key: noise.sample_noise(problem, width=64, depth=32, key=key)
     shape = jax.eval_shape(draw, jax.random.key(0))
@@ -124,7 +125,7 @@ def test_one_draw_of_weights_serves_all_learning_rates():
     dense = {"finite": {"simulator": "dense", "backward_weights": ["reused"], "widths": [64]}, "limit": None}
 
     def normals(rates):
-        return _estimate.work(config(problem={"learning_rate": rates}, **dense), Batch("cells", 64, (4,), (0,))).normals
+        return _work.work(config(problem={"learning_rate": rates}, **dense), Batch("cells", 64, (4,), (0,))).normals
 
     assert normals([0.1]) == normals([0.1, 0.2, 0.3]) == 4 * 64**2 + 64 * 8
 
@@ -145,7 +146,7 @@ def test_flops_of_a_matrix_free_layer_are_those_xla_counts(make_problem):
     found = compiled_flops(lambda history, drawn: system.forward(row, row[None], pull, history, drawn).path, history, drawn)
     c = config(problem={"steps": samples, "batch_size": 1}, finite={"widths": [width]}, limit=None)
     heldout = _execute.HELDOUT * (20 * samples + 18 * _execute.HELDOUT) * width
-    counted = (_estimate._system(c, width, 1, "network").flops - samples * heldout) / (2 * samples)
+    counted = (_work._system(c, width, 1).flops - samples * heldout) / (2 * samples)
     assert counted == pytest.approx(found, rel=0.25)
 
 
@@ -163,16 +164,17 @@ def test_flops_of_a_dense_step_are_those_xla_counts(make_problem, rows, form):
     ones = lambda *sizes: jnp.ones(sizes)
     initial = Initial(ones(1, width, problem.input_dim), ones(1, width, problem.outputs), ones(1, 1, width, width))
     found = compiled_flops(lambda w: _grid.train(problem, heldout, w, ones(1), jnp.asarray(width), jnp.asarray(1), shape), initial)
-    assert _estimate.work(c, Batch("cells", width, (1,), (0,))).flops / 4 == pytest.approx(found, rel=0.25)
+    assert _work.work(c, Batch("cells", width, (1,), (0,))).flops / 4 == pytest.approx(found, rel=0.25)
 
 
-def test_costs_add_up():
+def test_costs_add_up(monkeypatch):
     one, two = Batch("cells", 64, (4, 8, 16), (0,)), Batch("cells", 64, (4, 8, 16), (0, 1))
-    assert _estimate.work(config(), two) == _estimate.work(config(), one) * 2
+    assert _work.work(config(), two) == _work.work(config(), one) * 2
     wide = Batch("cells", 128, (4, 8, 16), (0,))
-    assert _estimate.work(config(), wide).flops == 2 * _estimate.work(config(), one).flops
+    assert _work.work(config(), wide).flops == 2 * _work.work(config(), one).flops
     work = _estimate.Work(flops=2e11, normals=1e8, bytes=1e10, operations=1e6)
-    assert work.seconds(SPEEDS) == pytest.approx(2 + 1 + 1), "arithmetic above traffic, then normals and operations"
+    monkeypatch.setattr(_work, "cores", lambda: 4)
+    assert work.seconds(SPEEDS) == pytest.approx(2 + 1 + 1 / 4), "arithmetic above traffic, then normals; operations on each core"
 
 
 @pytest.mark.parametrize(

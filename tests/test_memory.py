@@ -8,8 +8,9 @@ import pytest
 from nfd_jax.config import ConfigError, SweepConfig
 from nfd_jax.finite import _engine
 from nfd_jax.sweep import _cells, _execute, _memory, _systems
+from nfd_jax.sweep._batch import Batch
 from nfd_jax.sweep._grids import grid_of
-from nfd_jax.sweep._plan import Batch, make_plan
+from nfd_jax.sweep._plan import make_plan
 
 FACTOR = 1.5  # between prediction and report, either way
 GIB = 2**30

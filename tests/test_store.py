@@ -20,7 +20,7 @@ import xarray as xr
 
 from nfd_jax.config import SweepConfig
 from nfd_jax.sweep import _layout
-from nfd_jax.sweep._plan import Batch
+from nfd_jax.sweep._batch import Batch
 from nfd_jax.sweep._store import ConfigChanged, Store, StoreError, StoreLocked, StoreUnwritable, open_results
 
 NETWORK = ("backward_weights", "learning_rate", "width", "depth", "seed", "step")

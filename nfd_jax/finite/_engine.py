@@ -1,7 +1,7 @@
 """How grids of networks are run: in which form, how many side by side, by which compiled program, on which cores or devices.
 
-Choices depend on sizes and on the kind of device, never on a measurement: another choice rounds differently, and one config must
-give the same numbers in every process.
+Choices made here depend on sizes and on the kind of device, never on a measurement: another choice rounds differently, and one
+grid must give the same numbers in every process.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,6 @@ CACHED = 2**17
 
 SHARED_BYTES = 2**28
 """Weights beyond which a CPU trains one group of seeds at a time, with all cores in each product."""
-
-FLOPS, NORMALS, COMPILE_SECONDS = 7e10, 6e7, 0.25
-"""What a core does in a second, and the time that a program is worth: tracing and loading it, compiling it now and then."""
 
 OPTIONS: dict[str, str | bool] = {"xla_backend_optimization_level": "1"}
 """On a CPU. Above level 1 LLVM takes twice as long and makes nothing faster: matrix products are not compiled by it."""
@@ -61,16 +58,16 @@ def form(width: int, samples: int) -> str:
     return "factored" if 3 * samples <= width else "explicit"
 
 
-def program_sizes(widths: Sequence[int], samples: int, flops: float, normals: float) -> dict[int, int]:
-    """The size of the program that serves each width: its own, or that of a wider one where padding costs less than compiling.
+def program_sizes(widths: Sequence[int], samples: int, *, entry: float, program: float) -> dict[int, int]:
+    """The size of the program that serves each width: its own, or that of a wider one where padding costs less than another program.
 
-    `flops` and `normals` count what the grid of a width takes per matrix entry. Only widths of one form share a program.
+    A width's grid takes `entry` seconds per entry of its matrices, a program `program` seconds. Only widths of one form share one.
     """
     sizes: dict[int, int] = {}
     for width in sorted(set(widths), reverse=True):
         wider = min((size for size in sizes.values() if form(size, samples) == form(width, samples)), default=width)
-        padding = (wider**2 - width**2) * (flops / FLOPS + normals / NORMALS)
-        sizes[width] = wider if padding <= COMPILE_SECONDS else width
+        padding = (wider**2 - width**2) * entry
+        sizes[width] = wider if padding <= program else width
     return sizes
 
 

@@ -11,8 +11,9 @@ this step's queries and dB^i of earlier ones; with reused weights also of dB', t
     √n dw = C (dB^i + dM Q') + R (dB + dm Q')      dm = ρ (q dB'ᵀ − dB Q'ᵀ)
     reused weights: ρ = 1        independent ones: ρ = 0
 
-where C, R and q resolve the queries against earlier ones and dM holds the dm of their time (`gaussian`). h depends on the backward noise of earlier steps from all
-of [0, 1], so this is no Itô equation in one filtration: the Euler scheme on the stored grid defines it, and only that is used.
+where C, R and q resolve the queries against earlier ones and dM holds the dm of their time (`gaussian`). h depends on the backward
+noise of earlier steps from all of [0, 1], so this is no Itô equation in one filtration: the Euler scheme on the stored grid defines
+it, and only that is used.
 """
 
 import diffrax

@@ -24,7 +24,7 @@ from distributed.comm import connect
 
 from nfd_jax.config import ConfigError, SweepConfig
 from nfd_jax.sweep import _driver
-from nfd_jax.sweep._plan import Batch
+from nfd_jax.sweep._batch import Batch
 
 DEATHS = 3
 """Workers a batch may take with it before it is given up."""

@@ -14,9 +14,10 @@ import xarray as xr
 
 from nfd_jax import analysis
 from nfd_jax.config import SweepConfig
+from nfd_jax.sweep._batch import Batch
 from nfd_jax.sweep._execute import outputs, run_batch
 from nfd_jax.sweep._memory import CellTooLarge, check_fits
-from nfd_jax.sweep._plan import Batch, make_plan
+from nfd_jax.sweep._plan import make_plan
 from nfd_jax.sweep._progress import Progress
 from nfd_jax.sweep._store import Store, open_results
 from nfd_jax.sweep._threads import in_background

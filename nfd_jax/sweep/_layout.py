@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nfd_jax.sweep._plan import Batch
+from nfd_jax.sweep._batch import Batch
 from nfd_jax.sweep._zarr import array_metadata, encode, group_metadata
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from nfd_jax._cores import cores
 from nfd_jax._problems import ConfigError
+from nfd_jax.sweep._batch import HELDOUT, Batch, noise_depth, simulator
 from nfd_jax.sweep._layout import intervals
-from nfd_jax.sweep._plan import HELDOUT, Batch, noise_depth, simulator
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
@@ -42,7 +42,14 @@ def seed_devices() -> int:
     """Devices that take a batch's seeds side by side: all local accelerators, or the CPU as one."""
     import jax
 
-    return 1 if jax.default_backend() == "cpu" else jax.local_device_count()
+    return 1 if on_cpu() else jax.local_device_count()
+
+
+def on_cpu() -> bool:
+    """Whether JAX computes on the CPU."""
+    import jax
+
+    return jax.default_backend() == "cpu"
 
 
 def devices_for(batch: Batch) -> int:

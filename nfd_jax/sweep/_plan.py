@@ -1,69 +1,38 @@
 """Which cells run together: a sweep's grid cut into batches, each one unit of work and one transaction of the store.
 
-What shares noise runs together. A matched limit is solved once for all depths of a width, and networks with weight matrices have
-one draw and one program for all depths, so those depths form one batch; else every depth is a batch of its own.
+All depths of a width run together: a matched limit is solved once for them, and one draw and one program serve them. What else there
+is to choose is weighed at this machine's measured speeds (`_work`, `_machine`), and the choice is part of the plan:
+
+    networks with weight matrices    a wider width's program instead of one more, where padding costs less than compiling
+    seeds                            as many as fit in memory, but no more than are done within BATCH_SECONDS
+    depths                           one by one where they don't fit, or take longer than that and nothing but a program is shared
+    noise                            drawn anew at each use where keeping it would not fit
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from nfd_jax.finite._engine import program_sizes
+from nfd_jax.sweep import _memory
+from nfd_jax.sweep._batch import Batch, simulator
+from nfd_jax.sweep._machine import Machine, machine
+from nfd_jax.sweep._work import work
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
 
-COMMON_LAYERS = 256
-"""Layers of noise that depths share where no limit sets them."""
+BATCH_SECONDS = 60.0
+"""What a stopped run may lose."""
 
-HELDOUT = 16
-"""Held-out samples used of those a dataset offers."""
+CPU_SEEDS, ACCELERATOR_SEEDS = 4, 16
+"""Most seeds of a batch on each device. More save no compilation, and a CPU gains nothing from them side by side."""
 
-SEEDS_AT_ONCE = 4
-"""Most seeds of a batch: more would save no compilation and lose more work when a run is stopped."""
+SUSTAINED = 0.35
+"""Share of a large product's rate that networks reach which are narrow enough to be padded; measured, on CPUs."""
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Cells computed in one go on one set of noises.
-
-    `kind` is "cells" (finite networks of `width` at every depth of `depths`, all learning rates and backward-weight flags,
-    with the matched limit where one is asked for) or "limit" (a limit of `width` particles on its own; no depths). `redrawn`: its
-    noise is drawn anew at each use, because it would not fit in memory.
-    """
-
-    kind: str
-    width: int
-    depths: tuple[int, ...]
-    seeds: tuple[int, ...]
-    redrawn: bool = False
-
-    @property
-    def id(self) -> str:
-        """A name unique within a plan and safe as a file name."""
-        depths = f"-L{'_'.join(map(str, self.depths))}" if self.depths else ""
-        return f"{self.kind}-n{self.width}{depths}-s{'_'.join(map(str, self.seeds))}"
-
-
-def simulator(config: "SweepConfig", width: int) -> str:
-    """ "dense" or "matrix_free" for networks of `width`: auto is dense where matrix-free is impossible or limits don't apply."""
-    asked = config.finite.simulator
-    if asked != "auto":
-        return asked
-    samples = config.problem.steps * config.problem.batch_size
-    return "dense" if width <= samples else "matrix_free"
-
-
-def noise_depth(config: "SweepConfig", depth: int) -> int:
-    """Layers of the noise that a network of `depth` coarsens, so that depths of a width share it.
-
-    A matched limit's Euler steps; else, for the coupling, the largest doubling of `depth` up to COMMON_LAYERS. It never depends on
-    the other depths of the grid: a sweep that is extended by a depth keeps the noise of those it has.
-    """
-    if config.limit is not None and config.limit.particles == "matched":
-        return config.limit.depth_steps
-    if "coupling" not in config.measure:
-        return depth
-    while 2 * depth <= COMMON_LAYERS:
-        depth *= 2
-    return depth
+PROGRAM = 1.8
+"""What one more program costs, in units of a small one's compilation: tracing and loading it each time, compiling it now and then."""
 
 
 def make_plan(config: "SweepConfig", covered: set[tuple[int, int, int]] = frozenset(), *, memory: int | None = None) -> list[Batch]:
@@ -71,35 +40,55 @@ def make_plan(config: "SweepConfig", covered: set[tuple[int, int, int]] = frozen
 
     `memory`: the bytes there are, by default what the device or the host has free.
     """
-    plan: list[Batch] = []
-    matched = config.limit is not None and config.limit.particles == "matched"
-    if config.limit is not None and not matched:
-        particles = int(config.limit.particles)
-        left = [seed for seed in range(config.seeds) if (particles, 0, seed) not in covered]
-        plan += _batches(config, Batch("limit", particles, (), tuple(left)), memory)
-    if config.finite is None:
-        return plan
-    for width in sorted(config.finite.widths):
-        together = matched or simulator(config, width) == "dense"
-        for depths in [config.finite.depths] if together else [(depth,) for depth in config.finite.depths]:
+    on, memory = machine(config.precision), _memory.device_memory() if memory is None else memory
+    return [batch for group in _alike(config, covered, on, memory) for batch in _cut(config, group, on, memory)]
+
+
+def _alike(config: "SweepConfig", covered: set[tuple[int, int, int]], on: Machine, memory: int) -> Iterator[Batch]:
+    """All seeds that lack the same cells of a width, or of a limit on its own, as one batch."""
+    limit, finite = config.limit, config.finite
+    if limit is not None and limit.particles != "matched":
+        seeds = tuple(seed for seed in range(config.seeds) if (int(limit.particles), 0, seed) not in covered)
+        if seeds:
+            yield Batch("limit", int(limit.particles), (), seeds)
+    sizes = _sizes(config, on) if finite is not None else {}
+    for width in sorted(finite.widths) if finite is not None else []:
+        for depths in _together(config, Batch("cells", width, finite.depths, (0,), size=sizes.get(width)), on, memory):
             by_missing: dict[tuple[int, ...], list[int]] = {}
             for seed in range(config.seeds):
                 missing = tuple(depth for depth in depths if (width, depth, seed) not in covered)
                 by_missing.setdefault(missing, []).append(seed)
-            for missing, seeds in by_missing.items():
-                if missing:
-                    plan += _batches(config, Batch("cells", width, missing, tuple(seeds)), memory)
-    return plan
+            yield from (
+                Batch("cells", width, missing, tuple(seeds), size=sizes.get(width)) for missing, seeds in by_missing.items() if missing
+            )
 
 
-def _batches(config: "SweepConfig", every: Batch, memory: int | None) -> list[Batch]:
-    """`every` cut into groups of seeds that fit in memory, of one size where that divides: every other size is one more compilation."""
-    from nfd_jax.sweep import _memory
+def _together(config: "SweepConfig", one: Batch, on: Machine, memory: int) -> list[tuple[int, ...]]:
+    """The depths of a width, in groups that run together; `one` seed of all of them."""
+    matched = config.limit is not None and config.limit.particles == "matched"
+    if matched or one.size is not None:
+        return [one.depths]
+    long = work(config, one).seconds(on) > BATCH_SECONDS
+    return [(depth,) for depth in one.depths] if long or _memory.redraws(config, one, memory=memory) else [one.depths]
 
-    if not every.seeds:
-        return []
-    count = len(every.seeds)
+
+def _cut(config: "SweepConfig", every: Batch, on: Machine, memory: int) -> list[Batch]:
+    """`every` in groups of seeds, of one size where that divides: every other size is one more compilation."""
+    count, devices = len(every.seeds), _memory.seed_devices()
     every = replace(every, redrawn=_memory.redraws(config, every, memory=memory))
-    most = _memory.seeds_at_once(config, every, most=min(SEEDS_AT_ONCE * _memory.seed_devices(), count), memory=memory)
+    seconds = work(config, replace(every, seeds=every.seeds[:1])).seconds(on) / devices
+    most = min(count, devices * (CPU_SEEDS if _memory.on_cpu() else ACCELERATOR_SEEDS), max(1, int(BATCH_SECONDS / seconds)))
+    most = _memory.seeds_at_once(config, every, most=most, memory=memory)
     size = max(k for k in range(1, most + 1) if count % k == 0)
     return [replace(every, seeds=every.seeds[i : i + size]) for i in range(0, count, size)]
+
+
+def _sizes(config: "SweepConfig", on: Machine) -> dict[int, int]:
+    """Of each width whose networks have weight matrices, the coordinates of the program that trains them."""
+    p, finite = config.problem, config.finite
+    dense = [width for width in finite.widths if simulator(config, width) == "dense"]
+    flags, samples = len(finite.backward_weights), p.steps * p.batch_size
+    flops = 6.0 * samples * config.seeds * len(p.learning_rates) * flags * sum(finite.depths)
+    normals = config.seeds * flags * max(finite.depths)
+    entry = flops / (SUSTAINED * on.flops) + normals / on.normals
+    return program_sizes(dense, samples, entry=entry, program=PROGRAM * on.compile_seconds)

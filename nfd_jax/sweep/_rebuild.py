@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfd_jax.sweep import _layout
+from nfd_jax.sweep._batch import Batch
 from nfd_jax.sweep._errors import StoreError
 from nfd_jax.sweep._layout import Layout
-from nfd_jax.sweep._plan import Batch
 from nfd_jax.sweep._rates_group import RECORD
 from nfd_jax.sweep._records import (
     BATCHES,

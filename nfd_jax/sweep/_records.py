@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from nfd_jax.sweep._batch import Batch
 from nfd_jax.sweep._errors import StoreError
 from nfd_jax.sweep._layout import Chunk, Grid
-from nfd_jax.sweep._plan import Batch
 from nfd_jax.sweep._rates_group import without_rates
 from nfd_jax.sweep._zarr import read, sealed, sha256, unsealed
 

@@ -21,9 +21,9 @@ import numpy as np
 import xarray as xr
 
 from nfd_jax.sweep import _layout
+from nfd_jax.sweep._batch import Batch
 from nfd_jax.sweep._errors import ConfigChanged, StoreError, StoreLocked, StoreUnwritable, reporting
 from nfd_jax.sweep._layout import DIVERGED, DONE, FAILED, Layout
-from nfd_jax.sweep._plan import Batch
 from nfd_jax.sweep._rates_group import drop_rates, rates_state, write_rates
 from nfd_jax.sweep._rebuild import clean, discard, finish_swap, rebuild, recovered
 from nfd_jax.sweep._records import BATCHES, BUILDING, CONFIG, MANIFEST, RESULTS, Manifest, describe, examine, record_path

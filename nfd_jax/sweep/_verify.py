@@ -21,10 +21,11 @@ from nfd_jax.limit import solve_limit
 from nfd_jax.noise import Noise, sample_noise
 from nfd_jax.problem import RECORDS, Problem, Trajectory
 from nfd_jax.sweep import _driver
+from nfd_jax.sweep._batch import Batch, noise_depth, simulator
 from nfd_jax.sweep._cells import seed_key, with_rate
 from nfd_jax.sweep._execute import load_problem
 from nfd_jax.sweep._layout import DIVERGED
-from nfd_jax.sweep._plan import Batch, make_plan, noise_depth, simulator
+from nfd_jax.sweep._plan import make_plan
 from nfd_jax.sweep._records import RESULTS, Manifest, describe, examine
 from nfd_jax.sweep._threads import in_threads
 from nfd_jax.sweep._zarr import decode

@@ -1,0 +1,95 @@
+"""The plan: which cells run together, weighed at a machine's speeds, and always all of them."""
+
+from dataclasses import replace
+
+import pytest
+
+from nfd_jax.config import SweepConfig
+from nfd_jax.sweep import _memory, _plan
+from nfd_jax.sweep._batch import Batch
+from nfd_jax.sweep._machine import Machine
+from nfd_jax.sweep._plan import make_plan
+from nfd_jax.sweep._records import batch_from
+
+MACHINE = Machine("cpu: test", compile_seconds=0.1, flops=1e11, normals=1e8, bytes=1e10, operation_seconds=1e-6)
+GIB = 2**30
+
+
+def config(**changes) -> SweepConfig:
+    tree = {
+        "name": "plan",
+        "seeds": 8,
+        "problem": {"dataset": "gaussian", "input_dim": 8, "steps": 4, "batch_size": 4},
+        "finite": {"widths": [64, 128], "depths": [4, 8, 16]},
+    }
+    for key, value in changes.items():
+        tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value
+    return SweepConfig.model_validate(tree)
+
+
+@pytest.fixture
+def plan_on(monkeypatch):
+    """The plan of a config on a machine of these speeds."""
+
+    def plan(config: SweepConfig, speeds: Machine = MACHINE, **options) -> list[Batch]:
+        monkeypatch.setattr(_plan, "machine", lambda precision: speeds)
+        return make_plan(config, memory=options.pop("memory", 8 * GIB), **options)
+
+    return plan
+
+
+def cells(plan: list[Batch]) -> list[tuple[int, int, int]]:
+    return sorted((batch.width, depth, seed) for batch in plan for depth in batch.depths or (0,) for seed in batch.seeds)
+
+
+SLOW = replace(MACHINE, flops=1e3, bytes=1e3, normals=1e3, operation_seconds=1.0)
+DENSE, FREE = {"simulator": "dense"}, {"simulator": "matrix_free"}
+
+
+@pytest.mark.parametrize("speeds", [MACHINE, SLOW])
+@pytest.mark.parametrize("finite", [DENSE, FREE])
+@pytest.mark.parametrize("limit", [{}, {"limit": {"depth_steps": 16}}, {"limit": {"depth_steps": 16, "particles": 40}}])
+def test_every_cell_is_planned_once(plan_on, speeds, finite, limit):
+    sweep = config(finite=finite, **limit)
+    alone = {(40, 0, seed) for seed in range(8)} if limit and sweep.limit.particles == 40 else set()
+    asked = {(width, depth, seed) for width in (64, 128) for depth in (4, 8, 16) for seed in range(8)} | alone
+    assert cells(plan_on(sweep, speeds)) == sorted(asked)
+    done = {(64, 4, 0), (64, 8, 0), (128, 16, 3), *alone}
+    assert cells(plan_on(sweep, speeds, covered=done)) == sorted(asked - done)
+
+
+def test_a_batch_takes_no_more_seeds_than_it_has_time_for(plan_on):
+    """Fast: the most a CPU takes. Slow: a seed each, as no batch is shorter."""
+    assert {len(batch.seeds) for batch in plan_on(config(finite=FREE))} == {4}
+    assert {len(batch.seeds) for batch in plan_on(config(finite=FREE), SLOW)} == {1}
+
+
+def test_an_accelerator_takes_more_seeds(plan_on, monkeypatch):
+    monkeypatch.setattr(_memory, "on_cpu", lambda: False)
+    assert {len(batch.seeds) for batch in plan_on(config(finite=FREE))} == {8}
+
+
+def test_depths_run_together_unless_that_takes_too_long_or_too_much(plan_on):
+    every = {(4, 8, 16)}
+    sweep = config(finite=FREE)
+    assert {batch.depths for batch in plan_on(sweep)} == every
+    assert {batch.depths for batch in plan_on(sweep, SLOW)} == {(4,), (8,), (16,)}
+    need = max(_memory.batch_bytes(sweep, replace(batch, seeds=(0,))) for batch in plan_on(sweep))
+    assert {batch.depths for batch in plan_on(sweep, memory=need) if batch.width == 128} == {(4,), (8,), (16,)}
+    for shared in ({"finite": DENSE}, {"finite": FREE, "limit": {"depth_steps": 16}}):
+        assert {batch.depths for batch in plan_on(config(**shared), SLOW)} == every, "one limit, or one draw of the weights, serves them"
+
+
+def test_padding_is_weighed_against_compiling(plan_on):
+    sweep = config(finite=DENSE)
+    sizes = lambda **speeds: {batch.width: batch.size for batch in plan_on(sweep, replace(MACHINE, **speeds))}
+    assert sizes(compile_seconds=1e3) == {64: 128, 128: 128}
+    assert sizes(compile_seconds=1e-6) == sizes(flops=1e3) == {64: 64, 128: 128}
+    assert {batch.size for batch in plan_on(config(finite=FREE))} == {None}
+
+
+def test_a_plan_comes_back_from_the_store_as_it_was():
+    from dataclasses import asdict
+
+    batch = Batch("cells", 64, (4, 8), (0, 3), redrawn=True, size=128)
+    assert batch_from({name: list(x) if isinstance(x, tuple) else x for name, x in asdict(batch).items()}) == batch
