@@ -39,8 +39,10 @@ def sample_sharded_noise(problem: Problem, *, width: int, depth: int, key: Key, 
     return jax.jit(draw, out_shardings=where)(problem, key)
 
 
-def map_seeds(one: Callable, seeds: Any, devices: Devices | None = None) -> Any:
+def map_seeds(one: Callable, seeds: Any, devices: Devices | None = None, *, at_once: int = 1) -> Any:
     """`jax.lax.map(one, seeds)`, the leading axis shared out among `devices` (default: all local ones).
+
+    Each device takes `at_once` seeds side by side, vectorized.
 
     As many devices are used as divide the number of seeds, each with its own loop over its share: a plain `lax.map` would walk
     through all seeds in turn and fetch each from the device that holds it. Inside `jax.jit`; nothing is sent between devices.
@@ -50,13 +52,13 @@ def map_seeds(one: Callable, seeds: Any, devices: Devices | None = None) -> Any:
     used = gcd(count, len(devices))
     if count == 1:
         return jax.tree.map(lambda x: x[None], one(jax.tree.map(lambda x: x[0], seeds)))
+    several = lambda part: jax.lax.map(one, part, batch_size=at_once if at_once > 1 else None)
     if used == 1:
-        return jax.lax.map(one, seeds)
+        return several(seeds)
     share = PartitionSpec("seed")
     mesh = Mesh(np.array(devices[:used]), ("seed",))
     # No axis types inside: loops start from zeros, which are the same on all devices, and end with what differs.
-    several = jax.shard_map(lambda part: jax.lax.map(one, part), mesh=mesh, in_specs=share, out_specs=share, check_vma=False)
-    return several(seeds)
+    return jax.shard_map(several, mesh=mesh, in_specs=share, out_specs=share, check_vma=False)(seeds)
 
 
 def _coordinates(noise: Noise, width: int, devices: Devices | None) -> Noise:

@@ -127,11 +127,11 @@ def test_noise_is_drawn_anew_only_where_it_would_not_fit():
     assert len(_memory.check_fits(config, at(least - 2), memory=least - 2)) == 1
 
 
-@pytest.mark.parametrize("at_once", [1, pytest.param(4, marks=pytest.mark.long)])
-def test_noise_drawn_anew_gives_the_same_results(monkeypatch, at_once):
+@pytest.mark.parametrize("together", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_noise_drawn_anew_gives_the_same_results(monkeypatch, together):
     """Networks and limits of both flags, one by one as on a CPU or all in one program."""
     config = sweep(precision="float64", finite={"widths": [64], "depths": [2, 4]}, limit={"depth_steps": 8})
-    if at_once > 1:
+    if together:
         monkeypatch.setattr(_systems, "one_by_one", lambda: False)
     [batch] = make_plan(config)
     kept, again = (_execute.run_batch(config, replace(batch, redrawn=redrawn)) for redrawn in (False, True))

@@ -97,7 +97,8 @@ def _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, prob
         return grid_over(one, rates, reuse, at_once=at_once)
 
     with jax.default_matmul_precision("highest"):
-        return map_seeds(one_seed, (noise, keys))
+        # Twice the rates, whether this batch has one flag or both: what `_memory` counts on.
+        return map_seeds(one_seed, (noise, keys), at_once=max(1, at_once // (2 * rates.size)))
 
 
 class Paths(NamedTuple):

@@ -14,7 +14,7 @@ from nfd_jax.sweep._work import Work, work
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
 
-COMPILE = {"network": 1.2, "limit": 3.0, "dense": 0.8, "noise": 0.6}
+COMPILE = {"network": 18, "limit": 31, "dense": 11, "noise": 10}
 """Time to trace and compile the programs that matter, in units of the small one's that a machine is measured with; each
 width's small programs together take as long as one of `noise`."""
 
@@ -48,7 +48,7 @@ def describe(config: "SweepConfig", name: str) -> str:
     plan, on, free = make_plan(config), machine(config.precision), device_memory()
     compiled, seconds = programs(config, plan), [work(config, batch).seconds(on) / devices_for(batch) for batch in plan]
     total, compiling = sum((work(config, batch) for batch in plan), Work()), compile_seconds(config, plan, on)
-    peak = lambda batch: batch_bytes(config, batch, at_once=runs_at_once(config, batch, most=most_at_once(config)))
+    peak = lambda batch: batch_bytes(config, batch, at_once=runs_at_once(config, batch, most=most_at_once(config, batch)))
     largest = max(plan, key=peak)
     facts = {
         "cells": _cells(config),

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from platformdirs import user_cache_dir
 
-
 MEASURES = 2
 """To be raised when a speed's meaning changes: stored ones are then measured anew."""
 

@@ -100,7 +100,8 @@ class _Count:
 
     def mapped(self, each: int, kept: int, shared: int) -> int:
         """A program that takes seeds in turn: one seed's copy of what all share, what each run holds, and results twice."""
-        return (shared if self.seeds > 1 else 0) + self.at_once * each + (self.seeds + 1) * kept
+        beside = max(1, self.at_once // (2 * self.rates)) if self.seeds > 1 else 0
+        return beside * shared + self.at_once * each + (self.seeds + 1) * kept
 
     def dense_runs(self) -> int:
         """All runs of the engine's program that go on at the same time: weights, drawn and in training, and passes."""
@@ -194,11 +195,11 @@ def _host_memory() -> int:
     return free
 
 
-def most_at_once(config: "SweepConfig") -> int:
-    """Runs that may go on at the same time: one a core on a CPU; else a seed's learning rates and flags, vectorized together."""
+def most_at_once(config: "SweepConfig", batch: Batch) -> int:
+    """Runs that may go on at the same time: one a core on a CPU; else all that a device has of the batch, vectorized together."""
     from nfd_jax.sweep._threads import one_by_one
 
-    return cores() if one_by_one() else 2 * len(config.problem.learning_rates)
+    return cores() if one_by_one() else 2 * len(config.problem.learning_rates) * len(batch.seeds) // devices_for(batch)
 
 
 def runs_at_once(config: "SweepConfig", batch: Batch, *, most: int, memory: int | None = None) -> int:

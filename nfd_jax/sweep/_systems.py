@@ -30,12 +30,12 @@ def solve(
     config: "SweepConfig", batch: Batch, problem: Problem, heldout: _cells.Heldout
 ) -> tuple[Trajectory | None, dict[int, Trajectory]]:
     """The limits of a batch, where it has some, and its matrix-free networks by depth; leading axes (seed, rate, flag)."""
-    at_once = _memory.runs_at_once(config, batch, most=_memory.most_at_once(config))
+    at_once = _memory.runs_at_once(config, batch, most=_memory.most_at_once(config, batch))
     if one_by_one():
         parts = (_Part(config, batch, [seed], problem, heldout, 1) for seed in batch.seeds)
         runs = in_threads((task for part in parts for task in _tasks(part, single=True)), at_once)
     else:
-        part = _Part(config, batch, list(batch.seeds), problem, heldout, 1 if jax.default_backend() == "cpu" else at_once)
+        part = _Part(config, batch, list(batch.seeds), problem, heldout, 1 if _memory.on_cpu() else at_once)
         runs = [task() for task in _tasks(part, single=False)]
     found: dict[int | None, list[Trajectory]] = {}
     for depth, run in runs:
@@ -62,7 +62,7 @@ def dense_errors(config: "SweepConfig", batch: Batch, depth: int, problem: Probl
         return found
 
     every = product(batch.seeds, rates, flags)
-    at_once = _memory.runs_at_once(config, batch, most=_memory.most_at_once(config)) if one_by_one() else 1
+    at_once = _memory.runs_at_once(config, batch, most=_memory.most_at_once(config, batch)) if one_by_one() else 1
     errors = in_threads((partial(task, *run) for run in every), at_once)
     return np.reshape(errors, (len(batch.seeds), len(rates), len(flags), len(limit_flags), problem.steps, 3))
 
