@@ -1,5 +1,10 @@
 """Tests run in float64 unless they say otherwise, and with the package's array shapes checked at run time."""
 
+import os
+
+# As sweeps compile on a CPU: higher levels take longer and make nothing faster.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
+
 import jax
 import numpy as np
 import pytest

@@ -130,10 +130,11 @@ def test_noise_is_drawn_anew_only_where_it_would_not_fit():
 @pytest.mark.parametrize("together", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_noise_drawn_anew_gives_the_same_results(monkeypatch, together):
     """Networks and limits of both flags, one by one as on a CPU or all in one program."""
-    config = sweep(precision="float64", finite={"widths": [64], "depths": [2, 4]}, limit={"depth_steps": 8})
+    finite, limit = {"widths": [64], "depths": [1, 2, 4]}, {"depth_steps": 8}
+    config = sweep(precision="float64", finite=finite, limit=limit, measure=["limit_error", "coupling"])
     if together:
         monkeypatch.setattr(_systems, "one_by_one", lambda: False)
-    [batch] = make_plan(config)
+    batch = replace(make_plan(config)[0], depths=(2,))
     kept, again = (_execute.run_batch(config, replace(batch, redrawn=redrawn)) for redrawn in (False, True))
     assert kept.keys() == again.keys()
     for name in kept:

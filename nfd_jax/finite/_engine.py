@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from nfd_jax._compiler import compiler_options
 from nfd_jax._cores import cores
 from nfd_jax.finite._draws import divisor
 from nfd_jax.finite._grid import Heldout, Shape, program
@@ -26,9 +27,6 @@ CACHED = 2**17
 
 SHARED_BYTES = 2**28
 """Weights beyond which a CPU trains one group of seeds at a time, with all cores in each product."""
-
-OPTIONS: dict[str, str | bool] = {"xla_backend_optimization_level": "1"}
-"""On a CPU. Above level 1 LLVM takes twice as long and makes nothing faster: matrix products are not compiled by it."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def _compiled(structure, leaves: tuple[jax.ShapeDtypeStruct, ...], shape: Shape,
         every = jax.shard_map(every, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(None, "seed"), check_vma=False)
     lowered = jax.jit(every).lower(*jax.tree.unflatten(structure, leaves))
     built = perf_counter()
-    executable = lowered.compile(OPTIONS if jax.default_backend() == "cpu" else None)
+    executable = lowered.compile(compiler_options())
     return Compiled(executable, built - started, perf_counter() - built)
 
 

@@ -3,10 +3,13 @@
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import equinox as eqx
 import jax
+
+from nfd_jax._compiler import compiler_options
 
 
 def one_by_one() -> bool:
@@ -60,10 +63,14 @@ class CompiledOnce:
     """
 
     def __init__(self, function: Callable):
-        self.jitted: Any = eqx.filter_jit(function)
+        self.function = function
         self.__doc__ = function.__doc__
         self._begun: dict[tuple, threading.Event] = {}
         self._lock = threading.Lock()
+
+    @cached_property
+    def jitted(self) -> Any:
+        return eqx.filter_jit(self.function, compiler_options=compiler_options())  # pyright: ignore[reportCallIssue]
 
     def __call__(self, *arguments: Any) -> Any:
         leaves, structure = jax.tree.flatten(arguments)
