@@ -130,7 +130,7 @@ def test_noise_is_drawn_anew_only_where_it_would_not_fit():
 @pytest.mark.parametrize("together", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_noise_drawn_anew_gives_the_same_results(monkeypatch, together):
     """Networks and limits of both flags, one by one as on a CPU or all in one program."""
-    finite, limit = {"widths": [64], "depths": [1, 2, 4]}, {"depth_steps": 8}
+    finite, limit = {"widths": [64, 128], "depths": [1, 2, 4]}, {"depth_steps": 8}
     config = sweep(precision="float64", finite=finite, limit=limit, measure=["limit_error", "coupling"])
     if together:
         monkeypatch.setattr(_systems, "one_by_one", lambda: False)
