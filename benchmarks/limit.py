@@ -55,7 +55,7 @@ def _against_loop(n: int, steps: int, repeats: int) -> Figure:
 
 
 def _against_bandwidth(n: int, steps: int, repeats: int) -> Figure:
-    """Each Euler step must read its layer of the history once: four families of K·P rows of n numbers."""
+    """Each Euler step must read its layer once: bases and noise of both families, K·P rows of n numbers each."""
     solve, stages = _solver(Limit, n, steps)
     copy, moved = bandwidth(2**18 if n < 1024 else 2**26)
     samples = alternate({"solve": solve, "copy": copy}, repeats)

@@ -1,9 +1,9 @@
 """How much memory a batch takes, known before it runs, and how much there is.
 
 The measure of everything is a *family*: one row of n coordinates for each of the A = K·P samples in each of ℓ layers. A network or
-limit in training holds two, the bases of its queries, and six (A, A) blocks a layer; noise
-is two more, a pass over r rows a few times r/A of one. Trajectories kept for comparison hold the layers of the t grid alone. Counted
-in numbers and checked against what XLA reports for the compiled programs.
+limit in training holds two, the bases of its queries, and six (A, A) blocks a layer; noise is two more unless it is drawn anew at
+each use, a pass over r rows a few times r/A of one. Trajectories kept for comparison hold the layers of the t grid alone. Counted in
+numbers and checked against what XLA reports for the compiled programs.
 """
 
 import os
