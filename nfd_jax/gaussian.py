@@ -16,9 +16,9 @@ condition is q Y'ᵀ; as Y' − Ξ' lies in the span of Q, to which q is orthogo
 coupling between the two passes; what remains is a Gaussian that knows nothing of the other family. Exact in law for every
 width, at O(n) a query instead of O(n²).
 
-Orthogonalization decides whether this works: SGD repeats its queries almost exactly. So Q is projected out twice with a
-Gram–Schmidt (itself repeated) after each, and a direction whose residual falls below `tolerance` of the query's own norm is
-dropped while the process runs: its row of q and its column of R are zero, and the answer stays exact.
+Orthogonalization decides whether this works: SGD repeats its queries almost exactly. So Q is projected out twice, the block is made
+orthonormal after each, and directions that bring nothing new are dropped on the way (`_orthogonal`): their rows of q and columns of
+R are zero, and the answer stays exact.
 """
 
 import equinox as eqx
@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nfd_jax._orthogonal import orthonormalize
 from nfd_jax._types import Rows
 
 
@@ -101,38 +102,13 @@ class Split(eqx.Module):
         return xi if self.mix is None else self.mix @ xi
 
 
-def tolerance(dtype) -> float:
-    """Residual, relative to the query's norm, below which a direction counts as already known."""
-    return 1e-6 if jnp.finfo(dtype).bits == 32 else 1e-12
-
-
-def _gram_schmidt(x: Rows, norms: Float[Array, " P"]) -> tuple[Float[Array, "P P"], Rows]:
-    """x = R q row by row, each row projected twice; a row left with less than tolerance · norms gives q_j = 0, R_jj = 0."""
-    rows = x.shape[0]
-    tol = tolerance(x.dtype)
-
-    def resolve(j, carry):
-        r, q = carry
-        once = q @ x[j]
-        rest = x[j] - once @ q
-        twice = q @ rest
-        rest = rest - twice @ q
-        norm = jnp.sqrt(rest @ rest)
-        kept = norm > tol * norms[j]
-        q = q.at[j].set(jnp.where(kept, rest / jnp.where(kept, norm, 1), 0))
-        return r.at[j].set((once + twice).at[j].set(jnp.where(kept, norm, 0))), q
-
-    start = jnp.zeros((rows, rows), x.dtype), jnp.zeros_like(x)
-    return jax.lax.fori_loop(0, rows, resolve, start)
-
-
 def split(q_known: Float[Array, "A n"], x: Rows) -> Split:
     """Resolve the queries x against the orthonormal rows `q_known`; rank-deficient blocks are the normal case."""
     norms = jnp.sqrt(jnp.sum(x * x, axis=1))
     once = x @ q_known.T
-    r1, q1 = _gram_schmidt(x - once @ q_known, norms)
+    r1, q1 = orthonormalize(x - once @ q_known, norms)
     twice = q1 @ q_known.T
-    r2, q = _gram_schmidt(q1 - twice @ q_known, jnp.sqrt(jnp.sum(q1 * q1, axis=1)))
+    r2, q = orthonormalize(q1 - twice @ q_known, jnp.sqrt(jnp.sum(q1 * q1, axis=1)))
     return Split(once + r1 @ twice, r1 @ r2, q)
 
 

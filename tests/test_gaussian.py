@@ -5,10 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfd_jax import gaussian
-from nfd_jax.gaussian import Answers, Basis, draw, images, tolerance
+from nfd_jax import _sgd, gaussian
+from nfd_jax._orthogonal import by_products, by_rows, tolerance
+from nfd_jax.finite._matrix_free import MatrixFree
+from nfd_jax.gaussian import Answers, Basis, draw, images
+from nfd_jax.noise import sample_noise
 
 split = jax.jit(gaussian.split)
+
+
+@pytest.fixture(params=[by_rows, by_products], ids=["rows", "products"])
+def split_by(request, monkeypatch):
+    """`split` with either way to make rows orthonormal, whatever the device."""
+    monkeypatch.setattr(gaussian, "orthonormalize", request.param)
+    return jax.jit(lambda q, x: gaussian.split(q, x))
 
 
 def queries(case: str, dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -35,9 +45,9 @@ CASES = ("generic", "duplicate first", "duplicate last", "inside the known span"
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("case", CASES)
-def test_split_is_exact_and_orthonormal(case, dtype):
+def test_split_is_exact_and_orthonormal(split_by, case, dtype):
     known, new = queries(case, dtype)
-    parts = split(jnp.asarray(known), jnp.asarray(new))
+    parts = split_by(jnp.asarray(known), jnp.asarray(new))
     q = np.asarray(parts.q, np.float64)
     norms = np.linalg.norm(new, axis=1, keepdims=True)
     rebuilt = np.asarray(parts.known, np.float64) @ known + np.asarray(parts.new, np.float64) @ q
@@ -54,12 +64,39 @@ def test_split_is_exact_and_orthonormal(case, dtype):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_known_directions_are_dropped(case):
+def test_known_directions_are_dropped(split_by, case):
     """The number of new directions is the rank of what is left of the block."""
     known, new = queries(case, np.float64)
     rest = new - new @ known.T @ known
     rank = np.linalg.matrix_rank(rest, tol=1e-9 * max(np.linalg.norm(new), 1))
-    assert np.count_nonzero(np.diag(split(jnp.asarray(known), jnp.asarray(new)).new)) == rank
+    assert np.count_nonzero(np.diag(split_by(jnp.asarray(known), jnp.asarray(new)).new)) == rank
+
+
+@pytest.mark.parametrize("dtype, most", [(np.float32, 5), (np.float64, 11)])
+def test_nearly_dependent_rows_are_told_apart(dtype, most):
+    """Each row the one before and a new direction of 10⁻¹, 10⁻², … its norm: both ways find the same R and q, to what is known of them."""
+    rng = np.random.default_rng(5)
+    size = 10.0 ** -np.arange(1, most + 1)
+    new = np.cumsum(np.concatenate([[1.0], size])[:, None] * rng.standard_normal((most + 1, 256)), axis=0).astype(dtype)
+    norms = jnp.linalg.norm(new, axis=1)
+    (r1, q1), (r2, q2) = (jax.jit(form)(jnp.asarray(new), norms) for form in (by_rows, by_products))
+    assert np.all(np.diag(r1) > 0) and np.all(np.diag(r2) > 0)
+    eps = np.finfo(dtype).eps
+    for r, q in ((r1, q1), (r2, q2)):
+        np.testing.assert_allclose(np.float64(r) @ np.float64(q), new, rtol=0, atol=50 * eps)
+    assert np.all(np.abs(np.sum(q1 * q2, axis=1) - 1) < 50 * eps / np.concatenate([[1.0], size]))
+
+
+def test_training_is_the_same_either_way(monkeypatch, make_problem):
+    """Repeated batches of more samples than outputs: queries that are nearly, and exactly, dependent."""
+    problem = make_problem(steps=5, rows=4)
+    noise = sample_noise(problem, width=64, depth=4, key=jax.random.key(0))
+    outputs = []
+    for form in (by_rows, by_products):
+        monkeypatch.setattr(gaussian, "orthonormalize", form)
+        train = jax.jit(lambda noise: _sgd.train(problem, noise, MatrixFree(problem, jnp.ones(()), 4)).output)
+        outputs.append(train(noise))
+    np.testing.assert_allclose(*outputs, rtol=1e-8)
 
 
 def conversation(key, width: int, reuse: float):

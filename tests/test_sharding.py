@@ -26,14 +26,14 @@ def measured() -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("system", ["finite", "limit"])
+@pytest.mark.parametrize("system", ["finite", "limit", "products"])
 def test_sharded_coordinates_give_the_results_of_one_device(measured, system):
     found = measured[system]
     assert found["error"] < 1e-10
     assert found["feature_shards"] == [WIDTH // DEVICES] * DEVICES
 
 
-@pytest.mark.parametrize("system", ["finite", "limit"])
+@pytest.mark.parametrize("system", ["finite", "limit", "products"])
 def test_only_averages_over_coordinates_are_sent(measured, system):
     sent = measured[system]["sent"]
     assert {kind for kind, _ in sent} == {"all-reduce"}
@@ -61,7 +61,9 @@ def _measure() -> dict:
     import jax.numpy as jnp
     import numpy as np
 
-    from nfd_jax import Problem, sample_noise, sharding, solve_limit, train_finite
+    from nfd_jax import Problem, _sgd, gaussian, sample_noise, sharding, solve_limit, train_finite
+    from nfd_jax._orthogonal import by_products, by_rows
+    from nfd_jax.finite._matrix_free import MatrixFree
 
     rng = np.random.default_rng(0)
     inputs, targets = rng.normal(size=(STEPS, BATCH, 5)), rng.normal(size=(STEPS, BATCH, 1))
@@ -78,12 +80,21 @@ def _measure() -> dict:
         found = COLLECTIVE.findall(compiled.as_text())
         return compiled(argument), sorted({(kind, size(shape)) for result, kind in found for shape in shapes(result)})
 
+    def by_products_of_rows(noise):
+        """The network as accelerators orthogonalize."""
+        gaussian.orthonormalize = by_products
+        try:
+            return _sgd.train(problem, noise, MatrixFree(problem, jnp.ones(()), DEPTH), record=record)
+        finally:
+            gaussian.orthonormalize = by_rows
+
     record, spread = ("features", "gradients"), sharding.shard_noise(noise)
     systems = {
         "finite": lambda noise: train_finite(problem, width=WIDTH, depth=DEPTH, simulator="matrix_free", noise=noise, record=record),
         "limit": lambda noise: solve_limit(
             problem, particles=WIDTH, depth_steps=DEPTH, backward_weights="reused", noise=noise, record=record
         ),
+        "products": by_products_of_rows,
     }
     out: dict = {}
     for name, system in systems.items():
