@@ -2,8 +2,9 @@
 
 import jax
 import numpy as np
-from _tools import Figure, compiled, median, once, peak_bytes, slope
+from _tools import Figure, alternate, compiled, median, once, peak_bytes, slope
 
+from nfd_jax._orthogonal import by_products, by_rows
 from nfd_jax.finite import train_finite
 from nfd_jax.finite._engine import Grid, compile_grid, train_grids
 from nfd_jax.problem import Problem
@@ -13,9 +14,10 @@ DEPTH, STEPS, BATCH, DIM = 32, 5, 4, 8
 
 def measure(quick: bool) -> list[Figure]:
     if quick:
-        return [*_against_dense(64, 2, 1), *_growth({"n": [64, 128], "L": [2, 4], "K": [1, 2]}, 64, 4, 1)]
+        return [*_against_dense(64, 2, 1), *_growth({"n": [64, 128], "L": [2, 4], "K": [1, 2]}, 64, 4, 1), _orthogonal(64, 2, 1)]
     against = [figure for n in (1024, 4096) for figure in _against_dense(n, DEPTH, 1 if n > 2048 else 2)]
-    return against + _growth({"n": [2048, 4096, 8192, 16384], "L": [8, 16, 32, 64], "K": [2, 5, 10, 20]}, 4096, DEPTH, 3)
+    growth = _growth({"n": [2048, 4096, 8192, 16384], "L": [8, 16, 32, 64], "K": [2, 5, 10, 20]}, 4096, DEPTH, 3)
+    return against + growth + [_orthogonal(4096, rows, 5) for rows in (4, 16)]
 
 
 def _problem(steps: int) -> Problem:
@@ -77,3 +79,18 @@ def _growth(sizes: dict[str, list[int]], n: int, depth: int, repeats: int) -> li
         what = {"n": "width", "L": "depth", "K": f"steps of {BATCH} samples"}[name]
         figures.append(Figure(f"d growth {name}", f"exponent in {what}", exponent, at_most=goals.get(name), samples=samples, note=note))
     return figures
+
+
+def _orthogonal(n: int, rows: int, repeats: int) -> Figure:
+    """The two ways to make a block of rows orthonormal; which one a device takes is fixed, on what was measured on CPUs."""
+    x = jax.numpy.asarray(np.random.default_rng(0).standard_normal((rows, n)), "float32")
+    runs = {}
+    for name, form in (("products", by_products), ("rows", by_rows)):
+        norms = jax.numpy.linalg.norm(x, axis=1)
+        again = lambda x, form=form, norms=norms: jax.lax.fori_loop(0, 50, lambda _, y: x + 1e-6 * form(y, norms)[1], x)
+        executable, _ = compiled(again, x)
+        runs[name] = lambda executable=executable: executable(x)
+    samples = alternate(runs, repeats)
+    ratio = median(samples["products"]) / median(samples["rows"])
+    note = f"{median(samples['products']) / 50:.2g} s / {median(samples['rows']) / 50:.2g} s, n = {n}"
+    return Figure(f"d orthogonal P={rows}", "orthogonalization by products / by rows", ratio, samples=samples, note=note)
