@@ -100,7 +100,7 @@ def _reasons(config: "SweepConfig", plan: list[Batch], on: Machine) -> list[str]
         compiling = compile_seconds(config, apart, on) - compile_seconds(config, shared, on)
         saved = f"{_time(computing)} of computing and {_time(compiling)} of compiling saved"
         reasons.append(f"all depths of a width together, on one noise and beside one limit: about {saved}")
-    runs = len(config.problem.learning_rates) * (2 if config.finite is None else len(config.finite.backward_weights))
+    runs = len(config.problem.learning_rates) * len((config.finite or config.limit).backward_weights)
     if runs > 1:
         reasons.append(f"all learning rates and backward weights together: {runs} runs a seed share its noise or weights")
     groups = sorted({len(batch.seeds) for batch in plan})
