@@ -121,6 +121,8 @@ def _remarks(view: View, found: Sequence[Row], failed: Sequence[str]) -> list[st
     if alarms:
         asked = sum(row.claim == alarms[0].claim for row in found)
         text = f"Gram matrices come close to singular: {len(alarms)} of the {asked} rows of C5 fall below its threshold."
+        if all(row.state == "reported" for row in alarms):
+            text += " They are of all steps jointly, on a batch that repeats, so that samples are not distinct; the others decide."
         parts.append(html.note("Alarm:", text))
     if cells is None:
         return parts
