@@ -1,10 +1,12 @@
-"""Rows resolved into orthonormal directions, x = R q with R lower triangular and R_jj ≥ 0, where most rows may be nearly dependent.
+"""Rows resolved into orthonormal directions, x = R q with R lower triangular and R_jj ≥ 0, where rows may be nearly dependent.
 
 A direction is dropped while the process runs: where the residual of a row is below `tolerance` of the row's own norm, q_j = 0 and
 column j of R is zero, and what little was left of it stays in the rows below. (Dropped afterwards, it would be lost from them.)
 
     by_rows        Gram–Schmidt row by row, each row projected twice: least work, and P small steps one after another
-    by_products    R from Gram matrices x xᵀ by Cholesky's columns, twice: three wide products each, which accelerators prefer
+    by_products    R from Gram matrices x xᵀ by Cholesky's columns, twice: few wide products, and P small steps on P × P numbers
+
+CPUs take the first, which was faster there at every size measured; accelerators the second, which nobody has timed on one yet.
 
 A Gram matrix knows residuals to √eps of the norm only. So in the first of the two passes pivots below that are raised to it, which
 keeps x = R q exact with rows q that are too short rather than wrong, and the second tells them apart.

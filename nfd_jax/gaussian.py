@@ -105,11 +105,12 @@ class Split(eqx.Module):
 def split(q_known: Float[Array, "A n"], x: Rows) -> Split:
     """Resolve the queries x against the orthonormal rows `q_known`; rank-deficient blocks are the normal case."""
     norms = jnp.sqrt(jnp.sum(x * x, axis=1))
-    once = x @ q_known.T
-    r1, q1 = orthonormalize(x - once @ q_known, norms)
-    twice = q1 @ q_known.T
-    r2, q = orthonormalize(q1 - twice @ q_known, jnp.sqrt(jnp.sum(q1 * q1, axis=1)))
-    return Split(once + r1 @ twice, r1 @ r2, q)
+    with jax.default_matmul_precision("highest"):  # whatever was chosen for other products: directions must stay orthogonal
+        once = x @ q_known.T
+        r1, q1 = orthonormalize(x - once @ q_known, norms)
+        twice = q1 @ q_known.T
+        r2, q = orthonormalize(q1 - twice @ q_known, jnp.sqrt(jnp.sum(q1 * q1, axis=1)))
+        return Split(once + r1 @ twice, r1 @ r2, q)
 
 
 def split_discarded(q_known: Float[Array, "A n"], x: Rows) -> Split:
@@ -117,13 +118,14 @@ def split_discarded(q_known: Float[Array, "A n"], x: Rows) -> Split:
 
     The root is taken of a Gram matrix, so nearly dependent queries are told apart to √eps only: enough where nothing is built on them.
     """
-    once = x @ q_known.T
-    rest = x - once @ q_known
-    twice = rest @ q_known.T
-    rest = rest - twice @ q_known
-    values, vectors = jnp.linalg.eigh(rest @ rest.T)
-    # The symmetric root: eigenvectors alone are arbitrary, and rounding would change the answers.
-    root = (vectors * jnp.sqrt(jnp.maximum(values, 0))) @ vectors.T
+    with jax.default_matmul_precision("highest"):
+        once = x @ q_known.T
+        rest = x - once @ q_known
+        twice = rest @ q_known.T
+        rest = rest - twice @ q_known
+        values, vectors = jnp.linalg.eigh(rest @ rest.T)
+        # The symmetric root: eigenvectors alone are arbitrary, and rounding would change the answers.
+        root = (vectors * jnp.sqrt(jnp.maximum(values, 0))) @ vectors.T
     return Split(once + twice, jnp.eye(x.shape[0], dtype=x.dtype), rest, root)
 
 

@@ -27,9 +27,9 @@ def stream(key: Key, *path: int | Array) -> Key:
     return key
 
 
-def normal_rows(key: Key, rows: int, width: int, dtype, first: int | Array = 0) -> Float[Array, "rows n"]:
+def normal_rows(key: Key, rows: int, width: int, dtype) -> Float[Array, "rows n"]:
     """Independent standard normals, row r from its own key, so that neither more rows nor more columns change an entry."""
-    keys = jax.vmap(lambda r: jax.random.fold_in(key, r))(first + jnp.arange(rows))
+    keys = jax.vmap(lambda r: jax.random.fold_in(key, r))(jnp.arange(rows))
     return jax.vmap(lambda k: jax.random.normal(k, (width,), dtype))(keys)
 
 
@@ -156,7 +156,8 @@ class KeyedNoise(AbstractNoise):
 def keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> KeyedNoise:
     """`sample_noise` without its arrays: every increment is drawn again each time it is needed.
 
-    Half the memory of training is saved; 2 (K·P)·L·width normals are drawn in each of the 2 K passes instead of once.
+    Of the four largest parts of a system's memory two are saved; 2 (K·P)·L·width normals are drawn in each of the 2 K passes instead
+    of once.
     """
     return KeyedNoise(*ends(key, problem, width), key, problem.steps, problem.batch_size, depth)
 

@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
+from _configs import config_with
 
 from nfd_jax import _sgd, noise, sweep
 from nfd_jax.config import SweepConfig
@@ -30,9 +31,7 @@ def config(**changes) -> SweepConfig:
         "finite": {"widths": [64, 128], "depths": [4, 8, 16]},
         "limit": {"depth_steps": 32},
     }
-    for key, value in changes.items():
-        tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value
-    return SweepConfig.model_validate({key: value for key, value in tree.items() if value is not None})
+    return config_with(tree, changes)
 
 
 @pytest.fixture

@@ -99,6 +99,17 @@ def test_training_is_the_same_either_way(monkeypatch, make_problem):
     np.testing.assert_allclose(*outputs, rtol=1e-8)
 
 
+@pytest.mark.parametrize("resolve", [gaussian.split, gaussian.split_discarded])
+def test_projections_keep_their_precision_whatever_was_chosen(resolve):
+    """Coarse products would leave directions that are not orthogonal."""
+    known, new = map(jnp.asarray, queries("generic", np.float32))
+    with jax.default_matmul_precision("bfloat16"):
+        products = [line for line in str(jax.make_jaxpr(resolve)(known, new)).split(" = ") if line.startswith("dot_general")]
+        coarse = str(jax.make_jaxpr(lambda a: a @ a.T)(new))
+    assert "HIGHEST" not in coarse, "what is told apart below"
+    assert len(products) >= 4 and all("HIGHEST" in line for line in products)
+
+
 def conversation(key, width: int, reuse: float):
     """A backward query, then an adaptive forward one, then a backward one that depends on both answers; (3, width) answers."""
     keys = jax.random.split(key, 3)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from _configs import config_with
 
 from nfd_jax.config import ConfigError, SweepConfig
 from nfd_jax.finite import _engine
@@ -24,9 +25,7 @@ def sweep(**changes) -> SweepConfig:
         "finite": {"widths": [64], "depths": [4, 8, 16]},
         "limit": {"depth_steps": 32},
     }
-    for key, value in changes.items():
-        tree[key] = {**tree[key], **value} if isinstance(value, dict) else value
-    return SweepConfig.model_validate({key: value for key, value in tree.items() if value is not None})
+    return config_with(tree, changes)
 
 
 class Measured(Exception):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from _configs import config_with
 
 from nfd_jax.config import SweepConfig
 from nfd_jax.sweep import _memory, _plan
@@ -22,9 +23,7 @@ def config(**changes) -> SweepConfig:
         "problem": {"dataset": "gaussian", "input_dim": 8, "steps": 4, "batch_size": 4},
         "finite": {"widths": [64, 128], "depths": [4, 8, 16]},
     }
-    for key, value in changes.items():
-        tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value
-    return SweepConfig.model_validate(tree)
+    return config_with(tree, changes)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
 
 BATCH_SECONDS = 60.0
-"""What a stopped run may lose."""
+"""What a stopped run may lose, unless a single seed takes longer."""
 
 CPU_SEEDS, ACCELERATOR_SEEDS = 4, 16
 """Most seeds of a batch on each device. More save no compilation, and a CPU gains nothing from them side by side."""
