@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from _tools import Figure, alternate, bandwidth, compiled, median, once
 
-from nfd_jax import _sgd
+from nfd_jax import training
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.limit import Limit
 from nfd_jax.noise import sample_noise
@@ -37,7 +37,7 @@ def _solver(interior, n: int, steps: int):
 
     def solve(problem, noise):
         with jax.default_matmul_precision("highest"):
-            return _sgd.train(problem, noise, interior(problem, jax.numpy.ones(()), steps))
+            return training.train(problem, noise, interior(problem, jax.numpy.ones(()), steps))
 
     executable, stages = compiled(solve, problem, noise)
     return lambda: executable(problem, noise), stages

@@ -11,9 +11,10 @@ import cloudpickle
 import numpy as np
 from _tools import HERE, Figure
 
+from nfd_jax import launch
 from nfd_jax.config import SweepConfig
-from nfd_jax.sweep import _cluster, _driver
-from nfd_jax.sweep._batch import Batch
+from nfd_jax.store._batch import Batch
+from nfd_jax.sweep import _cluster
 from nfd_jax.sweep._execute import run_batch
 
 SWEEP = {
@@ -46,9 +47,9 @@ def _safety(count: int, seconds: float) -> Figure:
         return arrays
 
     plan = lambda config, covered=frozenset(): batches if not covered else []
-    replaced = mock.patch.multiple(_driver, run_batch=stand_in, make_plan=plan)
+    replaced = mock.patch.multiple(launch, run_batch=stand_in, make_plan=plan)
     with tempfile.TemporaryDirectory(prefix="nfd-bench-") as folder, replaced:
-        _driver.run_sweep(config, Path(folder) / "out", quiet=True)
+        launch.run_sweep(config, Path(folder) / "out", quiet=True)
     between = np.diff(moments) / seconds - 1
     note = f"{np.median(between) * seconds * 1e3:.0f} ms a cell, {sum(x.nbytes for x in arrays.values()) / 2**20:.1f} MiB each"
     what = f"store, log and progress over computing, cells of {seconds:g} s"

@@ -2,7 +2,7 @@
 
 `train_finite` trains a network, `solve_limit` the limit, both on the same `sample_noise` where they are to be compared path by
 path; `run` sweeps over widths, depths, seeds and learning rates from a YAML file. The mathematics stands in the module docstrings:
-`finite`, `gaussian`, `limit`, `_sgd` (what they share) and `observables`.
+`finite`, `gaussian`, `limit`, `training` (what they share) and `observables`.
 """
 
 from importlib import import_module
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nfd_jax.config import ConfigError, SweepConfig, load_config
     from nfd_jax.finite import train_finite
+    from nfd_jax.launch import run
     from nfd_jax.limit import InitKernels, first_order_change, init_kernels, solve_limit
     from nfd_jax.noise import Noise, keyed_noise, sample_noise
     from nfd_jax.problem import Problem, Trajectory
-    from nfd_jax.sweep import open_results, run
+    from nfd_jax.store import open_results
 
 # Loaded when first used: checking a config must not wait for JAX.
 _HOME = {
@@ -31,8 +32,8 @@ _HOME = {
     "sample_noise": "noise",
     "Problem": "problem",
     "Trajectory": "problem",
-    "open_results": "sweep",
-    "run": "sweep",
+    "open_results": "store",
+    "run": "launch",
 }
 
 __all__ = [

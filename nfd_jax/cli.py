@@ -57,7 +57,7 @@ def run(
     sweep = _load(config, set_ or ())
     out = Path("results") / sweep.name if out is None else out
     with _exit_statuses(out):
-        from nfd_jax.sweep import run_sweep
+        from nfd_jax.launch import run_sweep
 
         outcome = run_sweep(sweep, out, fresh=fresh, scheduler=scheduler, workers=workers, verify=verify, quiet=quiet)
     if not quiet:
@@ -71,7 +71,7 @@ def plan(config: Config) -> None:
     """Say what a sweep would do and cost, without starting it."""
     sweep = _load(config)
     with _exit_statuses(config):
-        from nfd_jax.sweep import describe_plan
+        from nfd_jax.launch import describe_plan
 
         typer.echo(describe_plan(sweep))
 
@@ -103,9 +103,9 @@ def show(
     with _exit_statuses(folder):
         from rich.console import Console
 
-        from nfd_jax import analysis
+        from nfd_jax import report
 
-        analysis.show(folder, Console(), watch)
+        report.show(folder, Console(), watch)
 
 
 @app.command()
@@ -113,9 +113,9 @@ def report(folder: Folder) -> None:
     """Rewrite report.html and figures/."""
     _require_store(folder)
     with _exit_statuses(folder):
-        from nfd_jax import analysis
+        from nfd_jax import report
 
-        typer.echo(analysis.write_report(folder))
+        typer.echo(report.write_report(folder))
 
 
 @app.command()
@@ -145,7 +145,7 @@ def _require_store(folder: Path) -> None:
 def _exit_statuses(place: Path) -> Iterator[None]:
     """What goes wrong while a command works, as its exit status and lines on stderr."""
     try:
-        from nfd_jax.sweep import ConfigChanged, StoreError
+        from nfd_jax.store import ConfigChanged, StoreError
 
         try:
             yield

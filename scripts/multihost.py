@@ -18,10 +18,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nfd_jax import SweepConfig, load_config, solve_limit, train_finite
+from nfd_jax.launch import use_compilation_cache
 from nfd_jax.observables import differences
 from nfd_jax.sharding import sample_sharded_noise
 from nfd_jax.sweep._cells import seed_key
-from nfd_jax.sweep._driver import use_compilation_cache
 from nfd_jax.sweep._execute import load_problem
 
 PATHS = ("features", "gradients")

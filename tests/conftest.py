@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
 
-SHAPED = ("problem", "noise", "gaussian", "_sgd", "observables", "finite._matrix_free", "limit._terms", "losses")
+SHAPED = ("problem", "noise", "gaussian", "training", "observables", "finite._matrix_free", "limit._terms", "losses")
 with install_import_hook([f"nfd_jax.{name}" for name in SHAPED], "beartype.beartype"):
     import nfd_jax.finite
     import nfd_jax.limit  # noqa: F401

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from nfd_jax import SweepConfig
-from nfd_jax.analysis._rates import classify
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.sweep import _cells
 from nfd_jax.sweep._execute import run_batch
 from nfd_jax.sweep._plan import make_plan
+from nfd_jax.verdicts._rates import classify
 
 
 def conclusions(width: int) -> dict[str, str]:

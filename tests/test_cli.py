@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from nfd_jax import sweep
+from nfd_jax import launch
 from nfd_jax.cli import app
 
 GOOD = "name: good\nfinite: {widths: [32, 64], depths: [2, 4, 8]}\nlimit: {depth_steps: 16}\n"
@@ -36,7 +36,7 @@ def started(monkeypatch, result) -> list:
             raise result
         return result
 
-    monkeypatch.setattr(sweep, "run_sweep", run_sweep)
+    monkeypatch.setattr(launch, "run_sweep", run_sweep)
     return calls
 
 

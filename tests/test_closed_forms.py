@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nfd_jax as nfd
-from nfd_jax import _sgd, observables
+from nfd_jax import observables, training
 from nfd_jax.activations import activation as phi_of
 from nfd_jax.finite import _dense
 from nfd_jax.finite._matrix_free import MatrixFree
@@ -35,7 +35,7 @@ def per_signal(problem, output):
 def changes(problem, keys, width, depth, reuse, kind):
     def one(key):
         noise = sample_noise(problem, width=width, depth=depth, key=key)
-        return _sgd.train(problem, noise, {"free": MatrixFree, "limit": Limit}[kind](problem, reuse, depth)).output
+        return training.train(problem, noise, {"free": MatrixFree, "limit": Limit}[kind](problem, reuse, depth)).output
 
     return jax.lax.map(one, keys)
 
@@ -91,7 +91,7 @@ def test_first_order_integrals(activation):
     def extrapolated(keys, reuse):
         def one(key):
             noise = nfd.sample_noise(problem, width=width, depth=64, key=key)
-            at = lambda noise: _sgd.train(problem, noise, MatrixFree(problem, reuse, noise.depth)).output
+            at = lambda noise: training.train(problem, noise, MatrixFree(problem, reuse, noise.depth)).output
             return 2 * at(noise) - at(noise.coarsen(32)), at(noise)
 
         return jax.lax.map(one, keys)
@@ -129,7 +129,7 @@ def test_independent_weights_have_one_in_place_of_the_gradient_kernel():
 
     def one(key):
         noise = sample_noise(problem, width=2048, depth=8, key=key)
-        run = _sgd.train(problem, noise, MatrixFree(problem, jnp.asarray(0.0), 8), record=("features", "gradients"))
+        run = training.train(problem, noise, MatrixFree(problem, jnp.asarray(0.0), 8), record=("features", "gradients"))
         chi = run.output[0, 0, 0] - problem.targets[0, 0, 0]
         change = (run.output[1, 0, 0] - run.output[0, 0, 0]) / (-RATE * chi)
         return change / energy(problem, run, True), change / energy(problem, run, False)
@@ -175,7 +175,7 @@ def test_kernels_against_networks(make_problem):
             noise = nfd.sample_noise(problem, width=4096, depth=32, key=key)
 
             def at(noise):
-                run = _sgd.train(
+                run = training.train(
                     problem, noise, MatrixFree(problem, jnp.asarray(1.0), noise.depth), record=("features", "gradients"), grid=2
                 )
                 return observables.kernel(run.features[0]), observables.kernel(run.gradients[0])

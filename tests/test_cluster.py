@@ -14,8 +14,8 @@ import pytest
 from distributed import default_client
 
 from nfd_jax.config import SweepConfig
+from nfd_jax.store._batch import Batch
 from nfd_jax.sweep import _cluster
-from nfd_jax.sweep._batch import Batch
 from nfd_jax.sweep._plan import make_plan
 
 PROBLEM = {"dataset": "gaussian", "input_dim": 8, "steps": 2, "batch_size": 2}

@@ -11,8 +11,8 @@ import pytest
 import xarray as xr
 from test_store import check_cells, compute, loaded, opened, plainly, run, sweep
 
-from nfd_jax.sweep import _layout
-from nfd_jax.sweep._store import ConfigChanged, StoreError, open_results
+from nfd_jax.store import _layout
+from nfd_jax.store._store import ConfigChanged, StoreError, open_results
 
 CONFIG = sweep(widths=(8, 16), depths=(2, 4), seeds=2)
 RATES = xr.Dataset({"slope": ("row", [-1.0, 0.5]), "verdict": ("row", ["decays", "plateaus"])}, {"row": ["a", "b"]})

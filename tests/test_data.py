@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nfd_jax._formats import read_cifar_binary, read_cifar_pickle, read_idx, read_npz
 from nfd_jax.data import DataError, check_data, load_problem_data
+from nfd_jax.data._formats import read_cifar_binary, read_cifar_pickle, read_idx, read_npz
 
 CIFAR_SUBSET = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "cifar10_subset.npz"
 ROWS = 12  # per CIFAR-10 batch written here
@@ -143,7 +143,7 @@ def test_fashion_mnist_layouts(tmp_path: Path, suffix: str, inner: str):
 
 
 def test_fashion_mnist_of_debian_is_found_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("nfd_jax._datasets.DEBIAN_FASHION_MNIST", write_fashion(tmp_path / "debian", ".gz"))
+    monkeypatch.setattr("nfd_jax.data._datasets.DEBIAN_FASHION_MNIST", write_fashion(tmp_path / "debian", ".gz"))
     assert load_problem_data(make_problem("fashion_mnist"), seed=0).inputs.shape == (3, 4, 784)
 
 

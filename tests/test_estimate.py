@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import pytest
 from _configs import config_with
 
-from nfd_jax import _sgd, noise, sweep
+from nfd_jax import noise, sweep, training
 from nfd_jax.config import SweepConfig
 from nfd_jax.finite import _engine, _grid
 from nfd_jax.finite._draws import Initial
 from nfd_jax.finite._grid import Heldout
 from nfd_jax.finite._matrix_free import MatrixFree
+from nfd_jax.store._batch import Batch
 from nfd_jax.sweep import _cells, _estimate, _execute, _machine, _work
-from nfd_jax.sweep._batch import Batch
 from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._machine import Machine
 from nfd_jax.sweep._plan import make_plan
@@ -138,7 +138,7 @@ def test_flops_of_a_matrix_free_layer_are_those_xla_counts(make_problem):
     """One row and one layer: XLA counts the body of a loop once."""
     width, samples = 512, 32
     problem = make_problem(steps=samples, rows=1, dtype=jnp.float64)
-    history = _sgd.History.empty(1, samples, width, jnp.float64)
+    history = training.History.empty(1, samples, width, jnp.float64)
     row, pull = jnp.ones((1, width)), jnp.ones((1, samples))
     system = MatrixFree(problem=problem, reuse=jnp.ones(()), depth=1)
     drawn = noise.sample_noise(problem, width=width, depth=1, key=jax.random.key(0))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nfd_jax import _sgd, gaussian
+from nfd_jax import gaussian, training
 from nfd_jax._orthogonal import by_products, by_rows, tolerance
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.gaussian import Answers, Basis, draw, images
@@ -94,7 +94,7 @@ def test_training_is_the_same_either_way(monkeypatch, make_problem):
     outputs = []
     for form in (by_rows, by_products):
         monkeypatch.setattr(gaussian, "orthonormalize", form)
-        train = jax.jit(lambda noise: _sgd.train(problem, noise, MatrixFree(problem, jnp.ones(()), 4)).output)
+        train = jax.jit(lambda noise: training.train(problem, noise, MatrixFree(problem, jnp.ones(()), 4)).output)
         outputs.append(train(noise))
     np.testing.assert_allclose(*outputs, rtol=1e-8)
 

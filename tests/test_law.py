@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from nfd_jax import _sgd
+from nfd_jax import training
 from nfd_jax.finite import _dense
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.noise import sample_noise
@@ -33,7 +33,7 @@ def free_losses(problem, reuse):
     def every(keys):
         def one(key):
             noise = sample_noise(problem, width=WIDTH, depth=DEPTH, key=key)
-            return _sgd.train(problem, noise, MatrixFree(problem, jnp.asarray(reuse), DEPTH)).loss
+            return training.train(problem, noise, MatrixFree(problem, jnp.asarray(reuse), DEPTH)).loss
 
         return jax.vmap(one)(keys)
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import nfd_jax as nfd
-from nfd_jax import _sgd, observables
+from nfd_jax import observables, training
 from nfd_jax.activations import ACTIVATIONS
-from nfd_jax.analysis._rates import fit_coarsening
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.sweep._cells import coarsened_noise
+from nfd_jax.verdicts._rates import fit_coarsening
 
 PATHS = ("features", "gradients")
 
@@ -58,7 +58,7 @@ def test_order_in_depth(make_problem, activation, record_property):
 
     @eqx.filter_jit
     def paths(noise, reuse, depth):
-        run = _sgd.train(problem, noise, MatrixFree(problem, reuse, depth), record=PATHS, grid=8)
+        run = training.train(problem, noise, MatrixFree(problem, reuse, depth), record=PATHS, grid=8)
         return run.features, run.gradients
 
     errors = []

@@ -8,8 +8,8 @@ from _configs import config_with
 
 from nfd_jax.config import ConfigError, SweepConfig
 from nfd_jax.finite import _engine
+from nfd_jax.store._batch import Batch
 from nfd_jax.sweep import _cells, _execute, _memory, _systems
-from nfd_jax.sweep._batch import Batch
 from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._plan import make_plan
 

@@ -6,11 +6,11 @@ import pytest
 from _configs import config_with
 
 from nfd_jax.config import SweepConfig
+from nfd_jax.store._batch import Batch
+from nfd_jax.store._records import batch_from
 from nfd_jax.sweep import _memory, _plan
-from nfd_jax.sweep._batch import Batch
 from nfd_jax.sweep._machine import Machine
 from nfd_jax.sweep._plan import make_plan
-from nfd_jax.sweep._records import batch_from
 
 MACHINE = Machine("cpu: test", compile_seconds=0.1, flops=1e11, normals=1e8, bytes=1e10, operation_seconds=1e-6)
 GIB = 2**30

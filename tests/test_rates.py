@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from nfd_jax.analysis._fits import interval, resampled_means
-from nfd_jax.analysis._rates import (
+from nfd_jax.verdicts._fits import interval, resampled_means
+from nfd_jax.verdicts._rates import (
     Fit,
     classify,
     fit_coarsening,

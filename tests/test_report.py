@@ -14,20 +14,20 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
-from nfd_jax import analysis
-from nfd_jax.analysis import _report, _report_variants, _show
-from nfd_jax.analysis._budget import budget
-from nfd_jax.analysis._figures import draw_all, drawings, rendered
-from nfd_jax.analysis._figures_training import losses
-from nfd_jax.analysis._figures_variants import variant_drawings, varying
-from nfd_jax.analysis._plot import styled
-from nfd_jax.analysis._progress import progress
-from nfd_jax.analysis._verdicts import STATEMENTS
-from nfd_jax.analysis._view import View
+from nfd_jax import report
 from nfd_jax.config import SweepConfig
-from nfd_jax.sweep import _layout
+from nfd_jax.report import _report, _report_variants, _show
+from nfd_jax.report._budget import budget
+from nfd_jax.report._figures import draw_all, drawings, rendered
+from nfd_jax.report._figures_training import losses
+from nfd_jax.report._figures_variants import variant_drawings, varying
+from nfd_jax.report._plot import styled
+from nfd_jax.report._progress import progress
+from nfd_jax.store import _layout
+from nfd_jax.store._store import Store, StoreError, open_results
 from nfd_jax.sweep._plan import make_plan
-from nfd_jax.sweep._store import Store, StoreError, open_results
+from nfd_jax.verdicts._verdicts import STATEMENTS
+from nfd_jax.verdicts._view import View
 
 ATTRIBUTES = {"device": "a <device>", "versions": {"jax": "0"}, "config_sha256": "c0ffee", "git": "unknown"}
 FIGURES = {
@@ -122,7 +122,7 @@ class Page(HTMLParser):
 
 
 def written(folder: Path) -> tuple[str, Page]:
-    path = analysis.write_report(folder)
+    path = report.write_report(folder)
     assert path == folder / "report.html"
     text = path.read_text(encoding="utf-8")
     page = Page(text)
@@ -269,7 +269,7 @@ def test_variants_over_the_horizon_have_a_phase_map(tmp_path, no_rates):
 
 
 def test_the_first_order_gap_is_that_of_the_closed_form(tmp_path):
-    from nfd_jax.analysis._phase_map import first_order_gaps
+    from nfd_jax.report._phase_map import first_order_gaps
 
     changes = {f"T{T:g}": {"horizon": T} for T in (0.5, 1.0, 2.0)}
     variants(tmp_path, changes, widths=(16,), depths=(4,), activation="linear", measure=[], batch_size=1)
@@ -289,7 +289,7 @@ def test_parametrizations_and_activations_side_by_side(tmp_path):
 
 def printed(folder: Path, **options) -> str:
     stream = io.StringIO()
-    analysis.show(folder, Console(file=stream, width=150), **options)
+    report.show(folder, Console(file=stream, width=150), **options)
     return stream.getvalue()
 
 
@@ -300,7 +300,7 @@ def test_show_prints_progress_and_verdicts(tmp_path):
     assert "20 of 48 cells done, 4 diverged, 24 failed" in " ".join(text.split())
     assert "RESOURCE_EXHAUSTED: <out of memory>" in text
     with pytest.raises(StoreError, match="no results"):
-        analysis.show(tmp_path / "batches", Console(file=io.StringIO()))
+        report.show(tmp_path / "batches", Console(file=io.StringIO()))
 
 
 def test_show_watches_variants_until_all_are_done(tmp_path, monkeypatch):

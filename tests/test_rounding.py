@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nfd_jax as nfd
-from nfd_jax import _sgd
+from nfd_jax import training
 from nfd_jax.finite import _dense, _train_drawn
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.limit import Limit
@@ -107,7 +107,7 @@ def test_padding_and_batching_change_nothing(make_problem):
 
     @eqx.filter_jit
     def padded(noise, depth, reuse):
-        return _sgd.train(problem, noise, MatrixFree(problem, reuse, depth), record=PATHS, grid=2, coupling=True)
+        return training.train(problem, noise, MatrixFree(problem, reuse, depth), record=PATHS, grid=2, coupling=True)
 
     pairs = jnp.array([4, 8]), jnp.array([1.0, 0.0])
     stack = jax.tree.map(lambda *x: jnp.stack(x), coarsened_noise(noise, 4, 8), noise)
@@ -166,9 +166,9 @@ def test_held_out_questions_about_training_inputs_get_the_training_answers(make_
     @eqx.filter_jit
     def ask(reuse, rate):
         learning = eqx.tree_at(lambda p: p.learning_rate, problem, jnp.asarray(rate))
-        heldout = _sgd.heldout_questions(problem.inputs[0], 4, 32, jax.random.key(1))
-        probe = _sgd.probe_questions(problem, 4, 32, jax.random.key(1))
-        return _sgd.train(learning, noise, interior(learning, reuse, 4), record=PATHS, heldout=heldout, probe=probe)
+        heldout = training.heldout_questions(problem.inputs[0], 4, 32, jax.random.key(1))
+        probe = training.probe_questions(problem, 4, 32, jax.random.key(1))
+        return training.train(learning, noise, interior(learning, reuse, 4), record=PATHS, heldout=heldout, probe=probe)
 
     root = 10 * np.sqrt(np.finfo(float).eps)  # discarded queries go through the root of a Gram matrix
     for reuse in (0.0, 1.0):
@@ -188,8 +188,8 @@ def test_held_out_answers_have_the_dense_law(make_problem):
 
     def free(key):
         noise = nfd.sample_noise(problem, width=width, depth=depth, key=key)
-        heldout = _sgd.heldout_questions(questions, depth, width, key)
-        return _sgd.train(problem, noise, MatrixFree(problem, jnp.asarray(1.0), depth), heldout=heldout).heldout[..., 0]
+        heldout = training.heldout_questions(questions, depth, width, key)
+        return training.train(problem, noise, MatrixFree(problem, jnp.asarray(1.0), depth), heldout=heldout).heldout[..., 0]
 
     def dense(key):
         weights = _dense.initial_weights(problem, width=width, depth=depth, key=key, backward_weights="reused")

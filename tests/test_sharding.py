@@ -61,7 +61,7 @@ def _measure() -> dict:
     import jax.numpy as jnp
     import numpy as np
 
-    from nfd_jax import Problem, _sgd, gaussian, sample_noise, sharding, solve_limit, train_finite
+    from nfd_jax import Problem, gaussian, sample_noise, sharding, solve_limit, train_finite, training
     from nfd_jax._orthogonal import by_products, by_rows
     from nfd_jax.finite._matrix_free import MatrixFree
 
@@ -84,7 +84,7 @@ def _measure() -> dict:
         """The network as accelerators orthogonalize."""
         gaussian.orthonormalize = by_products
         try:
-            return _sgd.train(problem, noise, MatrixFree(problem, jnp.ones(()), DEPTH), record=record)
+            return training.train(problem, noise, MatrixFree(problem, jnp.ones(()), DEPTH), record=record)
         finally:
             gaussian.orthonormalize = by_rows
 

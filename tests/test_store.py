@@ -19,9 +19,9 @@ import pytest
 import xarray as xr
 
 from nfd_jax.config import SweepConfig
-from nfd_jax.sweep import _layout
-from nfd_jax.sweep._batch import Batch
-from nfd_jax.sweep._store import ConfigChanged, Store, StoreError, StoreLocked, StoreUnwritable, open_results
+from nfd_jax.store import _layout
+from nfd_jax.store._batch import Batch
+from nfd_jax.store._store import ConfigChanged, Store, StoreError, StoreLocked, StoreUnwritable, open_results
 
 NETWORK = ("backward_weights", "learning_rate", "width", "depth", "seed", "step")
 OUTPUTS = 2
@@ -465,7 +465,7 @@ def loaded_leniently(directory):
 def processes():
     """Real processes that fork from a small server which has the imports behind it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "xarray", "nfd_jax.config", "nfd_jax.sweep._store"])
+    context.set_forkserver_preload(["pytest", "xarray", "nfd_jax.config", "nfd_jax.store._store"])
     return context
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nfd_jax as nfd
-from nfd_jax.sweep import _cells, _systems, _threads, _verify
+from nfd_jax.sweep import _cells, _systems, _verify
 from nfd_jax.sweep._execute import load_problem, run_batch
 from nfd_jax.sweep._plan import make_plan
 
@@ -104,7 +104,7 @@ def test_one_by_one_on_any_number_of_cores_or_all_in_one_program(swept, monkeypa
     stored = tree["compare/limit_error_ms"].sel(width=[batch.width])
     monkeypatch.setenv("NPROC", "1")
     np.testing.assert_array_equal(run_batch(sweep, batch)["compare/limit_error_ms"], stored, "bit for bit, whichever core")
-    for module in (_threads, _systems):
+    for module in (_systems,):
         monkeypatch.setattr(module, "one_by_one", lambda: False)
     np.testing.assert_allclose(run_batch(sweep, batch)["compare/limit_error_ms"], stored, rtol=1e-9)
 

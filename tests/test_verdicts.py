@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from nfd_jax.analysis._rates import Fit, JointFit, classify
-from nfd_jax.analysis._verdicts import FAILS, HOLDS, Row, _judge_joint, claims, to_dataset
-from nfd_jax.analysis._verdicts import rows as all_rows
+from nfd_jax.verdicts._rates import Fit, JointFit, classify
+from nfd_jax.verdicts._verdicts import FAILS, HOLDS, Row, _judge_joint, claims, to_dataset
+from nfd_jax.verdicts._verdicts import rows as all_rows
 
 WIDTHS, DEPTHS, SEEDS, STEPS, RATES, M = (128, 256, 512), (8, 16, 32, 64), 8, 3, (0.5,), 256
 FLAGS = ["reused", "independent"]

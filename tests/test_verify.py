@@ -7,17 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nfd_jax import launch
 from nfd_jax.config import SweepConfig
 from nfd_jax.problem import Trajectory
-from nfd_jax.sweep import _driver, _verify
+from nfd_jax.store._store import Store
+from nfd_jax.sweep import _verify
 from nfd_jax.sweep._execute import run_batch
 from nfd_jax.sweep._plan import make_plan
-from nfd_jax.sweep._store import Store
 
 
 @pytest.fixture(autouse=True)
 def compiled_once():
-    _driver.use_compilation_cache()
+    launch.use_compilation_cache()
 
 
 def sweep(seeds=5, precision="float64", widths=(8,), depths=(2,), simulator="dense", limit=None, **problem) -> SweepConfig:

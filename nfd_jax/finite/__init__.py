@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from nfd_jax import _sgd
+from nfd_jax import training
 from nfd_jax.finite import _dense
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.noise import AbstractNoise, sample_noise
@@ -82,9 +82,9 @@ def _train_dense(problem, key, width, depth, backward_weights, record):
 @eqx.filter_jit
 def _train_drawn(problem, key, width, depth, reuse, record):
     noise = sample_noise(problem, width=width, depth=depth, key=key)
-    return _sgd.train(problem, noise, MatrixFree(problem, reuse, noise.depth), record=record)
+    return training.train(problem, noise, MatrixFree(problem, reuse, noise.depth), record=record)
 
 
 @eqx.filter_jit
 def _train_on(problem, noise, reuse, record):
-    return _sgd.train(problem, noise, MatrixFree(problem, reuse, noise.depth), record=record)
+    return training.train(problem, noise, MatrixFree(problem, reuse, noise.depth), record=record)

@@ -16,11 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from nfd_jax._compiler import compiler_options
-from nfd_jax._cores import cores
 from nfd_jax.finite._draws import divisor
 from nfd_jax.finite._grid import Heldout, Shape, program
 from nfd_jax.problem import Problem
+from nfd_jax.runtime import compiler_options, cores
 
 CACHED = 2**17
 """Matrix entries of the networks that a CPU trains side by side: a layer of them and its update stay in a core's cache."""

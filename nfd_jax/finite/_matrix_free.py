@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from nfd_jax._sgd import Interior, Pass, at_layer
 from nfd_jax._types import Rows, Scalar
 from nfd_jax.activations import activation
 from nfd_jax.gaussian import Answers, Basis, coupled_part, draw, images, split, split_discarded
 from nfd_jax.noise import BACKWARD, FORWARD
 from nfd_jax.parametrization import block
 from nfd_jax.problem import Problem
+from nfd_jax.training import Interior, Pass, at_layer
 
 
 class MatrixFree(Interior):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from nfd_jax import _sgd
+from nfd_jax import training
 from nfd_jax.limit._kernels import InitKernels, first_order_change, init_kernels
 from nfd_jax.limit._solve import Limit
 from nfd_jax.noise import AbstractNoise, sample_noise
@@ -61,9 +61,9 @@ def solve_limit(
 @eqx.filter_jit
 def _solve_drawn(problem, key, particles, depth_steps, reuse, record):
     noise = sample_noise(problem, width=particles, depth=depth_steps, key=key)
-    return _sgd.train(problem, noise, Limit(problem, reuse, noise.depth), record=record)
+    return training.train(problem, noise, Limit(problem, reuse, noise.depth), record=record)
 
 
 @eqx.filter_jit
 def _solve_on(problem, noise, reuse, record):
-    return _sgd.train(problem, noise, Limit(problem, reuse, noise.depth), record=record)
+    return training.train(problem, noise, Limit(problem, reuse, noise.depth), record=record)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from nfd_jax._sgd import Interior, Pass
 from nfd_jax._types import Rows, Scalar
 from nfd_jax.gaussian import Answers
 from nfd_jax.limit._terms import (
@@ -20,6 +19,7 @@ from nfd_jax.limit._terms import (
     Pull,
 )
 from nfd_jax.problem import Problem
+from nfd_jax.training import Interior, Pass
 
 
 class StepRecord(diffrax.AbstractLocalInterpolation):

@@ -23,12 +23,12 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
-from nfd_jax._sgd import History, at_layer
 from nfd_jax._types import LayerRows, Rows, Scalar
 from nfd_jax.activations import activation
 from nfd_jax.gaussian import Answers, Basis, Split, coupled_part, draw, images, split, split_discarded
 from nfd_jax.noise import BACKWARD, FORWARD, AbstractNoise
 from nfd_jax.problem import Problem
+from nfd_jax.training import History, at_layer
 
 
 class Increments(eqx.Module):

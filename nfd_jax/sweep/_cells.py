@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nfd_jax import _sgd, observables
+from nfd_jax import observables, training
 from nfd_jax.activations import activation
 from nfd_jax.finite import _dense
 from nfd_jax.finite._engine import Grid, train_grids
@@ -25,8 +25,8 @@ from nfd_jax.limit import Limit
 from nfd_jax.losses import accuracy, loss_function
 from nfd_jax.noise import AbstractNoise, Noise, keyed_noise, sample_noise, stream
 from nfd_jax.problem import Problem, Trajectory
+from nfd_jax.runtime import CompiledOnce
 from nfd_jax.sharding import map_seeds
-from nfd_jax.sweep._threads import CompiledOnce
 
 PATHS = ("features", "gradients")
 
@@ -85,14 +85,14 @@ def _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, prob
     def one_seed(at):
         noise, key = at
         # Drawn once a seed, for all its learning rates and flags.
-        questions = {"heldout": _sgd.heldout_questions(heldout.inputs, noise.depth, noise.width, key)}
+        questions = {"heldout": training.heldout_questions(heldout.inputs, noise.depth, noise.width, key)}
         if probe:
-            questions["probe"] = _sgd.probe_questions(problem, noise.depth, noise.width, key)
+            questions["probe"] = training.probe_questions(problem, noise.depth, noise.width, key)
 
         def one(rate, reuse):
             learning = with_rate(problem, rate)
             options = {"record": PATHS, "grid": grid, "coupling": coupling}
-            return _sgd.train(learning, noise, interior(learning, reuse), **options, **questions)
+            return training.train(learning, noise, interior(learning, reuse), **options, **questions)
 
         return grid_over(one, rates, reuse, at_once=at_once)
 

@@ -23,8 +23,9 @@ from distributed import CancelledError, Client, Future, KilledWorker, Nanny, Sch
 from distributed.comm import connect
 
 from nfd_jax.config import ConfigError, SweepConfig
-from nfd_jax.sweep import _driver
-from nfd_jax.sweep._batch import Batch
+from nfd_jax.runtime import use_compilation_cache
+from nfd_jax.store._batch import Batch
+from nfd_jax.sweep._compute import results
 
 DEATHS = 3
 """Workers a batch may take with it before it is given up."""
@@ -61,26 +62,26 @@ def on_cluster(
         held: dict[Future, tuple[Batch, str]] = {}  # with the worker's address
         while True:
             present = _workers(client, scheduler)
-            results: list[tuple[Batch, dict[str, np.ndarray] | str]] = []
+            done: list[tuple[Batch, dict[str, np.ndarray] | str]] = []
             for future, (batch, worker) in list(held.items()):
                 outcome = _outcome(future, worker in present)
                 if outcome is None:
                     continue
                 del held[future]
                 if not isinstance(outcome, int):
-                    results.append((batch, outcome))
+                    done.append((batch, outcome))
                     continue
                 deaths[batch] += outcome
                 if deaths[batch] < DEATHS:
                     queue.appendleft(batch)
                 else:
-                    results.append((batch, f"killed {deaths[batch]} workers"))
+                    done.append((batch, f"killed {deaths[batch]} workers"))
             for worker in present.difference(worker for _, worker in held.values()):
                 if queue:
                     batch = queue.popleft()
                     future = client.submit(compute, text, batch, workers=[worker], key=f"{batch.id}-{uuid.uuid4().hex}")
                     held[future] = batch, worker
-            yield from results  # the workers are busy again while the coordinator writes
+            yield from done  # the workers are busy again while the coordinator writes
             if not queue and not held:
                 return
             _wait_for_one(held)
@@ -88,8 +89,8 @@ def on_cluster(
 
 def compute(text: str, batch: Batch) -> dict[str, np.ndarray] | str:
     """What a worker does: a batch of the config in a YAML text, just as it is done without workers."""
-    _driver.use_compilation_cache()
-    [(_, result)] = _driver._results(SweepConfig.from_yaml(text), [batch], None, None)
+    use_compilation_cache()
+    [(_, result)] = results(SweepConfig.from_yaml(text), [batch], None, None)
     return result
 
 

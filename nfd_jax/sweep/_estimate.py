@@ -4,11 +4,11 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nfd_jax.sweep._batch import Batch, noise_depth, simulator
+from nfd_jax.runtime import one_by_one
+from nfd_jax.store._batch import Batch, noise_depth, simulator
 from nfd_jax.sweep._machine import Machine, machine, stored_at
 from nfd_jax.sweep._memory import batch_bytes, check_fits, device_memory, devices_for, most_at_once, runs_at_once, size, spread
 from nfd_jax.sweep._plan import BATCH_SECONDS, PROGRAM, make_plan
-from nfd_jax.sweep._threads import one_by_one
 from nfd_jax.sweep._work import Work, work
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from nfd_jax.activations import activation
 from nfd_jax.config import SweepConfig
 from nfd_jax.data import load_problem_data
 from nfd_jax.problem import Problem, Trajectory
+from nfd_jax.store._batch import HELDOUT, Batch, simulator
+from nfd_jax.store._layout import DIVERGED, DONE
 from nfd_jax.sweep import _cells
-from nfd_jax.sweep._batch import HELDOUT, Batch, simulator
 from nfd_jax.sweep._grids import grid_of
-from nfd_jax.sweep._layout import DIVERGED, DONE
 from nfd_jax.sweep._systems import dense_errors, solve
 
 

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from nfd_jax.finite._engine import Grid
-from nfd_jax.sweep._batch import Batch
-from nfd_jax.sweep._layout import intervals
+from nfd_jax.store._batch import Batch
+from nfd_jax.store._layout import intervals
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig

@@ -13,10 +13,10 @@ from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nfd_jax._cores import cores
-from nfd_jax._problems import ConfigError
-from nfd_jax.sweep._batch import HELDOUT, Batch, noise_depth, simulator
-from nfd_jax.sweep._layout import intervals
+from nfd_jax.config._errors import ConfigError
+from nfd_jax.runtime import cores
+from nfd_jax.store._batch import HELDOUT, Batch, noise_depth, simulator
+from nfd_jax.store._layout import intervals
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
@@ -67,7 +67,7 @@ class _Count:
     """Numbers (not bytes) that the parts of a batch hold."""
 
     def __init__(self, config: "SweepConfig", batch: Batch, at_once: int):
-        from nfd_jax.sweep._threads import one_by_one
+        from nfd_jax.runtime import one_by_one
 
         self.config, self.batch, self.at_once = config, batch, at_once
         p, limit = config.problem, config.limit
@@ -197,7 +197,7 @@ def _host_memory() -> int:
 
 def most_at_once(config: "SweepConfig", batch: Batch) -> int:
     """Runs that may go on at the same time: one a core on a CPU; else all that a device has of the batch, vectorized together."""
-    from nfd_jax.sweep._threads import one_by_one
+    from nfd_jax.runtime import one_by_one
 
     return cores() if one_by_one() else 2 * len(config.problem.learning_rates) * len(batch.seeds) // devices_for(batch)
 

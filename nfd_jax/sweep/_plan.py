@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nfd_jax.finite._engine import program_sizes
+from nfd_jax.store._batch import Batch, simulator
 from nfd_jax.sweep import _memory
-from nfd_jax.sweep._batch import Batch, simulator
 from nfd_jax.sweep._machine import Machine, machine
 from nfd_jax.sweep._work import work
 

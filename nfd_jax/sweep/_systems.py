@@ -16,11 +16,11 @@ import numpy as np
 
 from nfd_jax.noise import AbstractNoise
 from nfd_jax.problem import Problem, Trajectory
+from nfd_jax.runtime import in_threads, one_by_one
 from nfd_jax.sharding import shard_noise
+from nfd_jax.store._batch import Batch, noise_depth, simulator
+from nfd_jax.store._layout import intervals
 from nfd_jax.sweep import _cells, _memory
-from nfd_jax.sweep._batch import Batch, noise_depth, simulator
-from nfd_jax.sweep._layout import intervals
-from nfd_jax.sweep._threads import in_threads, one_by_one
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig

@@ -20,15 +20,15 @@ from nfd_jax.finite._innovations import refined, train_with_innovations
 from nfd_jax.limit import solve_limit
 from nfd_jax.noise import Noise, sample_noise
 from nfd_jax.problem import RECORDS, Problem, Trajectory
-from nfd_jax.sweep import _driver
-from nfd_jax.sweep._batch import Batch, noise_depth, simulator
+from nfd_jax.runtime import in_threads
+from nfd_jax.store._batch import Batch, noise_depth, simulator
+from nfd_jax.store._layout import DIVERGED
+from nfd_jax.store._records import RESULTS, Manifest, describe, examine
+from nfd_jax.store._zarr import decode
 from nfd_jax.sweep._cells import seed_key, with_rate
+from nfd_jax.sweep._compute import results
 from nfd_jax.sweep._execute import load_problem
-from nfd_jax.sweep._layout import DIVERGED
 from nfd_jax.sweep._plan import make_plan
-from nfd_jax.sweep._records import RESULTS, Manifest, describe, examine
-from nfd_jax.sweep._threads import in_threads
-from nfd_jax.sweep._zarr import decode
 
 TOO_LARGE = "its noise does not fit in memory, nor would all of its layers"
 
@@ -47,7 +47,7 @@ def verify_sample(config: SweepConfig, folder: Path, *, count: int = 3, seed: in
     worst: dict[str, float] = {}
     lines = []
     for found in sample:
-        [(_, again)] = _driver._results(config, [found.batch], None, None)
+        [(_, again)] = results(config, [found.batch], None, None)
         if isinstance(again, str):
             lines.append(f"  {describe(found.batch)}: could not be computed again: {again}")
             continue

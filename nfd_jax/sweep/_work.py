@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from nfd_jax._cores import cores
 from nfd_jax.finite._engine import shape_of
-from nfd_jax.sweep._batch import HELDOUT, Batch, noise_depth, simulator
+from nfd_jax.runtime import cores, one_by_one
+from nfd_jax.store._batch import HELDOUT, Batch, noise_depth, simulator
 from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._machine import Machine
 from nfd_jax.sweep._memory import INPUTS, seed_devices
-from nfd_jax.sweep._threads import one_by_one
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig

@@ -1,0 +1,153 @@
+"""`nfd show`: progress and verdicts of a sweep in the terminal, once or until it is finished."""
+
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nfd_jax.report._progress import failures, members, progress
+from nfd_jax.verdicts._verdict_words import kind_of, reasons
+from nfd_jax.verdicts._verdicts import STATEMENTS, Claim, claims, rows
+
+EVERY = 1.5  # seconds between two looks at a running sweep
+SHARE = 0.05  # of the time spent watching that verdicts may cost
+STYLES = {"holds": "bold", "fails": "bold reverse", "open": "italic", "missing": "dim"}
+
+Counts = dict[str, int]
+
+
+class _Watcher:
+    """What is known of a folder; verdicts are computed anew when cells were added, and not too often."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.verdicts: dict[str, list[Claim]] = {}
+        self.remarks: list[str] = []
+        self._seen: dict[str, Counts | None] = {}
+        self._next = 0.0
+        self._started = time.monotonic()
+        self._first: int | None = None
+
+    def look(self, *, last: bool = False) -> tuple[RenderableType, bool]:
+        """(what to show, whether the sweep is finished); verdicts are up to date if it is the last look."""
+        found = members(self.folder)
+        state = {name: progress(path) for name, path in found.items()}
+        finished = _finished(self.folder, found, state)
+        if state != self._seen and (last or finished or time.monotonic() >= self._next):
+            self._judge(found)
+            self._seen = state
+        return Group(*self._lines(found, state)), finished
+
+    def _judge(self, found: Mapping[str, Path]) -> None:
+        from nfd_jax.store._store import StoreError, open_results
+
+        began = time.monotonic()
+        self.remarks = []
+        for name, path in found.items():
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                try:
+                    tree = open_results(path)
+                except (StoreError, OSError) as error:
+                    self.remarks.append(str(error))
+                    continue
+            self.remarks += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+            self.remarks += failures(path)
+            self.verdicts[name] = claims(rows(tree), tree)
+        spent = time.monotonic() - began
+        self._next = time.monotonic() + spent / SHARE
+
+    def _lines(self, found: Mapping[str, Path], state: Mapping[str, Counts | None]) -> list[RenderableType]:
+        if not found:
+            return [Text(f"{self.folder}: no results yet")]
+        lines: list[RenderableType] = [_progress_table(self.folder, state)]
+        left = self._time_left(state)
+        lines += [Text(left, style="dim")] if left else []
+        lines += [_verdict_table(self.verdicts)] if self.verdicts else []
+        return lines + [Text(remark, style="yellow") for remark in self.remarks]
+
+    def _time_left(self, state: Mapping[str, Counts | None]) -> str:
+        """From the rate since watching began; nothing to say before a cell was added."""
+        known = [number for number in state.values() if number]
+        pending = sum(number["pending"] for number in known)
+        done = sum(sum(number.values()) for number in known) - pending
+        if self._first is None or done < self._first:
+            self._first, self._started = done, time.monotonic()
+        rate = (done - self._first) / max(time.monotonic() - self._started, 1e-9)
+        return f"{rate:.2g} cells/s, about {pending / rate:.0f} s left" if rate and pending else ""
+
+
+def show(folder: Path, console: Console, watch: bool = False) -> None:
+    """`report.show`."""
+    watcher = _Watcher(folder)
+    if not watch:
+        if not members(folder):
+            from nfd_jax.store._store import StoreError
+
+            raise StoreError(f"{folder}: no results; allowed: a folder that nfd run has written")
+        console.print(watcher.look(last=True)[0])
+        return
+    try:
+        with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+            while True:
+                shown, finished = watcher.look()
+                live.update(shown, refresh=True)
+                if finished:
+                    return
+                time.sleep(EVERY)
+    except KeyboardInterrupt:
+        return
+
+
+def _finished(folder: Path, found: Mapping[str, Path], state: Mapping[str, Counts | None]) -> bool:
+    """No cell pending; variants come one by one, and their common report is written after the last."""
+    if not found or any(number is None or number["pending"] for number in state.values()):
+        return False
+    if "" in found:
+        return True
+    report = folder / "report.html"
+    batches = [path / "batches" for path in found.values() if (path / "batches").exists()]
+    return report.exists() and all(report.stat().st_mtime >= path.stat().st_mtime for path in batches)
+
+
+def _progress_table(folder: Path, state: Mapping[str, Counts | None]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for name, number in state.items():
+        if number is None:
+            table.add_row(name or folder.name, Text("cannot be read at the moment", style="dim"))
+            continue
+        total, over = sum(number.values()), sum(number.values()) - number["pending"]
+        rest = "".join(f", {count} {word}" for word, count in number.items() if word != "done" and count)
+        bar = ProgressBar(total=max(total, 1), completed=over, width=24)
+        table.add_row(name or folder.name, bar, f"{number['done']} of {total} cells done{rest}")
+    return table
+
+
+def _verdict_table(verdicts: Mapping[str, list[Claim]]) -> Table:
+    """Claims with what decides them; of several variants, the verdicts side by side."""
+    table = Table(show_lines=True, expand=True)
+    table.add_column("")
+    table.add_column("claim", ratio=3)
+    if list(verdicts) == [""]:
+        table.add_column("verdict", ratio=2)
+        table.add_column("what decides it", ratio=4)
+        for claim in verdicts[""]:
+            table.add_row(claim.key, claim.statement, _styled(claim.verdict), Text("\n".join(reasons(claim)), style="dim"))
+        return table
+    by_key = {name: {claim.key: claim.verdict for claim in found} for name, found in verdicts.items()}
+    for name in by_key:
+        table.add_column(name, ratio=2)
+    for key, statement in STATEMENTS.items():
+        table.add_row(key, statement, *(_styled(found[key]) for found in by_key.values()))
+    return table
+
+
+def _styled(verdict: str) -> Text:
+    kind, symbol = kind_of(verdict)
+    return Text(f"{symbol} {verdict}", style=STYLES[kind])

@@ -1,0 +1,111 @@
+"""The machine that programs run on: its cores, how XLA compiles for it, its cache of programs, work on several threads."""
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import equinox as eqx
+import jax
+
+
+def cores() -> int:
+    """Cores that this process may use: what NPROC says, which sets the size of XLA's thread pool too, or all there are."""
+    asked = os.environ.get("NPROC", "")
+    return max(1, int(asked)) if asked.isdecimal() else os.cpu_count() or 1
+
+
+def compiler_options() -> dict[str, str | bool] | None:
+    """On a CPU LLVM's level 1: above it programs take longer to compile and none is faster, as products are not compiled by LLVM."""
+    return {"xla_backend_optimization_level": "1"} if jax.default_backend() == "cpu" else None
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache folder, unless JAX was told otherwise."""
+    from platformdirs import user_cache_dir
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", user_cache_dir("nfd_jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def one_by_one() -> bool:
+    """Whether runs are computed one by one, each on a core: on a CPU that is one device."""
+    return jax.default_backend() == "cpu" and jax.local_device_count() == 1
+
+
+def in_threads(tasks: Iterable[Callable[[], Any]], count: int) -> list:
+    """The results of `tasks`, in order, `count` at a time; the first error, once the running ones are done.
+
+    Threads have JAX settings of their own: the caller's precision is passed on.
+    """
+    doubles = jax.config.jax_enable_x64
+
+    def run(task: Callable[[], Any]) -> Any:
+        with jax.enable_x64(doubles):
+            return task()
+
+    with ThreadPoolExecutor(count) as pool:
+        futures = [pool.submit(run, task) for task in tasks]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def in_background(work: Callable, *arguments: Any) -> Any:
+    """`work(*arguments)` in another thread, so that Ctrl-C reaches this one while a compiled program runs."""
+    outcome: dict = {}
+
+    def target() -> None:
+        try:
+            outcome["value"] = work(*arguments)
+        except BaseException as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["value"]
+
+
+class CompiledOnce:
+    """`equinox.filter_jit(function)`, whose first call for each set of shapes others of that set wait for.
+
+    Threads that need the same program would otherwise compile it at the same time, each for itself.
+    """
+
+    def __init__(self, function: Callable):
+        self.function = function
+        self.__doc__ = function.__doc__
+        self._begun: dict[tuple, threading.Event] = {}
+        self._lock = threading.Lock()
+
+    @cached_property
+    def jitted(self) -> Any:
+        return eqx.filter_jit(self.function, compiler_options=compiler_options())  # pyright: ignore[reportCallIssue]
+
+    def __call__(self, *arguments: Any) -> Any:
+        leaves, structure = jax.tree.flatten(arguments)
+        shape = lambda x: (x.shape, str(x.dtype)) if eqx.is_array(x) else x
+        key = structure, tuple(map(shape, leaves)), jax.config.jax_enable_x64
+        with self._lock:
+            first = key not in self._begun
+            done = self._begun.setdefault(key, threading.Event())
+        if not first:
+            done.wait()
+            return self.jitted(*arguments)
+        try:
+            return self.jitted(*arguments)
+        finally:
+            done.set()
+
+    def lower(self, *arguments: Any) -> Any:
+        """As of `equinox.filter_jit`."""
+        return self.jitted.lower(*arguments)

@@ -1,0 +1,249 @@
+"""The store of a sweep: labelled arrays in zarr, one transaction a batch, safe against kills, full disks and damage.
+
+DIR/results.zarr       every array, chunked so that each chunk file belongs to one batch
+DIR/batches/<id>.json  commit records: a batch counts as stored once its record, with the checksum of each of its
+                       chunk files, is in place; without a valid record it is pending, whatever its chunks hold
+DIR/store.json         the plan of batches and checksums of metadata and coordinates
+DIR/config.yaml        the resolved config of the latest run
+DIR/lock               flock, which the system releases when its holder dies
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from math import gcd
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import xarray as xr
+
+from nfd_jax.store import _layout
+from nfd_jax.store._batch import Batch
+from nfd_jax.store._errors import ConfigChanged, StoreError, StoreLocked, StoreUnwritable, reporting
+from nfd_jax.store._layout import DIVERGED, DONE, FAILED, Layout
+from nfd_jax.store._rates_group import drop_rates, rates_state, write_rates
+from nfd_jax.store._rebuild import clean, discard, finish_swap, rebuild, recovered
+from nfd_jax.store._records import BATCHES, BUILDING, CONFIG, MANIFEST, RESULTS, Manifest, describe, examine, record_path
+from nfd_jax.store._results import open_results
+from nfd_jax.store._zarr import encode, read, sealed, sha256, write
+
+if TYPE_CHECKING:
+    from nfd_jax.config import SweepConfig
+
+__all__ = ["ConfigChanged", "Store", "StoreError", "StoreLocked", "StoreUnwritable", "open_results"]
+
+Cells = set[tuple[int, int, int]]
+
+
+class Store:
+    """A store open for writing, by one process at a time; a context manager. `Store.open` makes one.
+
+    `damaged` has a line for each batch of cells found damaged, which are pending again, and for each file repaired.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        lock: ExitStack,
+        layout: Layout,
+        manifest: Manifest,
+        records: dict[str, dict],
+        wanted: Cells,
+        damaged: list[str],
+    ):
+        self.directory = directory
+        self.damaged = damaged
+        self._lock = lock
+        self._layout = layout
+        self._manifest = manifest
+        self._records = records
+        self._tried: set[str] = set()
+        cells = {batch: len(_layout.cells(batch) & wanted) for batch in manifest.plan}
+        self._cells = {batch: count for batch, count in cells.items() if count}
+
+    @classmethod
+    def open(
+        cls,
+        directory: str | os.PathLike[str],
+        config: "SweepConfig",
+        *,
+        outputs: int,
+        make_plan: Callable[["SweepConfig", Cells], list[Batch]],
+        attributes: dict,
+        fresh: bool = False,
+    ) -> Self:
+        """Creates, resumes, extends or repairs the store in `directory`.
+
+        Stored cells the config no longer asks for stay. `outputs` is C; `make_plan(config, covered)` gives the batches
+        of the cells not in `covered`, (width, depth, seed) with depth 0 for a limit on its own; `attributes` become the
+        root's. Raises StoreLocked, StoreUnwritable, StoreError, and ConfigChanged where the config differs in anything
+        that stored cells depend on.
+        """
+        directory = Path(directory)
+        root = directory / RESULTS
+        with reporting(directory), ExitStack() as stack:
+            directory.mkdir(parents=True, exist_ok=True)
+            _take_lock(directory, stack)
+            if fresh:
+                discard(directory)
+            finish_swap(directory)
+            (directory / BATCHES).mkdir(exist_ok=True)
+            stored = Manifest.load(directory)
+            damaged: list[str] = []
+            if stored is None:
+                stored = recovered(directory, config)
+                damaged += [f"{MANIFEST}: written again from the commit records"] * bool(stored.plan)
+            _check_same(directory, stored, config)
+
+            records: dict[str, dict] = {}
+            for batch, record, _, flaws in examine(directory, root, stored):
+                damaged += flaws
+                if record is not None:
+                    records[batch.id] = record
+            clean(directory, stored, records)
+
+            wanted = _layout.asked(config)
+            covered: Cells = set().union(*map(_layout.cells, stored.plan))
+            new = [] if wanted <= covered else make_plan(config, covered)
+            axes = _layout.axes(config, stored.grid.axes)
+            grown = bool(new) or axes != stored.grid.axes or not stored.files
+            flaws = stored.flaws(root)
+            damaged += [f"{RESULTS}/{path}: written again from the config" for path in flaws]
+            attributes = attributes if grown else stored.attributes
+            layout = _layout.layout(config, axes, outputs=outputs, attributes=attributes)
+            if layout.grid.dims != stored.grid.dims:
+                raise StoreError(f"{directory}: holds other arrays, of another version; give another --out, or --fresh")
+            manifest = stored
+            if grown or flaws:
+                manifest = rebuild(directory, stored, records, layout, (*stored.plan, *new), config, attributes)
+            elif rates_state(directory, root) == "damaged":
+                damaged.append("rates: left out until they are computed again")
+                drop_rates(directory, root)
+            if read(directory / CONFIG) != config.to_yaml().encode():
+                write({directory / CONFIG: config.to_yaml().encode()})
+            return cls(directory, stack.pop_all(), layout, manifest, records, wanted, damaged)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Releases the lock."""
+        self._lock.close()
+
+    def pending(self) -> list[Batch]:
+        """Batches with a cell the config asks for that are neither stored nor failed since the store was opened."""
+        return [batch for batch in self._cells if self._status(batch) != "done" and batch.id not in self._tried]
+
+    def failed(self) -> list[str]:
+        """A line with the error for each batch that failed, now or in an earlier run, and was not stored since."""
+        failed = [batch for batch in self._cells if self._status(batch) == "failed"]
+        return [f"{describe(batch)}: {self._records[batch.id]['error']}" for batch in failed]
+
+    def progress(self) -> tuple[int, int]:
+        """(stored, all) cells the config asks for; one cell is a (width, depth, seed) with all its rates and flags."""
+        done = sum(count for batch, count in self._cells.items() if self._status(batch) == "done")
+        return done, sum(self._cells.values())
+
+    def commit(self, batch: Batch, arrays: Mapping[str, np.ndarray], attributes: dict | None = None) -> None:
+        """Stores a batch: all of it or, at whatever moment the process dies, nothing.
+
+        `arrays` holds what the batch computes by name ("finite/loss"), each with the dims of the contract, the width or
+        particles axis of length 1 and depth and seed axes as in the batch. `attributes` (JSON) stay in its record.
+        Raises ValueError for arrays that do not fit, StoreUnwritable where they cannot be written.
+        """
+        names = self._manifest.grid.arrays(batch)
+        if odd := sorted(arrays.keys() ^ set(names)):
+            raise ValueError(f"{batch.id}: got arrays {sorted(arrays)}, expected {sorted(names)}; check {odd}")
+        fitted = {name: self._fit(batch, name, arrays[name]) for name in names}
+        if "status/cell" in fitted and not np.isin(fitted["status/cell"], (DONE, DIVERGED)).all():
+            found = np.unique(fitted["status/cell"]).tolist()
+            raise ValueError(f"{batch.id}: status/cell holds {found}, allowed: {DONE} (done) and {DIVERGED} (diverged)")
+        self._write(batch, fitted, {"status": "done", "error": None, "attributes": attributes or {}})
+
+    def fail(self, batch: Batch, message: str) -> None:
+        """Marks a batch as failed, to be tried again when the store is next opened."""
+        names = [name for name in self._manifest.grid.arrays(batch) if name == "status/cell"]
+        arrays = {name: np.full(self._shape(batch, name), FAILED, "int8") for name in names}
+        self._write(batch, arrays, {"status": "failed", "error": message, "attributes": {}})
+
+    def write_rates(self, dataset: xr.Dataset) -> None:
+        """Replaces the group /rates with arrays of floats, integers and strings; readers see all of it or nothing."""
+        with reporting(self.directory):
+            write_rates(self.directory, self.directory / RESULTS, self.directory / BUILDING, dataset)
+
+    def _status(self, batch: Batch) -> str | None:
+        return self._records[batch.id]["status"] if batch.id in self._records else None
+
+    def _shape(self, batch: Batch, name: str) -> tuple[int, ...]:
+        dims = self._manifest.grid.dims[name]
+        sizes = dict(zip(dims, self._layout.nodes[name]["shape"], strict=True))
+        sizes |= {"width": 1, "particles": 1, "depth": len(batch.depths), "seed": len(batch.seeds)}
+        return tuple(sizes[dim] for dim in dims)
+
+    def _fit(self, batch: Batch, name: str, array: np.ndarray) -> np.ndarray:
+        expected = self._shape(batch, name)
+        if np.shape(array) != expected:
+            dims = ", ".join(self._manifest.grid.dims[name])
+            raise ValueError(f"{batch.id}: {name} has shape {np.shape(array)}, expected {expected} over {dims}")
+        return np.asarray(array, self._layout.nodes[name]["data_type"])
+
+    def _write(self, batch: Batch, arrays: Mapping[str, np.ndarray], outcome: dict) -> None:
+        """Chunks, then status cells, then the record: no reader sees a cell as done before its numbers are there."""
+        if batch.id not in self._manifest.chunks or self._status(batch) == "done":
+            raise ValueError(f"{batch.id}: {'already stored' if batch.id in self._manifest.chunks else 'not in the plan'}")
+        data: dict[Path, bytes] = {}
+        status: dict[Path, bytes] = {}
+        hashes: dict[str, dict[str, str]] = {}
+        for chunk in self._manifest.chunks[batch.id]:
+            if chunk.array in arrays:
+                raw = encode(arrays[chunk.array][chunk.within])
+                files = status if chunk.array == "status/cell" else data
+                files[self.directory / RESULTS / chunk.path] = raw
+                hashes.setdefault(chunk.array, {})[chunk.cell] = sha256(raw)
+        record = {
+            "batch": asdict(batch),
+            "position": self._manifest.plan.index(batch),
+            "digest": self._manifest.digest,
+            **outcome,
+            "sha256": hashes,
+        }
+        with reporting(self.directory):
+            write(data)
+            write(status)
+            write({record_path(self.directory, batch): sealed(record)})  # from this rename on the batch counts
+        self._records[batch.id] = record
+        self._tried.add(batch.id)
+
+
+def _take_lock(directory: Path, stack: ExitStack) -> None:
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
+        message = f"{directory}: in use by another nfd run (process {holder}); wait for it or give another --out"
+        raise StoreLocked(message) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+
+
+def _check_same(directory: Path, stored: Manifest, config: "SweepConfig") -> None:
+    """ConfigChanged where the config differs in what stored cells depend on."""
+    if stored.digest != config.digest():
+        try:
+            lines = type(config).from_yaml((read(directory / CONFIG) or b"").decode()).difference(config)
+        except ValueError:
+            lines = []
+        raise ConfigChanged(lines or [f"{CONFIG}: differs from the config of the stored cells, which cannot be read"])
+    if stored.plan and config.finite:
+        old, new = gcd(*stored.grid.axes["depth"]), gcd(*config.finite.depths)
+        if old != new:
+            line = f"finite.depths: t grid: stored multiples of 1/{old}, now of 1/{new} (1/gcd of all depths)"
+            raise ConfigChanged([line])
