@@ -9,6 +9,8 @@ through what they were asked), `training`, `limit` and `observables`.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from nfd_jax._version import __version__
+
 if TYPE_CHECKING:
     from nfd_jax.activations import Activation
     from nfd_jax.config import ConfigError, SweepConfig, load_config
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from nfd_jax.problem import Problem
     from nfd_jax.store import open_results
     from nfd_jax.trajectory import Coupling, Trajectory, Weights
-
-__version__ = "0.2.0"
 
 # Loaded when first used: checking a config must not wait for JAX.
 _HOME = {
@@ -50,6 +50,7 @@ _HOME = {
 }
 
 __all__ = [
+    "__version__",
     "Activation",
     "ConfigError",
     "Coupling",
@@ -82,4 +83,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return __all__
