@@ -25,7 +25,9 @@ def response_rows(context: Context) -> Iterator[Found]:
         def judged(base: Row, network: str = network, limit: str = limit) -> Found:
             return _judge(base, context, network, limit)
 
-        yield guarded(base, judged)
+        found = guarded(base, judged)
+        # The claim can be judged without it.
+        yield found if found.state != "not measured" else replace(found, row=replace(found.row, decides=False))
 
 
 def _largest(context: Context, path: str, flag: str) -> Sample:
