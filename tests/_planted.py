@@ -33,8 +33,8 @@ class World:
     reference: Law | None = lambda n, L: 0.5 / L + 0.3 / n
     bias: Callable | None = lambda network, limit, n, L: 0.2 / L + 0.3 / n
     w2: Callable | None = lambda network, limit, n, L: 0.1 / L**2
-    gain: Mapping[str, float] | None = field(default_factory=lambda: {"reused": 0.53, "independent": 0.43})
-    predicted: Mapping[str, float] = field(default_factory=lambda: {"reused": 0.53, "independent": 0.43})
+    gain: Mapping[str, float] | None = field(default_factory=lambda: {"reused": 0.5, "independent": 0.5})
+    predicted: Mapping[str, float] = field(default_factory=lambda: {"reused": 0.5, "independent": 0.5})
     eigenvalue: float = 1e-2
     signal: float = 1.0
     widths: tuple[int, ...] = (64, 128, 256, 512)

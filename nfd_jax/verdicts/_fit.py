@@ -19,7 +19,9 @@ from nfd_jax.verdicts._laws import Law, by_depth, terms
 from nfd_jax.verdicts._seeds import LEVEL, Array, Interval, Spread, student
 
 REFUSED = 0.01
-"""Level at which a fit is said not to describe its points, and an exponent is refused."""
+"""Level at which an exponent is refused."""
+MISFIT = 0.003
+"""Level at which a fit is said not to describe its points: a run tests some sixty."""
 EXACT = 1e-9
 """Relative spread over seeds below which data have no noise to speak of."""
 
@@ -69,7 +71,7 @@ class GridFit:
         if self.exact and self.p != 0.0:
             mean = self.samples.mean(0)
             return bool(np.abs(self.residual).max() <= 0.02 * np.abs(mean).max())
-        return not self.p < REFUSED
+        return not self.p < MISFIT
 
     def target(self, weights: dict[str, float]) -> "Target":
         """The sum of these multiples of coefficients, as one value a seed."""
@@ -236,7 +238,7 @@ def fit_grid(
     exact = bool(len(samples) > 1 and samples.std(0).max() <= EXACT * scale)
     p = np.nan if exact else _test_of_fit(samples, widths, depths, design_best, columns[best], root)
     fit = GridFit(samples, names, betas, best, operators, linearized, drift, residual, p, exact)
-    if positive and constant and fit.target({"constant": 1.0}).interval().high < 0:
+    if positive and constant and fit.target({"constant": 1.0}).interval(MISFIT).high < 0:
         fit = replace(fit, p=0.0)
     if not fit.described and not curved and len(set(widths)) > 2:
         again = fit_grid(samples, widths, depths, law, constant=constant, rays=rays, curved=True, positive=positive)

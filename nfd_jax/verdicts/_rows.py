@@ -11,7 +11,7 @@ import numpy as np
 
 from nfd_jax.verdicts._constants import CONSTANT, Constant, enough, judge_constant, needs_grid
 from nfd_jax.verdicts._context import Context
-from nfd_jax.verdicts._fit import Fits
+from nfd_jax.verdicts._fit import Fits, fit_laws
 from nfd_jax.verdicts._laws import Law
 from nfd_jax.verdicts._row import Row
 from nfd_jax.verdicts._sample import NotMeasured, Sample
@@ -388,11 +388,28 @@ def reference_rows(context: Context, reading: str) -> Iterator[Found]:
                 if axis == "width":
                     sample, law = swapped(sample), Law()
                 return slope_row(
-                    base, context, sample, claimed=claimed, attains=None, what=base.text,
+                    base, context, sample, claimed=claimed, what=base.text,
+                    attains=_reference_attains(context, axis, quantity, claimed),
                     fit=lambda: context.fits(("reference", axis, quantity), sample, law, positive=True),
                 )
 
             yield guarded(base, rate)
+
+
+def _reference_attains(context: Context, axis: str, quantity: str, claimed: float) -> bool:
+    """Whether the control, independent networks against the reference of their own flag, attains the rate along the axis."""
+
+    def make() -> Fits:
+        control = context.sample(REFERENCE, {**pair(FLAGS[1], FLAGS[1]), "quantity": quantity}, quantity, False)
+        needs_grid(control, depths=3, widths=3)
+        turned, law = (swapped(control), Law()) if axis == "width" else (control, context.law(REFERENCE))
+        return fit_laws(turned.values, turned.widths, turned.depths, law, positive=True)
+
+    try:
+        fits = context.once(("reference control", axis, quantity), make)
+    except NotMeasured:
+        return False
+    return fits.described and fits.exponent(context.level).low >= claimed - TOLERANCE
 
 
 LAWS = (

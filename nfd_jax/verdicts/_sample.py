@@ -78,14 +78,30 @@ def at_step(values: xr.DataArray, training: bool) -> tuple[xr.DataArray, int]:
 
 def states(tree: xr.DataTree, values: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """values with NaN for cells that are not done, and which cells diverged (over the dims of cells)."""
+    data = values.values
+    with np.errstate(invalid="ignore"):
+        usable, lost = np.abs(data) < HUGE, np.abs(data) >= HUGE  # NaN is neither
+    dims = [dim for dim in values.dims if dim in ("learning_rate", "width", "depth", "seed")]
+    diverged = lost.any(tuple(i for i, dim in enumerate(values.dims) if dim not in dims))
     cells = status(tree, values)
-    huge = (np.abs(values) >= HUGE) | np.isinf(values)
-    extra = [dim for dim in values.dims if dim not in ("learning_rate", "width", "depth", "seed")]
-    diverged = huge.any(extra)
     if cells is not None:
-        diverged = diverged | (cells == 2)
-        values = values.where(cells == 1)
-    return values.where(np.abs(values) < HUGE), diverged
+        known = _beside(cells, values)
+        usable = usable & (known == 1)
+        diverged = diverged | (known.reshape([n for n, dim in zip(known.shape, values.dims, strict=True) if dim in dims]) == 2)
+    labels = {dim: values[dim].values for dim in dims if dim in values.coords}
+    return values.copy(data=np.where(usable, data, np.nan)), xr.DataArray(diverged, labels, dims)
+
+
+def _beside(cells: xr.DataArray, values: xr.DataArray) -> np.ndarray:
+    """cells with an axis for each of values' dims, of length 1 where they have none."""
+    other = {
+        dim: values[dim].values
+        for dim in cells.dims
+        if dim in values.coords and dim in cells.coords and not np.array_equal(values[dim].values, cells[dim].values)
+    }
+    cells = cells.reindex(other, fill_value=0) if other else cells
+    cells = cells.transpose(*[dim for dim in values.dims if dim in cells.dims])
+    return cells.values.reshape([cells.sizes.get(dim, 1) for dim in values.dims])
 
 
 def choose_rate(values: xr.DataArray, diverged: xr.DataArray, training: bool) -> tuple[xr.DataArray, xr.DataArray, float, int]:
@@ -179,13 +195,12 @@ def signal(tree: xr.DataTree, quantity: str | None, flag: str | None, rate: floa
     if "backward_weights" in values.dims:
         flags = list(values["backward_weights"].values) if "backward_weights" in values.coords else []
         values = values.isel(backward_weights=flags.index(flag) if flag in flags else 0)
-    values, _ = states(tree, values)
     if "learning_rate" in values.dims:
         rates = values["learning_rate"].values if "learning_rate" in values.coords else np.array([rate])
         same = np.flatnonzero(np.isclose(rates, rate)) if np.isfinite(rate) else [len(rates) - 1]
         values = values.isel(learning_rate=int(same[0]) if len(same) else -1)
-    last = values.isel(step=-1)
-    moved = (last - values.isel(step=0, drop=True)) ** 2 if quantity == "f" else last
+    last, _ = states(tree, values.isel(step=-1))
+    moved = last.copy(data=(last.values - values.isel(step=0).values) ** 2) if quantity == "f" else last
     for dim in ("width", "depth"):
         if dim in moved.dims:
             moved = moved.sortby(dim) if dim in moved.coords else moved
