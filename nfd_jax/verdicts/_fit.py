@@ -81,7 +81,10 @@ class GridFit:
         def values(operator: Array) -> Array:
             return np.einsum("p,spc->sc", pick @ operator, self.samples)
 
-        accepted = [k for k in range(len(self.exponents)) if self._accepts(k, REFUSED) or k == self.best]
+        inside = np.array([self._accepts(k, REFUSED) for k in range(len(self.exponents))])
+        inside[self.best] = True
+        # The truth may lie between two exponents tried: a neighbour of what is not refused counts too.
+        accepted = np.flatnonzero(inside | np.append(inside[1:], False) | np.append(False, inside[:-1]))
         free = None if self.linearized is None else values(self.linearized)
         return Target(values(self.operators[self.best]), free, [values(self.operators[k]) for k in accepted], slack)
 
@@ -106,24 +109,16 @@ class GridFit:
         quantile = student(self.seeds, level)
         with np.errstate(divide="ignore", invalid="ignore"):
             t = self.drifts[0] / self.drifts[1]
-        inside = np.flatnonzero(np.abs(t) <= quantile)
-        x = self.exponents
-        if self.exact or not len(inside):
-            change = np.flatnonzero(np.diff(np.sign(t)) != 0)
-            place = float(x[change].mean() + 0.05) if len(change) else float(x[self.best])
-            place = float(x[self.best]) if abs(place - x[self.best]) > 0.11 else place
-            return Interval(place, place - 0.05, place + 0.05) if self.described else Interval(place, -np.inf, np.inf)
-        first, last = inside[0], inside[-1]
-        low, high = -np.inf, np.inf
-        if first > 0:
-            low = x[first] - (x[first] - x[first - 1]) * _crossing(abs(t[first]), abs(t[first - 1]), quantile)
-        if last < len(x) - 1:
-            high = x[last] + (x[last + 1] - x[last]) * _crossing(abs(t[last]), abs(t[last + 1]), quantile)
-        return Interval(float(np.clip(x[self.best], low, high)), float(low), float(high))
-
-
-def _crossing(inside: float, outside: float, at: float) -> float:
-    return float(np.clip((at - inside) / (outside - inside), 0, 1)) if np.isfinite(outside) else 0.0
+        fine = np.arange(self.exponents[0], self.exponents[-1] + 1e-9, 0.002)
+        # Without any noise t is infinite but where it changes its sign.
+        bent = np.interp(fine, self.exponents, np.clip(np.nan_to_num(t), -1e6, 1e6))
+        inside = fine[np.abs(bent) <= quantile] if np.abs(bent).min() <= quantile else fine[[np.argmin(np.abs(bent))]]
+        low = inside[0] if inside[0] > fine[0] else -np.inf
+        high = inside[-1] if inside[-1] < fine[-1] else np.inf
+        if self.exact:
+            low, high = low - 0.05, high + 0.05
+        estimate = fine[np.argmin(np.abs(bent))] if np.isfinite(low) or np.isfinite(high) else self.exponents[self.best]
+        return Interval(float(estimate), float(low), float(high))
 
 
 @dataclass(frozen=True)
