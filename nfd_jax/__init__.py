@@ -1,9 +1,10 @@
 """Finite ResNets of growing depth and Neural Feature Dynamics, their infinite-depth limit, side by side.
 
-`train_finite` trains a network, `solve_limit` the limit, both on the same `sample_noise` where they are to be compared path by
-path; `train_grid` trains networks of many sizes in one program; `run` sweeps over widths, depths, seeds and learning rates from a YAML
-file. The mathematics stands in the module docstrings: `parametrization` (the step), `gaussian` and `history` (matrices known
-through what they were asked), `training`, `limit` and `observables`.
+`train_finite` trains a network, `solve_limit` the limit, both on the same `sample_noise` where they are to be
+compared path by path; `train_grid` trains networks of many sizes in one program; `run` sweeps over widths,
+depths, seeds and learning rates from a YAML file, and `verdicts` judges its results. The mathematics stands in
+the module docstrings: `parametrization` (the step), `gaussian` and `history` (matrices known through what they
+were asked), `training`, `limit` and `observables`.
 """
 
 from importlib import import_module
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from nfd_jax.problem import Problem
     from nfd_jax.store import open_results
     from nfd_jax.trajectory import Coupling, Trajectory, Weights
+    from nfd_jax.verdicts import verdicts
 
 # Loaded when first used: checking a config must not wait for JAX.
 _HOME = {
@@ -47,6 +49,7 @@ _HOME = {
     "Coupling": "trajectory",
     "Trajectory": "trajectory",
     "Weights": "trajectory",
+    "verdicts": "verdicts",
 }
 
 __all__ = [
@@ -73,6 +76,7 @@ __all__ = [
     "train_finite",
     "train_grid",
     "train_with_innovations",
+    "verdicts",
 ]
 
 
