@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from nfd_jax.config import ConfigError, SweepConfig, load_config
     from nfd_jax.finite import train_finite, train_grid, train_with_innovations
     from nfd_jax.launch import run
-    from nfd_jax.limit import InitKernels, first_order_change, init_kernels, solve_limit
+    from nfd_jax.limit import (
+        InitKernels,
+        LimitEstimate,
+        estimate_limit,
+        first_order_change,
+        first_step_gain,
+        init_kernels,
+        lazy_limit,
+        solve_limit,
+    )
     from nfd_jax.losses import Loss
     from nfd_jax.noise import Noise, keyed_noise, sample_noise, seed_key
     from nfd_jax.problem import Problem
@@ -36,8 +45,12 @@ _HOME = {
     "train_with_innovations": "finite",
     "run": "launch",
     "InitKernels": "limit",
+    "LimitEstimate": "limit",
+    "estimate_limit": "limit",
     "first_order_change": "limit",
+    "first_step_gain": "limit",
     "init_kernels": "limit",
+    "lazy_limit": "limit",
     "solve_limit": "limit",
     "Loss": "losses",
     "Noise": "noise",
@@ -58,15 +71,19 @@ __all__ = [
     "ConfigError",
     "Coupling",
     "InitKernels",
+    "LimitEstimate",
     "Loss",
     "Noise",
     "Problem",
     "SweepConfig",
     "Trajectory",
     "Weights",
+    "estimate_limit",
     "first_order_change",
+    "first_step_gain",
     "init_kernels",
     "keyed_noise",
+    "lazy_limit",
     "load_config",
     "open_results",
     "run",
