@@ -243,7 +243,7 @@ def test_the_seed_decides(dataset: str):
 
 @pytest.mark.parametrize("dataset", ["digits", "gaussian"])
 def test_epochs_pass_over_one_pool_in_new_orders(dataset: str):
-    """A pool of 10 in batches of 4: two batches a pass, no sample twice in a pass, never more than 10 samples in all."""
+    """A pool of 10 in batches of 4: two a pass, no sample twice in a pass, 10 samples in all."""
     problem = make_problem(dataset, steps=40, batches="epochs", pool=10)
     data = load_problem_data(problem, seed=1)
     passes = data.inputs.reshape(20, 8, -1)
