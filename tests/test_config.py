@@ -487,7 +487,8 @@ def test_digest_covers_what_changes_a_cell_and_nothing_else(file):
     assert load(file, EXAMPLE, *longer).digest() == load(file, EXAMPLE, *plain).digest()
     for change in (
         "seed=1", "precision=float64", "problem.classes=[1, 0]", "problem.steps=3", "problem.batches=stream",
-        "problem.data_seed=per_seed", "problem.optimizer.momentum=0.9", "problem.schedule.warmup_steps=1", "problem.richness=2",
+        "problem.data_seed=per_seed", "problem.optimizer.momentum=0.9",
+        "problem.schedule.warmup_steps=1", "problem.richness=2",
         "problem.centered=true", "limit.reference_particles=4096", "limit.tolerance=0.01",
         "problem.activation=relu", "problem.learning_rate=[0.5, 0.1]", "finite.simulator=matrix_free",
         "limit.backward_weights=[reused]", "limit.depth_steps=1024", "measure=[kernels]", "variants.a.seed=1",
@@ -496,7 +497,8 @@ def test_digest_covers_what_changes_a_cell_and_nothing_else(file):
         assert other.digest() != config.digest(), change
         assert len(config.difference(other)) == 1, change
     bounded = load(file, EXAMPLE, "history.directions=16")  # and now the tolerance counts, too
-    assert [line.split(":")[0] for line in config.difference(bounded)] == ["history.directions", "history.tolerance"]
+    changed = [line.split(":")[0] for line in config.difference(bounded)]
+    assert changed == ["history.directions", "history.tolerance"]
     rates = [load(file, EXAMPLE, f"problem.learning_rate=[1, 2, 3, 4, 5, 6, 7, {last}]") for last in (8, 9)]
     assert len(rates[0].difference(rates[1])) == 1
     assert config.difference(load(file, EXAMPLE, "problem.learning_rate=0.25")) == [
