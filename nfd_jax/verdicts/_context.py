@@ -94,8 +94,7 @@ class Context:
             values = labelled(variable(self.tree, path, add), select, add)
             if less:
                 values = values - labelled(variable(self.tree, less, add), select, add)
-            return sample(
-                self.tree, values, training=training, quantity=quantity, flag=select.get("backward_weights", "reused")
-            )
+            flag = select.get("backward_weights", "reused")
+            return sample(self.tree, values, training=training, quantity=quantity, flag=flag, known_signals=self.known)
 
         return self.once(("sample", path, tuple(sorted(select.items())), quantity, training), make)

@@ -190,15 +190,21 @@ def _of_squares(values: Array, level: float, _: None = None) -> tuple[Interval, 
         return Interval(float((mean**2).mean()), -np.inf, np.inf), None
     centred = values - mean
     gram = centred @ centred.T / (seeds - 1)  # seeds by seeds: traces of the covariance without forming it
-    trace, squares = np.trace(gram), float((gram**2).sum())
-    # Unbiased for the sum of squared eigenvalues, as samples are Gaussian.
+    trace, squares = float(np.trace(gram)), float((gram**2).sum())
+    # Unbiased for the sum of squared eigenvalues, where samples are Gaussian.
     squares = max((seeds - 1) ** 2 / ((seeds + 1) * max(seeds - 2, 1)) * (squares - trace**2 / (seeds - 1)), 0.0)
-    squares = max(squares, trace**2 / max(channels, seeds) if channels < 2 else squares)
-    along = float(((centred @ mean) ** 2).sum() / (seeds - 1))
-    estimate = float(mean @ mean - trace / seeds)
-    variance = 4 * max(along - squares / seeds, 0.0) / seeds + 2 * squares / seeds**2
-    half = student(seeds, level) * np.sqrt(variance)
-    return Interval(estimate / channels, (estimate - half) / channels, (estimate + half) / channels), None
+    size = float(mean @ mean)
+    if not size > 0:
+        return Interval(0.0, 0.0, 0.0), None
+    # Along the mean its length has Student's interval; across it chance adds to the square, by trace/S on average.
+    along = float(((centred @ mean) ** 2).sum() / (seeds - 1)) / size
+    length = np.sqrt(max(size - max(trace - along, 0.0) / seeds, 0.0))
+    quantile, estimate = student(seeds, level), size - trace / seeds
+    half = quantile * np.sqrt(along / seeds)
+    across = quantile * np.sqrt(2 * max(squares - along**2, 0.0)) / seeds
+    low = estimate - np.hypot(max(estimate - max(length - half, 0.0) ** 2, 0.0), across)
+    high = estimate + np.hypot((length + half) ** 2 - estimate, across)
+    return Interval(estimate / channels, float(low) / channels, float(high) / channels), None
 
 
 def fit_grid(

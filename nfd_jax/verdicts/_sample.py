@@ -142,9 +142,12 @@ def complete(values: Array) -> tuple[Array, Array]:
 
 
 def sample(
-    tree: xr.DataTree, values: xr.DataArray, *, training: bool, quantity: str | None = None, flag: str | None = None
+    tree: xr.DataTree, values: xr.DataArray, *, training: bool, quantity: str, flag: str, known_signals: dict
 ) -> Sample:
-    """The samples of values (width, depth, seed and more dims), and the signal of a quantity h, b or f at its last step."""
+    """The samples of values (width, depth, seed and more dims), and the signal of a quantity h, b or f at its last step.
+
+    known_signals keeps signals that other samples share.
+    """
     values, step = at_step(values, training)
     values, diverged = states(tree, values)
     values, diverged, rate, candidates = choose_rate(values, diverged, training)
@@ -164,7 +167,11 @@ def sample(
     points, seeds = complete(flat)
     if not seeds.any():
         raise NotMeasured("add seeds that are finished at every width and depth")
-    found = signal(tree, quantity, flag, rate, values["seed"] if "seed" in values.coords else None)
+    labels = values["seed"] if "seed" in values.coords else None
+    key = ("signal", quantity, flag, rate, None if labels is None else tuple(labels.values.tolist()))
+    if key not in known_signals:
+        known_signals[key] = signal(tree, quantity, flag, rate, labels)
+    found = known_signals[key]
     if found is not None and len(found) == len(seeds):
         known = np.isfinite(found)
         if (known & seeds).sum() >= max(2, 0.5 * seeds.sum()) or (known & seeds).sum() == seeds.sum():
@@ -183,12 +190,12 @@ SIGNALS = {"h": "finite/feature_shift_ms", "b": "finite/gradient_shift_ms", "f":
 WANTED = {"h": "feature_shift_ms", "b": "gradient_shift_ms", "f": "output"}
 
 
-def signal(tree: xr.DataTree, quantity: str | None, flag: str | None, rate: float, seeds: xr.DataArray | None) -> Array | None:
+def signal(tree: xr.DataTree, quantity: str, flag: str, rate: float, seeds: xr.DataArray | None) -> Array | None:
     """What learning moves in h, b or f up to the last step, mean square (seeds,), in the widest and deepest networks.
 
     h and b: their shift, at the layer where its mean over seeds is largest; f: (f_k - f_0)². None where it was not measured.
     """
-    values = array(tree, SIGNALS.get(quantity or "", "finite/none"))
+    values = array(tree, SIGNALS[quantity])
     if values is None or "step" not in values.dims or values.sizes["step"] < 2 or "seed" not in values.dims:
         return None
     values = values.astype(float)
@@ -203,11 +210,12 @@ def signal(tree: xr.DataTree, quantity: str | None, flag: str | None, rate: floa
     moved = last.copy(data=(last.values - values.isel(step=0).values) ** 2) if quantity == "f" else last
     for dim in ("width", "depth"):
         if dim in moved.dims:
-            moved = moved.sortby(dim) if dim in moved.coords else moved
-            known = moved.notnull().any([other for other in moved.dims if other != dim]).values
-            if not known.any():
+            axes = tuple(i for i, other in enumerate(moved.dims) if other != dim)
+            known = np.flatnonzero(np.isfinite(moved.values).any(axes))
+            if not len(known):
                 return None
-            moved = moved.isel({dim: int(np.flatnonzero(known)[-1])})
+            sizes = moved[dim].values if dim in moved.coords else np.arange(moved.sizes[dim])
+            moved = moved.isel({dim: int(known[np.argmax(sizes[known])])})
     moved = moved.mean([dim for dim in moved.dims if dim not in ("seed", "t")])
     if "t" in moved.dims:
         moved = moved.isel(t=int(np.argmax(np.nan_to_num(moved.mean("seed").values))))
