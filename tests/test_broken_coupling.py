@@ -1,7 +1,9 @@
-"""The instrument can tell: a network whose coupling is dropped, or enters with the wrong sign, changes what is concluded.
+"""The instrument can tell: a network whose coupling is dropped, or enters with the wrong sign, changes what
+is concluded.
 
-Networks of plain NumPy, linear φ, T = 1, one sample, whose backward pass uses r Wᵀ + √(1 - r²) W̃ᵀ: r = 1 is the standard
-network, 0 the one without coupling, -1 the one whose coupling has the wrong sign. Their first step's gain is known.
+Networks of plain NumPy, linear φ, T = 1, one sample, whose backward pass uses r Wᵀ + √(1 - r²) W̃ᵀ: r = 1 is
+the standard network, 0 the one without coupling, -1 the one whose coupling has the wrong sign. Their first
+step's gain is known.
 """
 
 from functools import cache
@@ -16,7 +18,9 @@ WIDTHS, DEPTHS, SEEDS = (64, 128), (8, 16), 16
 
 
 def gain(width: int, depth: int, seed: int, r: float) -> float:
-    """Change of f per -ηχ at the first step, hidden weights trained only: (1/L) Σ_ℓ ⟨h h⟩_{ℓ-1} ⟨b b'⟩_ℓ, b the true gradient."""
+    """Change of f per -ηχ at the first step, hidden weights trained only: (1/L) Σ_ℓ ⟨h h⟩_{ℓ-1} ⟨b b'⟩_ℓ, b
+    the true gradient.
+    """
     rng = np.random.default_rng((seed, width, depth))
     forward, other = rng.normal(size=(2, depth, width, width)) / np.sqrt(depth * width)
     h = [rng.normal(size=width)]
@@ -32,23 +36,38 @@ def gain(width: int, depth: int, seed: int, r: float) -> float:
 
 def predicted(depth: int, r: float) -> float:
     """The same as n → ∞: layers before ℓ grow ⟨h h⟩ by 1 + 1/L each, layers after it ⟨b b'⟩ by 1 + r/L."""
-    return sum((1 + 1 / depth) ** (layer - 1) * (1 + r / depth) ** (depth - layer) for layer in range(1, depth + 1)) / depth
+    return (
+        sum(
+            (1 + 1 / depth) ** (layer - 1) * (1 + r / depth) ** (depth - layer)
+            for layer in range(1, depth + 1)
+        )
+        / depth
+    )
 
 
 @cache
 def conclusions(r: float) -> tuple[str, ...]:
-    """What the first step of a network, put in the place of the reused one, says of either system and of claim C4."""
-    measured = [[[[gain(n, L, s, each) for s in range(SEEDS)] for L in DEPTHS] for n in WIDTHS] for each in (r, 0.0)]
+    """What the first step of a network, put in the place of the reused one, says of either system and of
+    claim C4.
+    """
+    measured = [
+        [[[gain(n, L, s, each) for s in range(SEEDS)] for L in DEPTHS] for n in WIDTHS] for each in (r, 0.0)
+    ]
     expected = [[[[predicted(L, each)] * SEEDS for L in DEPTHS] for _ in WIDTHS] for each in (1.0, 0.0)]
     dims = ("backward_weights", "width", "depth", "seed")
     coords = {"backward_weights": ["reused", "independent"], "width": list(WIDTHS), "depth": list(DEPTHS)}
-    response = xr.Dataset({"first_step_gain": (dims, measured), "first_step_gain_predicted": (dims, expected)}, coords)
+    response = xr.Dataset(
+        {"first_step_gain": (dims, measured), "first_step_gain_predicted": (dims, expected)}, coords
+    )
     # Means of the path by path measures would add nothing: every coupling acts on the first step's gain.
     tree = xr.DataTree.from_dict({"/response": response})
     table = rates(tree, margin=0.01)
     names = [f"C4 law first step reused → {limit}" for limit in ("reused", "independent")]
     rows = table.verdict.sel(row=names).values.tolist()
-    return (*rows, bool(nfd_jax.verdicts(tree, margin=0.01).verdict.sel(claim="C4", reading="law") == "fails"))
+    return (
+        *rows,
+        bool(nfd_jax.verdicts(tree, margin=0.01).verdict.sel(claim="C4", reading="law") == "fails"),
+    )
 
 
 def test_an_intact_coupling_is_seen():

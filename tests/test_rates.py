@@ -1,13 +1,18 @@
-"""Intervals cover what they say, and verdicts on constants are rarely false, on samples whose law is known."""
+"""Intervals cover what they say, and verdicts on constants are rarely false, on samples whose law is
+known.
+"""
 
 import numpy as np
 import pytest
 
+from nfd_jax.verdicts import fit_coarsening, fit_slope
 from nfd_jax.verdicts._constants import CONSTANT, judge_constant
-from nfd_jax.verdicts._fit import Fits, Target, fit_grid, fit_laws
+from nfd_jax.verdicts._family import Fits, fit_laws
+from nfd_jax.verdicts._fit import fit_grid
 from nfd_jax.verdicts._laws import Law
 from nfd_jax.verdicts._sample import Sample
 from nfd_jax.verdicts._seeds import Spread
+from nfd_jax.verdicts._targets import Target
 
 WIDTHS, DEPTHS = (64, 128, 256, 512), (8, 16, 32, 64)
 N, L = (axis.ravel().astype(float) for axis in np.meshgrid(WIDTHS, DEPTHS, indexing="ij"))
@@ -39,7 +44,9 @@ def within(count: int, repeats: int, share: float, slack: float) -> bool:
 @pytest.mark.parametrize("kind", ["gaussian", "chi2"])
 def test_intervals_of_means_cover(seeds, kind):
     rng, repeats = np.random.default_rng(seeds), 600
-    noise = (lambda: rng.normal(size=seeds)) if kind == "gaussian" else (lambda: rng.normal(size=seeds) ** 2 - 1)
+    noise = (
+        (lambda: rng.normal(size=seeds)) if kind == "gaussian" else (lambda: rng.normal(size=seeds) ** 2 - 1)
+    )
     found = [Spread.of(noise()).interval() for _ in range(repeats)]
     assert within(sum(one.low <= 0 <= one.high for one in found), repeats, 0.95, 0.03)
 
@@ -106,7 +113,8 @@ def test_squared_biases_are_covered(seeds, size):
         assert within(count, repeats, 0.95, 0.03)
 
 
-# truth: remains, vanishes or between (0.0025 is the margin); laws whose exponent and shift the fit doesn't know
+# truth: remains, vanishes or between (0.0025 is the margin); laws whose exponent and shift the fit doesn't
+# know
 LAWS = {
     "3/n + 0.5/L": (lambda n, L: 3 / n + 0.5 / L, "vanishes"),
     "a slow 0.1/√L": (lambda n, L: 0.1 / L**0.5 + 1 / n, "vanishes"),
@@ -154,7 +162,9 @@ def test_false_verdicts_are_rare_long(seeds, kind, name):
 
 
 def test_power_grows_with_seeds():
-    few, many = (verdicts_of("half of the deepest", seeds, "gaussian", 20).count("remains") for seeds in (4, 30))
+    few, many = (
+        verdicts_of("half of the deepest", seeds, "gaussian", 20).count("remains") for seeds in (4, 30)
+    )
     assert many > few or many == 20
 
 
@@ -178,7 +188,12 @@ def test_small_effects_seen_are_seen():
     """A constant as large as the smallest effect said to be seen is found about four times in five."""
     rng, mean = np.random.default_rng(0), 0.5 / L + 0.3 / N
     judge = lambda sample: judge_constant(
-        sample, "h", Law(), margin=0.0025, floor=0.0, fit=lambda: fit_laws(sample.values, N, L, Law(), positive=True)
+        sample,
+        "h",
+        Law(),
+        margin=0.0025,
+        floor=0.0,
+        fit=lambda: fit_laws(sample.values, N, L, Law(), positive=True),
     )
     smallest = np.median([judge(as_sample(draw(rng, mean, 30, "gaussian"))).smallest for _ in range(9)])
     assert 0.0025 < smallest < 0.05
@@ -187,10 +202,36 @@ def test_small_effects_seen_are_seen():
 
 
 def test_errors_against_a_finite_reference_are_told_from_constants():
-    """At M = 2 × the deepest a distance that vanishes falls faster than any power; its law of coarsening is fitted."""
+    """At M = 2 × the deepest a distance that vanishes falls faster than any power; its law of coarsening is
+    fitted.
+    """
     rng, law = np.random.default_rng(0), Law(128)
     mean = 0.5 * law.column(L, 1.0) / 64 + 0.3 / N
     fits = fit_laws(draw(rng, mean, 30, "gaussian"), N, L, law, positive=True)
     assert fits.described and abs(fits.exponent().estimate - 1.0) < 0.15
     interval = fits.interval(CONSTANT)
     assert interval.low <= 2e-4 and interval.high >= -2e-4 and interval.high < 0.0025
+
+
+def test_slopes_and_coarsening_exponents_of_one_curve_are_covered():
+    rng, depths, hits = np.random.default_rng(0), np.array([8.0, 16, 32, 64]), np.zeros(2)
+    for _ in range(200):
+        noise = factors(rng, 8, "gaussian") * (1 + 0.05 * rng.normal(size=(8, 4)))
+        slope = fit_slope(depths, noise / depths)
+        exponent = fit_coarsening(depths, noise * Law(256).column(depths, 1.0), reference=256)
+        hits += [slope.low <= -1 <= slope.high, exponent.low <= 1 <= exponent.high]
+    assert all(within(count, 200, 0.95, 0.03) for count in hits)
+
+
+@pytest.mark.parametrize(
+    ("x", "samples"),
+    [
+        ([1, 2], np.ones((3, 3))),
+        ([2, 1], np.ones((3, 2))),
+        ([1, 2], -np.ones((3, 2))),
+        ([1], np.ones((3, 1))),
+    ],
+)
+def test_curves_that_cannot_be_fitted_are_refused(x, samples):
+    with pytest.raises(ValueError, match="give|leave"):
+        fit_slope(x, samples)

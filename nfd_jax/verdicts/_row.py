@@ -14,10 +14,11 @@ from nfd_jax.verdicts._words import ARGUMENTS, LOOKS, NOT_KNOWN, readings_text
 class Row:
     """One quantity and what it says of a claim.
 
-    test: constant (what is left as n, L → ∞), slope (of what is left beside that constant), or value (a number that is
-    compared with a closed form or a threshold). verdict: remains, vanishes, attained, not attained, above, below, or
-    undecided, not detectable, not measured. `decides` is False for rows of comparison. width, depth and step are 0, 0
-    and -1 where the row is about no single one. seeds_needed is inf where seeds alone decide nothing.
+    test: constant (what is left as n, L → ∞), slope (of what is left beside that constant), or value (a
+    number that is compared with a closed form or a threshold). verdict: remains, vanishes, attained, not
+    attained, above, below, or undecided, not detectable, not measured. `decides` is False for rows of
+    comparison. width, depth and step are 0, 0 and -1 where the row is about no single one. seeds_needed is
+    inf where seeds alone decide nothing.
     """
 
     name: str
@@ -89,7 +90,9 @@ def to_dataset(rows: Sequence[Row], margin: float) -> xr.Dataset:
     ):
         data[name] = ("row", column(name, str), {"long_name": meaning, "units": "1"})
     coords: dict[str, tuple] = {"row": ("row", column("name", str), {"long_name": "row"})}
-    coords |= {name: ("row", column(name, kind), {"long_name": text}) for name, (text, kind) in _LABELS.items()}
+    coords |= {
+        name: ("row", column(name, kind), {"long_name": text}) for name, (text, kind) in _LABELS.items()
+    }
     attrs = {"margin": margin, "readings": readings_text(), "paper": NOT_KNOWN, "looks": LOOKS}
     attrs |= {f"reading_{key}": f"{name}. {pro} {con}" for key, (name, pro, con) in ARGUMENTS.items()}
     return xr.Dataset(data, coords, attrs)
