@@ -1,7 +1,7 @@
 """A row of the table of rates: one number, its interval, and what it says of one claim under one reading."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -42,7 +42,6 @@ class Row:
     depth: int = 0
     step: int = -1
     learning_rate: float = np.nan
-    p_remains: float = field(default=np.nan, compare=False)
 
 
 _NUMBERS = {
