@@ -51,11 +51,9 @@ def enough(sample: Sample, quantity: str) -> str:
         )
     least = FEWEST_FOR_OUTPUTS if quantity == "f" else FEWEST_SEEDS
     if sample.seeds < least:
-        what = "about outputs " if quantity == "f" else ""
-        return (
-            f"{sample.seeds} seed{'s' * (sample.seeds != 1)} decide nothing {what}: add seeds, at least "
-            f"{least}"
-        )
+        count = "1 seed decides" if sample.seeds == 1 else f"{sample.seeds} seeds decide"
+        what = " about outputs" if quantity == "f" else ""
+        return f"{count} nothing{what}: add seeds, at least {least}"
     return ""
 
 
