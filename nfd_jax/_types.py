@@ -10,3 +10,4 @@ Rows = Float[Array, "P n"]  # one layer's features or backward features of a bat
 LayerRows = Float[Array, "L P n"]  # the same for every layer
 Scalar = Float[Array, ""]
 Key = PRNGKeyArray
+Index = int | Array  # a layer, step or row, traced or not

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax._orthogonal import orthonormalize
-from nfd_jax._types import Rows
+from nfd_jax._types import Index, Rows
 
 
 class Basis(eqx.Module):
@@ -51,7 +51,7 @@ class Basis(eqx.Module):
         others = directions if others is None else others
         return cls(rows(width), rows(others), rows(others), rows(directions), offset)
 
-    def append(self, new: "Answers", row: Array, seen: Array) -> "Basis":
+    def append(self, new: "Answers", row: Index, seen: Index) -> "Basis":
         """The basis of every layer with a block of answers at `row`, given in view of the other family's first `seen` queries."""
         put = lambda block, rows: jax.lax.dynamic_update_slice_in_dim(block, rows, row, axis=1)
         own = jax.lax.dynamic_update_slice_in_dim(new.known, new.new, row, axis=2)
@@ -86,7 +86,7 @@ class Answers(eqx.Module):
         width, directions, others = own.q.shape[-1], own.q.shape[-2], other.q.shape[-2]
         return cls(zeros(width), zeros(others), zeros(others), zeros(directions), zeros(rows))
 
-    def put(self, i: Array, one: "Answers") -> "Answers":
+    def put(self, i: Index, one: "Answers") -> "Answers":
         """With the answers of layer `i` filled in."""
         return jax.tree.map(lambda every, this: every.at[i].set(this), self, one)
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nfd_jax._types import LayerRows, Rows
+from nfd_jax._types import Index, LayerRows, Rows
 from nfd_jax.gaussian import Answer, Answers, Basis, Split, answer, split, split_discarded
 from nfd_jax.noise import BACKWARD, FORWARD, AbstractNoise
 
@@ -84,24 +84,24 @@ class History(eqx.Module):
         forward = Basis.empty(layers, every, width, dtype, others=directions, offset=offset)
         return cls(forward, Basis.empty(layers, directions, width, dtype, others=every))
 
-    def remember(self, new: Answers, row: Array, *, transpose: bool) -> "History":
+    def remember(self, new: Answers, row: Index, *, transpose: bool) -> "History":
         """With a block of answers whose first sample is sample `row`; all blocks asked before it were seen."""
         rows, offset = new.q.shape[1], self.forward.offset
         if transpose:
             return History(self.forward, self.backward.append(new, row, offset + row + rows))
         return History(self.forward.append(new, offset + row, jnp.maximum(row, 0)), self.backward)
 
-    def layer(self, i: Array, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
+    def layer(self, i: Index, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
         """Layer i (from 0), with the noise it was answered from."""
         forward, backward = at_layer((self.forward, self.backward), i)
         return Layer(forward, backward, self.forward_noise(noise, i), self.backward_noise(noise, i), learned, width, reuse)
 
-    def forward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "A n"]:
+    def forward_noise(self, noise: AbstractNoise, i: Index) -> Float[Array, "A n"]:
         """What the images of layer i's forward queries were made from."""
         own = noise.layer(FORWARD, i)
         return jnp.concatenate([noise.initial_layer(i), own]) if self.forward.offset else own
 
-    def backward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "A n"]:
+    def backward_noise(self, noise: AbstractNoise, i: Index) -> Float[Array, "A n"]:
         """The same of its backward queries."""
         return noise.layer(BACKWARD, i)
 
@@ -167,20 +167,20 @@ class Remembered(eqx.Module):
     def backward(self) -> Basis:
         return self.history.backward
 
-    def layer(self, i: Array, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
+    def layer(self, i: Index, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
         """As of `History`; the noise of what is remembered is kept here."""
         h, core = at_layer((self.history, self.core), i)
         return Layer(h.forward, h.backward, h.forward_xi, h.backward_xi, learned, width, reuse, core)
 
-    def forward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "R n"]:
+    def forward_noise(self, noise: AbstractNoise, i: Index) -> Float[Array, "R n"]:
         """As of `History`."""
         return at_layer(self.history.forward_xi, i)
 
-    def backward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "R n"]:
+    def backward_noise(self, noise: AbstractNoise, i: Index) -> Float[Array, "R n"]:
         """As of `History`."""
         return at_layer(self.history.backward_xi, i)
 
 
-def at_layer(tree, i: Array):
+def at_layer(tree, i: Index):
     """One layer of a tree of arrays (L, …)."""
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), tree)

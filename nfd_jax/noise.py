@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nfd_jax._types import Key, LayerRows
+from nfd_jax._types import Index, Key, LayerRows
 from nfd_jax.problem import Problem, check_key, check_size
 
 FORWARD, BACKWARD, INPUT, READOUT, HELDOUT, PROBE, WEIGHTS, INDEPENDENT_WEIGHTS, BRIDGE, INITIAL = range(10)
@@ -87,11 +87,11 @@ class AbstractNoise(eqx.Module):
         """The same noise for a network of `depth` layers; ValueError unless `depth` divides this one's."""
 
     @abstractmethod
-    def increments(self, direction: int, step: Array) -> LayerRows:
+    def increments(self, direction: int, step: Index) -> LayerRows:
         """ξ of `direction` (FORWARD or BACKWARD) at `step`, (L, P, n)."""
 
     @abstractmethod
-    def layer(self, direction: int, index: Array) -> Float[Array, "KP n"]:
+    def layer(self, direction: int, index: Index) -> Float[Array, "KP n"]:
         """ξ of one layer (from 0) for the samples of all steps."""
 
     @abstractmethod
@@ -99,7 +99,7 @@ class AbstractNoise(eqx.Module):
         """ξ that all samples meet under the initial weights: for `centered` outputs on batches that differ."""
 
     @abstractmethod
-    def initial_layer(self, index: Array) -> Float[Array, "KP n"]:
+    def initial_layer(self, index: Index) -> Float[Array, "KP n"]:
         """One layer of `initial_increments`."""
 
     def __repr__(self) -> str:
@@ -151,10 +151,10 @@ class Noise(AbstractNoise):
         initial = None if self.initial is None else cut(self.initial)
         return Noise(self.U[:width], self.V[:width], cut(self.forward), cut(self.backward), initial)
 
-    def increments(self, direction: int, step: Array) -> LayerRows:
+    def increments(self, direction: int, step: Index) -> LayerRows:
         return jax.lax.dynamic_index_in_dim(self._all(direction), step, 0, keepdims=False)
 
-    def layer(self, direction: int, index: Array) -> Float[Array, "KP n"]:
+    def layer(self, direction: int, index: Index) -> Float[Array, "KP n"]:
         every = jax.lax.dynamic_index_in_dim(self._all(direction), index, 1, keepdims=False)
         return every.reshape(-1, self.width)
 
@@ -163,7 +163,7 @@ class Noise(AbstractNoise):
             raise ValueError("this noise was sampled for a problem that is not centered, or whose batches are all the same: sample it anew")
         return self.initial
 
-    def initial_layer(self, index: Array) -> Float[Array, "KP n"]:
+    def initial_layer(self, index: Index) -> Float[Array, "KP n"]:
         return jax.lax.dynamic_index_in_dim(self.initial_increments(), index, 0, keepdims=False)
 
     def _all(self, direction: int) -> Float[Array, "K L P n"]:
@@ -191,25 +191,25 @@ class KeyedNoise(AbstractNoise):
     def coarsen(self, depth: int) -> "KeyedNoise":
         return replace(self, layers=depth, fine=self.fine * neighbours(self.depth, depth))
 
-    def increments(self, direction: int, step: Array) -> LayerRows:
+    def increments(self, direction: int, step: Index) -> LayerRows:
         at = lambda layer: jax.vmap(lambda p: self._row(direction, step, p, layer))(jnp.arange(self.rows))
         return jax.vmap(at)(jnp.arange(self.depth))
 
-    def layer(self, direction: int, index: Array) -> Float[Array, "KP n"]:
+    def layer(self, direction: int, index: Index) -> Float[Array, "KP n"]:
         at = lambda i: self._row(direction, i // self.rows, i % self.rows, index)
         return jax.vmap(at)(jnp.arange(self.steps * self.rows))
 
-    def _row(self, direction: int, step: Array, slot: Array, layer: Array) -> Float[Array, " n"]:
+    def _row(self, direction: int, step: Index, slot: Index, layer: Index) -> Float[Array, " n"]:
         return self._summed(stream(self.key, direction, step, slot), layer)
 
     def initial_increments(self) -> Float[Array, "L KP n"]:
         return jax.lax.map(self.initial_layer, jnp.arange(self.depth))
 
-    def initial_layer(self, index: Array) -> Float[Array, "KP n"]:
+    def initial_layer(self, index: Index) -> Float[Array, "KP n"]:
         one = lambda sample: self._summed(stream(self.key, INITIAL, sample), index)
         return jax.vmap(one)(jnp.arange(self.steps * self.rows))
 
-    def _summed(self, at: Key, layer: Array) -> Float[Array, " n"]:
+    def _summed(self, at: Key, layer: Index) -> Float[Array, " n"]:
         """One layer's increment of the motion at key `at`."""
         one = lambda i: jax.random.normal(stream(at, self.fine * layer + i), (self.width,), self.U.dtype)
         if self.fine == 1:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax import optimizers
-from nfd_jax._types import Rows, Scalar
+from nfd_jax._types import Index, Rows, Scalar
 from nfd_jax.parametrization import normalized_rate
 from nfd_jax.problem import Problem
 
@@ -60,11 +60,11 @@ class Explicit(eqx.Module):
         """Layers that there is room for."""
         return self.W.shape[0]
 
-    def forward(self, ell: Array, x: Rows) -> tuple[Rows, float]:
+    def forward(self, ell: Index, x: Rows) -> tuple[Rows, float]:
         """n^{-1/2} W_ℓ x, drift included."""
         return x @ layer_of(self.W, ell).T / jnp.sqrt(self.size), 0.0
 
-    def backward(self, ell: Array, b: Rows) -> tuple[Rows, float]:
+    def backward(self, ell: Index, b: Rows) -> tuple[Rows, float]:
         """n^{-1/2} Wᵀ_ℓ b, or W̃ᵀ_ℓ b."""
         answer = b @ layer_of(self.W, ell)
         if self.gap is not None:
@@ -92,14 +92,14 @@ class Factored(eqx.Module):
         """Layers that there is room for."""
         return self.features.shape[0]
 
-    def forward(self, ell: Array, x: Rows) -> tuple[Rows, Rows]:
+    def forward(self, ell: Index, x: Rows) -> tuple[Rows, Rows]:
         """α n^{-1/2} W_ℓ(0) x and Δ_ℓ."""
         zero = jnp.zeros_like(ell)
         W = jax.lax.dynamic_slice(self.drawn, (zero, ell, zero, zero), (1, 1, *self.drawn.shape[2:]))[0, 0]
         drift = self._drift(x, layer_of(self.features, ell), layer_of(self.signals, ell))
         return self.scale * (x @ W.T) / jnp.sqrt(self.size), drift
 
-    def backward(self, ell: Array, b: Rows) -> tuple[Rows, Rows]:
+    def backward(self, ell: Index, b: Rows) -> tuple[Rows, Rows]:
         """α n^{-1/2} W_ℓ(0)ᵀ b, or W̃_ℓ(0)ᵀ b, and Δ'_ℓ."""
         drift = self._drift(b, layer_of(self.signals, ell), layer_of(self.features, ell))
         return self.scale * (b @ layer_of(self.back, ell)) / jnp.sqrt(self.size), drift
@@ -107,7 +107,7 @@ class Factored(eqx.Module):
     def _drift(self, x: Rows, own: Float[Array, "A n"], other: Float[Array, "A n"]) -> Rows:
         return (self.weights * (x @ own.T) / self.size) @ other
 
-    def remember(self, features: Callable, signals: Callable, row: Array, layers: int | Array) -> "Factored":
+    def remember(self, features: Callable, signals: Callable, row: Index, layers: int | Array) -> "Factored":
         """With a batch's φ_i and γ s_i b_i of every layer, `features(ℓ)` and `signals(ℓ)` (P, n), from row `row` on."""
 
         def put(ell, stacks):

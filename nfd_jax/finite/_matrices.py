@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nfd_jax._types import Rows
+from nfd_jax._types import Index, Rows
 from nfd_jax.activations import resolve
 from nfd_jax.finite._hidden import Explicit, Factored, layer_of, with_layer
 from nfd_jax.finite._sizes import Sizes
@@ -32,7 +32,7 @@ class Seen(NamedTuple):
     (H, C) are outputs on held-out samples.
     """
 
-    step: Array
+    step: Index
     output: Float[Array, "P C"]
     loss: Array
     features: Float[Array, "G Q n"]
@@ -98,7 +98,7 @@ def train(
         first = problem.inputs[0] if problem.repeated else problem.inputs.reshape(-1, problem.input_dim)
         initial = forward(ends, update.at(hidden, 0), jnp.concatenate([first, *more]))[0]
 
-    def centre(f: Array, k: Array) -> Array:
+    def centre(f: Array, k: Index) -> Array:
         if not problem.centered:
             return f
         own = initial[:rows] if problem.repeated else jax.lax.dynamic_slice_in_dim(initial, k * rows, rows)

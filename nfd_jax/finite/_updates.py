@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax import optimizers
+from nfd_jax._types import Index
 from nfd_jax.finite._hidden import Explicit, Factored, Units, layer_of, with_layer
 from nfd_jax.problem import Problem
 
@@ -50,11 +51,11 @@ class Coordinates:
     def begin(self, ends: Ends, hidden: Factored) -> Any:
         return self.rule.init(ends)
 
-    def at(self, hidden: Factored, k: Array) -> Factored:
+    def at(self, hidden: Factored, k: Index) -> Factored:
         weights = jnp.repeat(self.coefficients.steps[k], self.problem.batch_size, total_repeat_length=self.problem.samples)
         return eqx.tree_at(lambda h: (h.scale, h.weights), hidden, (self.coefficients.alpha[k], weights))
 
-    def learn(self, ends: Ends, hidden: Factored, state: Any, batch: Batch, k: Array) -> tuple[Ends, Factored, Any]:
+    def learn(self, ends: Ends, hidden: Factored, state: Any, batch: Batch, k: Index) -> tuple[Ends, Factored, Any]:
         hidden = hidden.remember(batch.features, batch.signals, k * self.problem.batch_size, batch.layers)
         return *_learned_ends(self.problem, self.rule, batch.ends, state, ends, hidden),
 
@@ -68,10 +69,10 @@ class InPlace:
     def begin(self, ends: Ends, hidden: Explicit) -> Any:
         return self.rule.init(ends)
 
-    def at(self, hidden: Explicit, k: Array) -> Explicit:
+    def at(self, hidden: Explicit, k: Index) -> Explicit:
         return hidden
 
-    def learn(self, ends: Ends, hidden: Explicit, state: Any, batch: Batch, k: Array) -> tuple[Ends, Explicit, Any]:
+    def learn(self, ends: Ends, hidden: Explicit, state: Any, batch: Batch, k: Index) -> tuple[Ends, Explicit, Any]:
         rate = self.problem.learning_rate * batch.gain
 
         def update(ell, W):
@@ -101,10 +102,10 @@ class General:
     def begin(self, ends: Ends, hidden: Explicit) -> Any:
         return self.rule.init(self._parameters(ends, hidden))
 
-    def at(self, hidden: Explicit, k: Array) -> Explicit:
+    def at(self, hidden: Explicit, k: Index) -> Explicit:
         return hidden
 
-    def learn(self, ends: Ends, hidden: Explicit, state: Any, batch: Batch, k: Array) -> tuple[Ends, Explicit, Any]:
+    def learn(self, ends: Ends, hidden: Explicit, state: Any, batch: Batch, k: Index) -> tuple[Ends, Explicit, Any]:
         gain = 1.0 if self.normalized else batch.gain
         gradient_of = lambda ell: (gain * batch.signals(ell)).T @ batch.features(ell)
         visited = jnp.arange(hidden.W.shape[0]) < batch.layers
