@@ -14,7 +14,7 @@ from nfd_jax.store import _layout
 from nfd_jax.store._batch import Batch
 from nfd_jax.store._errors import StoreError
 from nfd_jax.store._layout import Layout
-from nfd_jax.store._rates_group import RECORD
+from nfd_jax.store._derived import RECORD
 from nfd_jax.store._records import (
     BATCHES,
     BUILDING,
@@ -77,7 +77,7 @@ def rebuild(
     config: "SweepConfig",
     attributes: dict,
 ) -> Manifest:
-    """The store in a new shape around the stored chunks; rates, which it outdates, are left behind."""
+    """The store in a new shape around the stored chunks; derived groups, which it outdates, are left behind."""
     building, root = directory / BUILDING, directory / RESULTS
     files = metadata_files(layout.nodes) | layout.files
     hashes = {path: sha256(raw) for path, raw in files.items()}

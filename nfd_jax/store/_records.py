@@ -7,16 +7,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from nfd_jax.store._batch import Batch
+from nfd_jax.store._batch import Batch, describe
+from nfd_jax.store._derived import without_derived
 from nfd_jax.store._errors import StoreError
 from nfd_jax.store._layout import Chunk, Grid
-from nfd_jax.store._rates_group import without_rates
 from nfd_jax.store._zarr import read, sealed, sha256, unsealed
 
 RESULTS, BATCHES, MANIFEST, CONFIG = "results.zarr", "batches", "store.json", "config.yaml"
 NEXT, BUILDING, DISCARDED = "next", "next.tmp", "discarded"
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Manifest:
         return sealed({"format": _FORMAT} | asdict(self))
 
     def flaws(self, root: Path) -> list[str]:
-        """Metadata and coordinate files that are not what was written. Rates, which come and go, are left out."""
+        """Metadata and coordinate files that are not what was written. Derived groups, which come and go, are left out."""
         found = {path: read(root / path) for path in self.files}
-        found["zarr.json"] = without_rates(found.get("zarr.json"))
+        found["zarr.json"] = without_derived(found.get("zarr.json"))
         return [path for path, digest in self.files.items() if sha256(found[path] or b"") != digest]
 
 
@@ -118,14 +118,3 @@ def record_path(directory: Path, batch: Batch) -> Path:
     if len(name) > 120:
         name = f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     return directory / BATCHES / f"{name}.json"
-
-
-def describe(batch: Batch) -> str:
-    """A batch's cells in words."""
-
-    def several(name: str, values: tuple[int, ...]) -> str:
-        return f"{name}{'s' * (len(values) > 1)} {', '.join(map(str, values))}"
-
-    if batch.kind == "limit":
-        return f"particles {batch.width}, {several('seed', batch.seeds)}"
-    return f"width {batch.width}, {several('depth', batch.depths)}, {several('seed', batch.seeds)}"

@@ -20,20 +20,18 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import xarray as xr
 
+from nfd_jax.measures import Named
 from nfd_jax.store import _layout
-from nfd_jax.store._batch import Batch
+from nfd_jax.store._batch import Batch, describe
 from nfd_jax.store._errors import ConfigChanged, StoreError, StoreLocked, StoreUnwritable, reporting
-from nfd_jax.store._layout import DIVERGED, DONE, FAILED, Layout
-from nfd_jax.store._rates_group import drop_rates, rates_state, write_rates
+from nfd_jax.store._layout import CELL, DIVERGED, DONE, FAILED, Layout
+from nfd_jax.store._derived import DAMAGED, derived_state, drop_derived, write_derived
 from nfd_jax.store._rebuild import clean, discard, finish_swap, rebuild, recovered
-from nfd_jax.store._records import BATCHES, BUILDING, CONFIG, MANIFEST, RESULTS, Manifest, describe, examine, record_path
-from nfd_jax.store._results import open_results
+from nfd_jax.store._records import BATCHES, BUILDING, CONFIG, MANIFEST, RESULTS, Manifest, examine, record_path
 from nfd_jax.store._zarr import encode, read, sealed, sha256, write
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
-
-__all__ = ["ConfigChanged", "Store", "StoreError", "StoreLocked", "StoreUnwritable", "open_results"]
 
 Cells = set[tuple[int, int, int]]
 
@@ -115,13 +113,13 @@ class Store:
             attributes = attributes if grown else stored.attributes
             layout = _layout.layout(config, axes, outputs=outputs, attributes=attributes)
             if layout.grid.dims != stored.grid.dims:
-                raise StoreError(f"{directory}: holds other arrays, of another version; give another --out, or --fresh")
+                raise StoreError(f"{directory}: holds other arrays, of another version; give another --out, or --fresh to replace it")
             manifest = stored
             if grown or flaws:
                 manifest = rebuild(directory, stored, records, layout, (*stored.plan, *new), config, attributes)
-            elif rates_state(directory, root) == "damaged":
-                damaged.append("rates: left out until they are computed again")
-                drop_rates(directory, root)
+            elif derived_state(directory, root)[0] == "damaged":
+                damaged.append(f"{DAMAGED}: left out until they are computed again")
+                drop_derived(directory, root)
             if read(directory / CONFIG) != config.to_yaml().encode():
                 write({directory / CONFIG: config.to_yaml().encode()})
             return cls(directory, stack.pop_all(), layout, manifest, records, wanted, damaged)
@@ -150,32 +148,33 @@ class Store:
         done = sum(count for batch, count in self._cells.items() if self._status(batch) == "done")
         return done, sum(self._cells.values())
 
-    def commit(self, batch: Batch, arrays: Mapping[str, np.ndarray], attributes: dict | None = None) -> None:
+    def commit(self, batch: Batch, arrays: Mapping[str, Named], attributes: dict | None = None) -> None:
         """Stores a batch: all of it or, at whatever moment the process dies, nothing.
 
-        `arrays` holds what the batch computes by name ("finite/loss"), each with the dims of the contract, the width or
-        particles axis of length 1 and depth and seed axes as in the batch. `attributes` (JSON) stay in its record.
+        `arrays` holds what the batch computes by name ("finite/loss"), each as (dims, values) in any order of dims, which are
+        the contract's: width and particles of length 1 (or left out), depth and seed as in the batch, depth left out where there
+        is one. `attributes` (JSON) stay in its record.
         Raises ValueError for arrays that do not fit, StoreUnwritable where they cannot be written.
         """
         names = self._manifest.grid.arrays(batch)
         if odd := sorted(arrays.keys() ^ set(names)):
             raise ValueError(f"{batch.id}: got arrays {sorted(arrays)}, expected {sorted(names)}; check {odd}")
         fitted = {name: self._fit(batch, name, arrays[name]) for name in names}
-        if "status/cell" in fitted and not np.isin(fitted["status/cell"], (DONE, DIVERGED)).all():
-            found = np.unique(fitted["status/cell"]).tolist()
+        if CELL in fitted and not np.isin(fitted[CELL], (DONE, DIVERGED)).all():
+            found = np.unique(fitted[CELL]).tolist()
             raise ValueError(f"{batch.id}: status/cell holds {found}, allowed: {DONE} (done) and {DIVERGED} (diverged)")
         self._write(batch, fitted, {"status": "done", "error": None, "attributes": attributes or {}})
 
     def fail(self, batch: Batch, message: str) -> None:
         """Marks a batch as failed, to be tried again when the store is next opened."""
-        names = [name for name in self._manifest.grid.arrays(batch) if name == "status/cell"]
+        names = [name for name in self._manifest.grid.arrays(batch) if name == CELL]
         arrays = {name: np.full(self._shape(batch, name), FAILED, "int8") for name in names}
         self._write(batch, arrays, {"status": "failed", "error": message, "attributes": {}})
 
-    def write_rates(self, dataset: xr.Dataset) -> None:
-        """Replaces the group /rates with arrays of floats, integers and strings; readers see all of it or nothing."""
+    def write_derived(self, groups: Mapping[str, xr.Dataset]) -> None:
+        """Replaces what is concluded from the arrays, groups like /rates and /verdicts; readers see all of it or nothing."""
         with reporting(self.directory):
-            write_rates(self.directory, self.directory / RESULTS, self.directory / BUILDING, dataset)
+            write_derived(self.directory, self.directory / RESULTS, self.directory / BUILDING, groups)
 
     def _status(self, batch: Batch) -> str | None:
         return self._records[batch.id]["status"] if batch.id in self._records else None
@@ -186,12 +185,16 @@ class Store:
         sizes |= {"width": 1, "particles": 1, "depth": len(batch.depths), "seed": len(batch.seeds)}
         return tuple(sizes[dim] for dim in dims)
 
-    def _fit(self, batch: Batch, name: str, array: np.ndarray) -> np.ndarray:
-        expected = self._shape(batch, name)
-        if np.shape(array) != expected:
-            dims = ", ".join(self._manifest.grid.dims[name])
-            raise ValueError(f"{batch.id}: {name} has shape {np.shape(array)}, expected {expected} over {dims}")
-        return np.asarray(array, self._layout.nodes[name]["data_type"])
+    def _fit(self, batch: Batch, name: str, array: Named) -> np.ndarray:
+        """The array with its dims in the store's order, those of length 1 that were left out put in."""
+        wanted, expected = self._manifest.grid.dims[name], self._shape(batch, name)
+        try:
+            values = Named(*array).over(wanted)
+        except ValueError as error:
+            raise ValueError(f"{batch.id}: {name} has {error}") from None
+        if values.shape != expected:
+            raise ValueError(f"{batch.id}: {name} has shape {values.shape}, expected {expected} over {', '.join(wanted)}")
+        return np.asarray(values, self._layout.nodes[name]["data_type"])
 
     def _write(self, batch: Batch, arrays: Mapping[str, np.ndarray], outcome: dict) -> None:
         """Chunks, then status cells, then the record: no reader sees a cell as done before its numbers are there."""
@@ -203,7 +206,7 @@ class Store:
         for chunk in self._manifest.chunks[batch.id]:
             if chunk.array in arrays:
                 raw = encode(arrays[chunk.array][chunk.within])
-                files = status if chunk.array == "status/cell" else data
+                files = status if chunk.array == CELL else data
                 files[self.directory / RESULTS / chunk.path] = raw
                 hashes.setdefault(chunk.array, {})[chunk.cell] = sha256(raw)
         record = {

@@ -17,14 +17,14 @@ from contextlib import contextmanager, suppress
 
 import dask
 import jax
-import numpy as np
 from dask.system import CPU_COUNT
 from distributed import CancelledError, Client, Future, KilledWorker, Nanny, Scheduler, Security, SpecCluster, wait
 from distributed.comm import connect
 
 from nfd_jax.config import ConfigError, SweepConfig
 from nfd_jax.runtime import use_compilation_cache
-from nfd_jax.store._batch import Batch
+from nfd_jax.measures import Named
+from nfd_jax.store import Batch
 from nfd_jax.sweep._compute import results
 
 DEATHS = 3
@@ -49,7 +49,7 @@ class ClusterError(ConfigError):
 
 def on_cluster(
     config: SweepConfig, pending: list[Batch], *, scheduler: str | None, workers: int | None
-) -> Iterator[tuple[Batch, dict[str, np.ndarray] | str]]:
+) -> Iterator[tuple[Batch, dict[str, Named] | str]]:
     """Each batch, as it is done, with its arrays, or with one line saying why there are none.
 
     `scheduler` is the address of a running Dask cluster, `workers` a number of processes to start here instead. Raises
@@ -62,7 +62,7 @@ def on_cluster(
         held: dict[Future, tuple[Batch, str]] = {}  # with the worker's address
         while True:
             present = _workers(client, scheduler)
-            done: list[tuple[Batch, dict[str, np.ndarray] | str]] = []
+            done: list[tuple[Batch, dict[str, Named] | str]] = []
             for future, (batch, worker) in list(held.items()):
                 outcome = _outcome(future, worker in present)
                 if outcome is None:
@@ -87,14 +87,14 @@ def on_cluster(
             _wait_for_one(held)
 
 
-def compute(text: str, batch: Batch) -> dict[str, np.ndarray] | str:
+def compute(text: str, batch: Batch) -> dict[str, Named] | str:
     """What a worker does: a batch of the config in a YAML text, just as it is done without workers."""
     use_compilation_cache()
     [(_, result)] = results(SweepConfig.from_yaml(text), [batch], None, None)
     return result
 
 
-def _outcome(future: Future, present: bool) -> dict[str, np.ndarray] | str | int | None:
+def _outcome(future: Future, present: bool) -> dict[str, Named] | str | int | None:
     """What a batch came to: its result, or the number of workers that died of it, or None while its worker is at it."""
     try:
         if future.done():

@@ -7,7 +7,7 @@ import numpy as np
 
 from nfd_jax.config import SweepConfig
 from nfd_jax.runtime import in_background
-from nfd_jax.store._batch import Batch
+from nfd_jax.store import Batch
 from nfd_jax.sweep._execute import run_batch
 
 CELL_ERRORS = (jax.errors.JaxRuntimeError, MemoryError, FloatingPointError, np.linalg.LinAlgError)
