@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nfd_jax.noise import Noise, keyed_noise, sample_noise
     from nfd_jax.problem import Problem, Trajectory
     from nfd_jax.store import open_results
+    from nfd_jax.verdicts import verdicts
 
 # Loaded when first used: checking a config must not wait for JAX.
 _HOME = {
@@ -34,6 +35,7 @@ _HOME = {
     "Trajectory": "problem",
     "open_results": "store",
     "run": "launch",
+    "verdicts": "verdicts",
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "sample_noise",
     "solve_limit",
     "train_finite",
+    "verdicts",
 ]
 
 
