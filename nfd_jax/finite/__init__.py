@@ -7,6 +7,11 @@ from jaxtyping import Array
 
 from nfd_jax import training
 from nfd_jax.finite import _dense
+from nfd_jax.finite._dense import Weights, initial_weights
+from nfd_jax.finite._dense import train as train_dense
+from nfd_jax.finite._engine import Grid, compile_grid, program_sizes, runs_at_once, shape_of, train_grids
+from nfd_jax.finite._grid import Heldout
+from nfd_jax.finite._innovations import refined, train_with_innovations
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.noise import AbstractNoise, sample_noise
 from nfd_jax.problem import (
@@ -19,6 +24,25 @@ from nfd_jax.problem import (
     check_record,
     check_size,
 )
+
+__all__ = [
+    "SIMULATORS",
+    "Grid",
+    "Heldout",
+    "MatrixFree",
+    "Weights",
+    "check_noise",
+    "compile_grid",
+    "initial_weights",
+    "program_sizes",
+    "refined",
+    "runs_at_once",
+    "shape_of",
+    "train_dense",
+    "train_finite",
+    "train_grids",
+    "train_with_innovations",
+]
 
 SIMULATORS = ("dense", "matrix_free")
 

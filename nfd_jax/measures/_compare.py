@@ -37,7 +37,11 @@ def _limit_error(cells: Cells) -> dict[str, Named]:
 
 def _reference_error(cells: Cells) -> dict[str, Named]:
     assert cells.networks is not None
-    return {"compare/reference_error_ms": Named((*PAIR, "step", "quantity"), differences(cells.networks, cells.reference()))}
+    return {
+        "compare/reference_error_ms": Named(
+            (*PAIR, "step", "quantity"), differences(cells.networks, cells.reference())
+        )
+    }
 
 
 def _no_reference(config: "SweepConfig") -> str | None:
@@ -50,7 +54,11 @@ def _no_reference(config: "SweepConfig") -> str | None:
 
 LIMIT_ERROR = Measure(
     "limit_error",
-    {"compare/limit_error_ms": Variable((*COMPARED, "quantity"), "mean square of network minus limit on the same noise")},
+    {
+        "compare/limit_error_ms": Variable(
+            (*COMPARED, "quantity"), "mean square of network minus limit on the same noise"
+        )
+    },
     lambda config: obstacle(config, "limit_error"),
     _limit_error,
     frozenset({"pairs"}),
@@ -59,7 +67,8 @@ REFERENCE_ERROR = Measure(
     "reference_error",
     {
         "compare/reference_error_ms": Variable(
-            (*COMPARED, "quantity"), "mean square of network minus a limit of many more particles on nested noise"
+            (*COMPARED, "quantity"),
+            "mean square of network minus a limit of many more particles on nested noise",
         )
     },
     _no_reference,

@@ -1,4 +1,5 @@
-"""/coupling: what reusing W as Wᵀ adds to a network, against the same network with backward weights of their own."""
+"""/coupling: what reusing W as Wᵀ adds to a network, against the same network with backward weights of their
+own."""
 
 import jax
 import numpy as np
@@ -16,12 +17,17 @@ DIMS = ("seed", "learning_rate", "step")
 
 def _compute(cells: Cells) -> dict[str, Named]:
     assert cells.networks is not None
-    run, reused, independent = cells.networks.trajectory, *map(cells.facts.flags.index, ("reused", "independent"))
+    run, reused, independent = (
+        cells.networks.trajectory,
+        *map(cells.facts.flags.index, ("reused", "independent")),
+    )
     bare = Trajectory(run.output, run.loss, run.features, run.gradients)
     effect = np.asarray(_effect(bare, reused, independent), float)
     found = {"coupling/coupling_effect_ms": Named((*DIMS, "quantity"), effect)}
     for name, value in (("layer", run.coupling.layer_ms), ("displacement", run.coupling.displacement_ms)):
-        found[f"coupling/coupling_{name}_ms"] = Named((*DIMS, "direction"), np.asarray(value, float)[:, :, reused])
+        found[f"coupling/coupling_{name}_ms"] = Named(
+            (*DIMS, "direction"), np.asarray(value, float)[:, :, reused]
+        )
     return found
 
 
@@ -35,9 +41,15 @@ def _effect(networks: Trajectory, reused: int, independent: int) -> Float[Array,
 COUPLING = Measure(
     "coupling",
     {
-        "coupling/coupling_effect_ms": Variable((*CELL, "quantity"), "mean square of reused minus independent on the same noise"),
-        "coupling/coupling_layer_ms": Variable((*CELL, "direction"), "mean square of one layer's coupling term"),
-        "coupling/coupling_displacement_ms": Variable((*CELL, "direction"), "mean square of the sum of coupling terms"),
+        "coupling/coupling_effect_ms": Variable(
+            (*CELL, "quantity"), "mean square of reused minus independent on the same noise"
+        ),
+        "coupling/coupling_layer_ms": Variable(
+            (*CELL, "direction"), "mean square of one layer's coupling term"
+        ),
+        "coupling/coupling_displacement_ms": Variable(
+            (*CELL, "direction"), "mean square of the sum of coupling terms"
+        ),
     },
     lambda config: obstacle(config, "coupling"),
     _compute,

@@ -48,7 +48,9 @@ KERNELS = Measure(
         "kernels/feature_kernel": Variable(DIMS, "average over coordinates of phi(h) phi(h')"),
         "kernels/gradient_kernel": Variable(DIMS, "average over coordinates of b b'"),
     },
-    lambda config: obstacle(config, "kernels") or (None if config.finite else "is stored for finite networks"),
+    lambda config: (
+        obstacle(config, "kernels") or (None if config.finite else "is stored for finite networks")
+    ),
     _compute,
     frozenset({"kernels"}),
     _coordinates,

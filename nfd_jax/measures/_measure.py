@@ -1,8 +1,8 @@
 """What a measure is, and what it is computed from.
 
-A measure is one file: its variables with their dims, when it applies, what it needs recorded and how it is computed. The store's
-layout, what runs record, and the arrays of a batch all follow from the list `MEASURES`. Arrays carry the names of their dims, in any
-order: the store transposes.
+A measure is one file: its variables with their dims, when it applies, what it needs recorded and how it is
+computed. The store's layout, what runs record, and the arrays of a batch all follow from the list `MEASURES`.
+Arrays carry the names of their dims, in any order: the store transposes.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,9 +40,16 @@ class Named(NamedTuple):
     values: np.ndarray
 
     def over(self, dims: tuple[str, ...]) -> np.ndarray:
-        """The array with its dims in this order, those that it lacks of length 1. ValueError for dims that are not among these."""
-        if len(set(self.dims)) < len(self.dims) or not set(self.dims) <= set(dims) or np.ndim(self.values) != len(self.dims):
-            raise ValueError(f"shape {np.shape(self.values)} over {', '.join(self.dims)}, expected dims {', '.join(dims)}")
+        """The array with its dims in this order, those that it lacks of length 1. ValueError for dims that
+        are not among these."""
+        if (
+            len(set(self.dims)) < len(self.dims)
+            or not set(self.dims) <= set(dims)
+            or np.ndim(self.values) != len(self.dims)
+        ):
+            raise ValueError(
+                f"shape {np.shape(self.values)} over {', '.join(self.dims)}, expected dims {', '.join(dims)}"
+            )
         absent = [dim for dim in dims if dim not in self.dims]
         every = (*absent, *self.dims)
         values = np.reshape(self.values, (*(1,) * len(absent), *np.shape(self.values)))
@@ -51,7 +58,8 @@ class Named(NamedTuple):
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable of a group: its dims in the store's order, a short name for people, and its unit ("1" for a pure number)."""
+    """One variable of a group: its dims in the store's order, a short name for people, and its unit ("1" for
+    a pure number)."""
 
     dims: tuple[str, ...]
     long_name: str
@@ -71,15 +79,16 @@ class Facts(Protocol):
 
     @property
     def fixed_batch(self) -> bool:
-        """Whether every step sees the same samples, so that features of different steps can be compared as they are."""
+        """Whether every step sees the same samples, so that features of different steps can be compared as
+        they are."""
 
 
 @dataclass
 class Runs:
     """Networks of one depth, or limits; leading axes RUN, or PAIR where each network has limits of its own.
 
-    `found` holds the variables of /finite or /limit by name. `trajectory` has h and b on the grid of t, `features` and `gradients`
-    (…, K, G, P, n), as far as they were recorded.
+    `found` holds the variables of /finite or /limit by name. `trajectory` has h and b on the grid of t,
+    `features` and `gradients` (…, K, G, P, n), as far as they were recorded.
     """
 
     trajectory: Trajectory
@@ -106,10 +115,11 @@ class Runs:
 class Cells:
     """What a batch has at one depth: its networks, and the limits on their noise.
 
-    `networks` is None for what is asked of the limits alone. `pairs` gives networks, leading axes RUN, and the limits to set them
-    against: one for all networks of a seed, leading axes RUN, or for each network one on its own noise, leading axes PAIR.
-    `reference` gives limits of more particles on nested noise, cut to the networks' width. `first_steps` trains networks of the
-    same sizes for one step on one sample at each of two learning rates, in float64.
+    `networks` is None for what is asked of the limits alone. `pairs` gives networks, leading axes RUN, and
+    the limits to set them against: one for all networks of a seed, leading axes RUN, or for each network one
+    on its own noise, leading axes PAIR. `reference` gives limits of more particles on nested noise, cut to
+    the networks' width. `first_steps` trains networks of the same sizes for one step on one sample at each of
+    two learning rates, in float64.
     """
 
     facts: Facts
@@ -121,7 +131,8 @@ class Cells:
 
 
 class FirstSteps(NamedTuple):
-    """One step on one sample: for each seed its problem, the learning rates (two), and outputs (S, R, F, K = 2, 1, C)."""
+    """One step on one sample: for each seed its problem, the learning rates (two), and outputs (S, R, F, K =
+    2, 1, C)."""
 
     problems: list[Problem]
     rates: np.ndarray
@@ -132,10 +143,11 @@ class FirstSteps(NamedTuple):
 class Measure:
     """A measured group, or a part of one.
 
-    `variables`: by "group/variable", dims in the store's order. `obstacle(config)`: why it does not apply, with what is allowed, or
-    None. `compute(cells)`: arrays by the same names; "width", "particles" and "depth" may be left out where there is one.
-    `coordinates(config)`: values along dims of its group that differ from the usual ones. `needs`: what networks must record,
-    "paths" (h and b), "kernels", "coupling", and what it asks of `Cells` besides, "pairs", "reference", "first_steps".
+    `variables`: by "group/variable", dims in the store's order. `obstacle(config)`: why it does not apply,
+    with what is allowed, or None. `compute(cells)`: arrays by the same names; "width", "particles" and
+    "depth" may be left out where there is one. `coordinates(config)`: values along dims of its group that
+    differ from the usual ones. `needs`: what networks must record, "paths" (h and b), "kernels", "coupling",
+    and what it asks of `Cells` besides, "pairs", "reference", "first_steps".
     """
 
     name: str
@@ -152,7 +164,8 @@ class Measure:
 
 
 def simulator_of(config: "SweepConfig", width: int) -> str:
-    """ "dense" or "matrix_free" for networks of `width`: auto is dense where matrix-free is impossible or limits don't apply."""
+    """ "dense" or "matrix_free" for networks of `width`: auto is dense where matrix-free is impossible or
+    limits don't apply."""
     asked = config.finite.simulator
     if asked != "auto":
         return asked
@@ -166,4 +179,6 @@ def _absent(what: str):
 @CompiledOnce
 def _kernels(features: Array, gradients: Array, name: str) -> tuple[Array, Array]:
     phi = activation(name).value
-    return map_seeds(lambda at: (observables.kernel(phi(at[0])), observables.kernel(at[1])), (features, gradients))
+    return map_seeds(
+        lambda at: (observables.kernel(phi(at[0])), observables.kernel(at[1])), (features, gradients)
+    )

@@ -1,7 +1,8 @@
-"""/response: the gain of the first step, (f_1 − f_0)/(−η χ_0) on one sample as η → 0, against its closed form at n = L = ∞.
+"""/response: the gain of the first step, (f_1 − f_0)/(−η χ_0) on one sample as η → 0, against its closed form
+at n = L = ∞.
 
-Measured at two small η in float64 and extrapolated to η = 0 (Richardson). Nothing is averaged over widths, depths or steps, so no fit
-stands between this number and the two systems' formulas,
+Measured at two small η in float64 and extrapolated to η = 0 (Richardson). Nothing is averaged over widths,
+depths or steps, so no fit stands between this number and the two systems' formulas,
 
     reused       T ∫ Φ G dt + K(1) + (x·x/d) G(0)          independent      T ∫ Φ dt + K(1) + x·x/d
 
@@ -26,7 +27,9 @@ def _compute(cells: Cells) -> dict[str, Named]:
     steps = cells.first_steps()
     measured = np.stack([_gain(f, p, steps.rates) for f, p in zip(steps.output, steps.problems, strict=True)])
     flags = cells.facts.flags
-    predicted = [dict(zip(("reused", "independent"), first_step_gain(p), strict=True)) for p in steps.problems]
+    predicted = [
+        dict(zip(("reused", "independent"), first_step_gain(p), strict=True)) for p in steps.problems
+    ]
     expected = np.asarray([[float(gain[flag]) for flag in flags] for gain in predicted])
     dims = ("seed", "backward_weights")
     return {
@@ -47,7 +50,9 @@ RESPONSE = Measure(
     "response",
     {
         "response/first_step_gain": Variable(DIMS, "gain of the first step as the learning rate goes to 0"),
-        "response/first_step_gain_predicted": Variable(DIMS, "gain of the first step at infinite width and depth"),
+        "response/first_step_gain_predicted": Variable(
+            DIMS, "gain of the first step at infinite width and depth"
+        ),
     },
     lambda config: obstacle(config, "response"),
     _compute,

@@ -1,4 +1,5 @@
-"""/spectrum: extreme eigenvalues of the Gram matrices of φ(h) and b, which the paper's theorems assume nondegenerate."""
+"""/spectrum: extreme eigenvalues of the Gram matrices of φ(h) and b, which the paper's theorems assume
+nondegenerate."""
 
 import numpy as np
 

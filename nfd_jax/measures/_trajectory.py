@@ -30,14 +30,19 @@ VARIABLES = {
 }
 
 
-def summarize(run: Trajectory, targets: Array, heldout_targets: Array, *, loss: str, activation: str, fixed: bool) -> Runs:
-    """`Runs` of a trajectory with leading axes RUN; `targets` (S, K, P, C) and `heldout_targets` (S, H, C) of each seed."""
+def summarize(
+    run: Trajectory, targets: Array, heldout_targets: Array, *, loss: str, activation: str, fixed: bool
+) -> Runs:
+    """`Runs` of a trajectory with leading axes RUN; `targets` (S, K, P, C) and `heldout_targets` (S, H, C) of
+    each seed."""
     found = _summarize(run, targets, heldout_targets, loss, fixed)
     return Runs(run, {name: np.asarray(x, float) for name, x in found.items()}, activation)
 
 
 @CompiledOnce
-def _summarize(run: Trajectory, targets: Array, heldout_targets: Array, loss: str, fixed: bool) -> dict[str, Array]:
+def _summarize(
+    run: Trajectory, targets: Array, heldout_targets: Array, loss: str, fixed: bool
+) -> dict[str, Array]:
     def of_seed(at):
         run, y, heldout = at
         return jax.vmap(jax.vmap(lambda one: summary(one, y, heldout, loss, fixed)))(run)
@@ -46,9 +51,14 @@ def _summarize(run: Trajectory, targets: Array, heldout_targets: Array, loss: st
 
 
 def summary(
-    run: Trajectory, targets: Float[Array, "K P C"], heldout_targets: Float[Array, "H C"], loss: str, fixed: bool
+    run: Trajectory,
+    targets: Float[Array, "K P C"],
+    heldout_targets: Float[Array, "H C"],
+    loss: str,
+    fixed: bool,
 ) -> dict[str, Array]:
-    """The variables of one run. `fixed` says that all steps see one batch: without a probe b can then be compared between steps."""
+    """The variables of one run. `fixed` says that all steps see one batch: without a probe b can then be
+    compared between steps."""
     value = loss_function(loss).value
     probe = getattr(run, "probe_gradients", None)
     probe = run.gradients if probe is None and fixed else probe
@@ -61,25 +71,33 @@ def summary(
         "heldout_loss": jax.vmap(lambda f: value(f, heldout_targets))(run.heldout),
         "heldout_accuracy": jax.vmap(lambda f: accuracy(f, heldout_targets))(run.heldout),
         "feature_shift_ms": shift,
-        "gradient_shift_ms": jnp.full_like(shift, jnp.nan) if probe is None else observables.feature_shift(probe),
+        "gradient_shift_ms": jnp.full_like(shift, jnp.nan)
+        if probe is None
+        else observables.feature_shift(probe),
         "history_residual": jnp.zeros_like(run.loss) if residual is None else residual,
     }
 
 
 def dense_runs(found: Mapping[str, np.ndarray], activation: str, fixed: bool) -> Runs:
-    """`Runs` of networks with weight matrices, whose variables were found while they trained; leading axes RUN."""
+    """`Runs` of networks with weight matrices, whose variables were found while they trained; leading axes
+    RUN."""
     features, gradients = found.get("features"), found.get("gradients")
     own = {name: np.asarray(x, float) for name, x in found.items() if name not in ("features", "gradients")}
     if "gradient_shift_ms" not in own:
         comparable = gradients is not None and fixed
         shift = np.mean((gradients - gradients[..., :1, :, :, :]) ** 2, (-2, -1)) if comparable else None
-        own["gradient_shift_ms"] = np.full_like(own["feature_shift_ms"], np.nan) if shift is None else np.asarray(shift, float)
+        own["gradient_shift_ms"] = (
+            np.full_like(own["feature_shift_ms"], np.nan) if shift is None else np.asarray(shift, float)
+        )
     own.setdefault("history_residual", np.zeros_like(own["loss"]))
     return Runs(Trajectory(found["output"], found["loss"], features, gradients), own, activation)
 
 
 def _compute(group: str, runs: Runs) -> dict[str, Named]:
-    return {f"{group}/{name}": Named((*RUN, "step", *more), runs.found[name]) for name, (more, _) in VARIABLES.items()}
+    return {
+        f"{group}/{name}": Named((*RUN, "step", *more), runs.found[name])
+        for name, (more, _) in VARIABLES.items()
+    }
 
 
 def _finite(cells: Cells) -> dict[str, Named]:

@@ -1,4 +1,5 @@
-"""The store of a sweep: labelled arrays in zarr, one transaction a batch, safe against kills, full disks and damage."""
+"""The store of a sweep: labelled arrays in zarr, one transaction a batch, safe against kills, full disks and
+damage."""
 
 from nfd_jax.store._batch import Batch, describe
 from nfd_jax.store._errors import ConfigChanged, StoreError, StoreLocked, StoreUnwritable

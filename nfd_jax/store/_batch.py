@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 
+
 @dataclass(frozen=True)
 class Batch:
     """Cells computed in one go on one set of noises.
 
-    `kind` is "cells" (finite networks of `width` at every depth of `depths`, all learning rates and backward-weight flags,
-    with the matched limit where one is asked for) or "limit" (a limit of `width` particles on its own; no depths). `redrawn`: its
-    noise is drawn anew at each use, because it would not fit in memory. `size`: coordinates of the program that trains networks with
-    weight matrices, which a wider one may be.
+    `kind` is "cells" (finite networks of `width` at every depth of `depths`, all learning rates and
+    backward-weight flags, with the matched limit where one is asked for) or "limit" (a limit of `width`
+    particles on its own; no depths). `redrawn`: its noise is drawn anew at each use, because it would not fit
+    in memory. `size`: coordinates of the program that trains networks with weight matrices, which a wider one
+    may be.
     """
 
     kind: str

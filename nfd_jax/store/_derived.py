@@ -1,4 +1,5 @@
-"""The derived groups, /rates and /verdicts, which alone are ever replaced: at any moment all of them are seen, or none.
+"""The derived groups, /rates and /verdicts, which alone are ever replaced: at any moment all of them are
+seen, or none.
 
 A reader finds the groups through the root's metadata, so that file alone says whether it is there.
 """
@@ -68,7 +69,9 @@ def _encoded(group: str, dataset: xr.Dataset) -> tuple[dict[str, dict], dict[str
     beside = " ".join(str(name) for name in dataset.coords if name not in dataset.dims)
     for name, variable in dataset.variables.items():
         data = variable.values if variable.dtype.kind in "fiu" else variable.values.astype(str)
-        attributes = variable.attrs | ({"coordinates": beside} if name in dataset.data_vars and beside else {})
+        attributes = variable.attrs | (
+            {"coordinates": beside} if name in dataset.data_vars and beside else {}
+        )
         dims = tuple(map(str, variable.dims))
         nodes[f"{group}/{name}"] = array_metadata(dims, data.shape, data.shape, data.dtype, attributes)
         chunks[f"{group}/{name}/c.{'.'.join('0' * data.ndim)}"] = encode(data)
@@ -107,4 +110,3 @@ def without_derived(raw: bytes | None) -> bytes | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return to_json(node)
-

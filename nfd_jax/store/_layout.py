@@ -1,4 +1,5 @@
-"""What a sweep's results look like: the variables of its measures, and the coordinates along them, from the config alone."""
+"""What a sweep's results look like: the variables of its measures, and the coordinates along them, from the
+config alone."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,14 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from nfd_jax.measures import Variable, taken
+from nfd_jax.names import CellStatus
 from nfd_jax.store._batch import Batch
 from nfd_jax.store._zarr import array_metadata, encode, group_metadata
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
-
-STATUS = ("pending", "done", "diverged", "failed")
-PENDING, DONE, DIVERGED, FAILED = range(4)
 
 CELL = "status/cell"
 
@@ -69,7 +68,8 @@ class Grid:
     """Whether a batch of cells holds the limit with as many particles as its width."""
 
     def assign(self, plan: Iterable[Batch]) -> dict[str, list[Chunk]]:
-        """The chunks each batch owns, by its id: what it computes less what an earlier one holds (a limit met twice)."""
+        """The chunks each batch owns, by its id: what it computes less what an earlier one holds (a limit met
+        twice)."""
         taken: set[str] = set()
         chunks: dict[str, list[Chunk]] = {}
         for batch in plan:
@@ -89,7 +89,9 @@ class Grid:
     def _computed(self, batch: Batch) -> Iterator[Chunk]:
         for name in self.arrays(batch):
             dims = self.dims[name]
-            for (i, depth), (j, seed) in product(enumerate(batch.depths) if "depth" in dims else [(0, 0)], enumerate(batch.seeds)):
+            for (i, depth), (j, seed) in product(
+                enumerate(batch.depths) if "depth" in dims else [(0, 0)], enumerate(batch.seeds)
+            ):
                 value = {"width": batch.width, "particles": batch.width, "depth": depth, "seed": seed}
                 whole = {dim: self.axes[dim].index(value[dim]) for dim in dims if dim in SPLIT}
                 local = dict.fromkeys(whole, 0) | {"depth": i, "seed": j}
@@ -127,7 +129,8 @@ def asked(config: "SweepConfig") -> set[tuple[int, int, int]]:
 
 
 def intervals(config: "SweepConfig") -> int:
-    """Number of intervals of the t grid: gcd of all depths; of depth_steps and 16 where there are no networks."""
+    """Number of intervals of the t grid: gcd of all depths; of depth_steps and 16 where there are no
+    networks."""
     if config.finite:
         return gcd(*config.finite.depths)
     return gcd(config.limit.depth_steps, 16) if config.limit else 1
@@ -145,7 +148,9 @@ def axes(config: "SweepConfig", stored: dict[str, tuple[int, ...]]) -> dict[str,
     return merged
 
 
-def layout(config: "SweepConfig", axes: dict[str, tuple[int, ...]], *, outputs: int, attributes: dict) -> Layout:
+def layout(
+    config: "SweepConfig", axes: dict[str, tuple[int, ...]], *, outputs: int, attributes: dict
+) -> Layout:
     """The arrays of a config's store, with C = `outputs`; `attributes` are the root's."""
     common: dict[str, tuple] = {
         **axes,
@@ -182,15 +187,22 @@ def layout(config: "SweepConfig", axes: dict[str, tuple[int, ...]], *, outputs: 
         for dim in dict.fromkeys(dim for variable in variables.values() for dim in variable.dims):
             values = np.asarray(along[dim])
             described = {"long_name": _COORDINATES.get(dim, dim)}
-            nodes[f"{group}/{dim}"] = array_metadata((dim,), values.shape, values.shape, values.dtype, described)
+            nodes[f"{group}/{dim}"] = array_metadata(
+                (dim,), values.shape, values.shape, values.dtype, described
+            )
             files[f"{group}/{dim}/c.0"] = encode(values)
         for name, variable in variables.items():
             described = {"long_name": variable.long_name, "units": variable.units}
             status = f"{group}/{name}" == CELL
             if status:
-                described |= {"flag_values": list(range(len(STATUS))), "flag_meanings": " ".join(STATUS)}
+                described |= {
+                    "flag_values": [int(code) for code in CellStatus],
+                    "flag_meanings": " ".join(c.name.lower() for c in CellStatus),
+                }
             shape = tuple(len(along[dim]) for dim in variable.dims)
-            chunks = tuple(1 if dim in SPLIT else length for dim, length in zip(variable.dims, shape, strict=True))
+            chunks = tuple(
+                1 if dim in SPLIT else length for dim, length in zip(variable.dims, shape, strict=True)
+            )
             dtype = np.dtype("int8" if status else "float64")
             nodes[f"{group}/{name}"] = array_metadata(variable.dims, shape, chunks, dtype, described)
             dims_of[f"{group}/{name}"] = variable.dims

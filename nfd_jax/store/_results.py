@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from nfd_jax.names import PENDING
 from nfd_jax.store._batch import Batch
 from nfd_jax.store._derived import DAMAGED, derived_state
 from nfd_jax.store._errors import StoreError, reporting
-from nfd_jax.store._layout import CELL, PENDING
+from nfd_jax.store._layout import CELL
 from nfd_jax.store._records import MANIFEST, NEXT, RESULTS, Examined, Manifest, examine
 from nfd_jax.store._zarr import decode
 
@@ -56,8 +57,8 @@ def _whole(directory: Path) -> list[Examined]:
 def open_results(path: str | os.PathLike[str]) -> xr.DataTree:
     """The results in DIR or DIR/results.zarr, in memory, every file checked against its checksum.
 
-    Cells that are not stored, or found damaged, are NaN with status 0; a UserWarning names the damaged ones. Raises
-    StoreError where there are no results or their metadata is damaged.
+    Cells that are not stored, or found damaged, are NaN with status 0; a UserWarning names the damaged ones.
+    Raises StoreError where there are no results or their metadata is damaged.
     """
     directory = Path(path)
     directory = directory.parent if directory.name == RESULTS else directory
@@ -68,14 +69,20 @@ def open_results(path: str | os.PathLike[str]) -> xr.DataTree:
         manifest = Manifest.load(newer if swapping else directory)
         if manifest is None:
             found = "store.json is damaged" if root.exists() else "no results"
-            raise StoreError(f"{directory}: {found}; nfd run with the same config writes it, stored cells are kept")
+            raise StoreError(
+                f"{directory}: {found}; nfd run with the same config writes it, stored cells are kept"
+            )
         if flaws := manifest.flaws(root):
             listed = ", ".join(flaws)
-            raise StoreError(f"{root}: {listed} damaged; nfd run with the same config repairs it, stored cells are kept")
+            raise StoreError(
+                f"{root}: {listed} damaged; nfd run with the same config repairs it, stored cells are kept"
+            )
         metadata = json.loads((root / "zarr.json").read_bytes())
         nodes = metadata["consolidated_metadata"]["metadata"]
         arrays = {
-            name: np.full(nodes[name]["shape"], PENDING if name == CELL else np.nan, nodes[name]["data_type"])
+            name: np.full(
+                nodes[name]["shape"], int(PENDING) if name == CELL else np.nan, nodes[name]["data_type"]
+            )
             for name in manifest.grid.dims
         }
         damaged: list[str] = []
@@ -101,5 +108,7 @@ def open_results(path: str | os.PathLike[str]) -> xr.DataTree:
             damaged.append(DAMAGED)
     if damaged:
         listed = "; ".join(damaged)
-        warnings.warn(f"{directory}: damaged, left out until nfd run computes it again: {listed}", stacklevel=2)
+        warnings.warn(
+            f"{directory}: damaged, left out until nfd run computes it again: {listed}", stacklevel=2
+        )
     return xr.DataTree.from_dict(groups)

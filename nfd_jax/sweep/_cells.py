@@ -1,8 +1,8 @@
 """The programs of a batch: networks and limits on drawn noise, as pure functions of (problem, keys, sizes).
 
-Every program maps over seeds, and within a seed over learning rates and backward-weight flags, which share one draw of the noise;
-results come back with leading axes (seed, learning_rate, flag). A map over a single one of them is none: each further loop around
-diffrax's own adds seconds to what a program takes to compile.
+Every program maps over seeds, and within a seed over learning rates and backward-weight flags, which share
+one draw of the noise; results come back with leading axes (seed, learning_rate, flag). A map over a single
+one of them is none: each further loop around diffrax's own adds seconds to what a program takes to compile.
 """
 
 from collections.abc import Callable
@@ -24,13 +24,15 @@ from nfd_jax.sharding import map_seeds
 PATHS = ("features", "gradients")
 
 Remember = tuple[int | None, float]
-"""How many directions histories hold, None for all, and the relative residual from which a query is a new one."""
+"""How many directions histories hold, None for all, and the relative residual from which a query is a new
+one."""
 
 EXACT: Remember = (None, 0.05)
 
 
 def grid_over(one: Callable, rates: Array, reuse: Array, *, at_once: int) -> Trajectory:
-    """`one(rate, reuse)` for every learning rate and flag, leading axes (rate, flag); `at_once` of them vectorized together."""
+    """`one(rate, reuse)` for every learning rate and flag, leading axes (rate, flag); `at_once` of them
+    vectorized together."""
     if rates.size == reuse.size == 1:
         return jax.tree.map(lambda x: x[None, None], one(rates[0], reuse[0]))
     pairs = jnp.repeat(rates, reuse.size), jnp.tile(reuse, rates.size)
@@ -58,7 +60,9 @@ def solve_limits(
 ) -> Trajectory:
     """Limits on `noise` (leading axis: seed), one per learning rate and flag."""
     interior = lambda learning, reuse: Limit(learning, reuse, noise.depth)
-    return _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, probe, False, at_once, remember)
+    return _each_seed(
+        interior, problem, heldout, noise, keys, rates, reuse, grid, probe, False, at_once, remember
+    )
 
 
 @CompiledOnce
@@ -81,10 +85,14 @@ def train_networks(
     `depth` is traced and at most the noise's: one compilation for all depths of a width.
     """
     interior = lambda learning, reuse: MatrixFree(learning, reuse, depth)
-    return _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once, remember)
+    return _each_seed(
+        interior, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once, remember
+    )
 
 
-def _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once, remember) -> Trajectory:
+def _each_seed(
+    interior, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once, remember
+) -> Trajectory:
     directions, tolerance = remember
     memory: dict[str, Any] = {} if directions is None else {"directions": directions, "tolerance": tolerance}
 
@@ -98,7 +106,9 @@ def _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, prob
         def one(rate, reuse):
             learning = with_rate(problem, rate)
             options = {"record": PATHS, "grid": grid, "coupling": coupling}
-            return training.train(learning, noise, interior(learning, reuse), **options, **questions, **memory)
+            return training.train(
+                learning, noise, interior(learning, reuse), **options, **questions, **memory
+            )
 
         return grid_over(one, rates, reuse, at_once=at_once)
 
@@ -109,7 +119,8 @@ def _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, prob
 
 @CompiledOnce
 def first_steps(problem: Problem, noise: Noise, rates: Array, reuse: Array, depth: Array) -> Array:
-    """Outputs (R, F, K, P, C) of matrix-free networks of `depth` on one seed's `noise`, nothing recorded besides."""
+    """Outputs (R, F, K, P, C) of matrix-free networks of `depth` on one seed's `noise`, nothing recorded
+    besides."""
 
     def one(rate, reuse):
         learning = with_rate(problem, rate)
@@ -127,7 +138,8 @@ def draw_noise(problem: Problem, keys: Array, width: int, depth: int, redrawn: b
 
 
 def coarsened_noise(noise: AbstractNoise, depth: int, layers: int) -> AbstractNoise:
-    """The same noise for `depth` layers, padded with zeros to `layers` so that networks of all depths have one shape.
+    """The same noise for `depth` layers, padded with zeros to `layers` so that networks of all depths have
+    one shape.
 
     Noise drawn layer by layer has no layers to pad.
     """
@@ -148,7 +160,8 @@ def coarsened_seeds(noise: AbstractNoise, depth: int, layers: int) -> AbstractNo
 def train_with_noise(
     problem: Problem, key: Array, rate: Array, flag: str, width: int, depth: int, steps: int, grid: int
 ) -> tuple[Trajectory, Noise]:
-    """One network with weight matrices, leading axes (1, 1, 1), and its innovations in `steps` layers, leading axis (1,)."""
+    """One network with weight matrices, leading axes (1, 1, 1), and its innovations in `steps` layers,
+    leading axis (1,)."""
     places = jnp.arange(grid + 1) * (depth // grid)
     learning = with_rate(problem, rate)
     with jax.default_matmul_precision("highest"):

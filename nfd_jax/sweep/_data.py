@@ -30,15 +30,22 @@ def data_of(section: "ProblemConfig", seed: int, repetition: int = 0) -> Data:
 
 @lru_cache(maxsize=16)
 def _loaded(section: "ProblemConfig", seed: int, repetition: int | None) -> Data:
-    return load_problem_data(section, seed) if repetition is None else load_problem_data(section, seed, repetition)
+    return (
+        load_problem_data(section, seed)
+        if repetition is None
+        else load_problem_data(section, seed, repetition)
+    )
 
 
 def problem_of(config: "SweepConfig", repetition: int = 0) -> Problem:
-    """What the cells of one repetition run on, in the config's precision; the first learning rate stands in for all."""
+    """What the cells of one repetition run on, in the config's precision; the first learning rate stands in
+    for all."""
     return load_problem(config.problem, config.seed, config.precision, repetition)[0]
 
 
-def load_problem(section: "ProblemConfig", seed: int, precision: str, repetition: int = 0) -> tuple[Problem, Heldout]:
+def load_problem(
+    section: "ProblemConfig", seed: int, precision: str, repetition: int = 0
+) -> tuple[Problem, Heldout]:
     """The problem of a repetition, with its held-out samples."""
     data = data_of(section, seed, repetition)
     here = lambda x: jax.device_put(np.asarray(x, precision))  # unlike jnp.asarray it compiles nothing

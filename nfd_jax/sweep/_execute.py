@@ -24,7 +24,8 @@ def outputs(config: SweepConfig) -> int:
 
 
 def run_batch(config: SweepConfig, batch: Batch) -> dict[str, Named]:
-    """Everything `batch` computes, by the contract's names ("finite/loss"), with named dims, depths and seeds as in the batch."""
+    """Everything `batch` computes, by the contract's names ("finite/loss"), with named dims, depths and seeds
+    as in the batch."""
     with jax.enable_x64(config.precision == "float64"):
         return _Run(Task.of(config, batch)).arrays()
 
@@ -36,7 +37,9 @@ class _Run:
         self.task = task
         self._innovations: dict[int, tuple[Runs, Runs]] = {}
         self.measures = [measure for measure in measures.MEASURES if measure.name in task.measures]
-        self.limits, self.networks = _systems.solve(task) if task.solves_limit or task.matrix_free else (None, {})
+        self.limits, self.networks = (
+            _systems.solve(task) if task.solves_limit or task.matrix_free else (None, {})
+        )
 
     def arrays(self) -> dict[str, Named]:
         """Measures of the limits once, those of networks at each depth, and the cells' status."""
@@ -78,7 +81,9 @@ class _Run:
         """Targets (S, K, P, C) of training and (S, H, C) of the held-out samples."""
         each = [_systems.problem_of_seed(self.task, seed) for seed in self.task.seeds]
         stack = lambda arrays: jax.device_put(np.stack([np.asarray(x) for x in arrays]))
-        return stack([problem.targets for problem, _ in each]), stack([heldout.targets for _, heldout in each])
+        return stack([problem.targets for problem, _ in each]), stack(
+            [heldout.targets for _, heldout in each]
+        )
 
     @cached_property
     def _dense(self) -> list[Runs]:
@@ -95,7 +100,8 @@ class _Run:
         return [measures.dense_runs(at(i), name, fixed) for i in range(len(task.depths))]
 
     def _pairs(self, depth: int, networks: Runs) -> tuple[Runs, Runs]:
-        """Networks and limits on the same noise; those with matrices have noise of their own, and limits are solved on that."""
+        """Networks and limits on the same noise; those with matrices have noise of their own, and limits are
+        solved on that."""
         if not self.task.dense:
             return networks, self.limit_runs
         if depth not in self._innovations:
@@ -110,7 +116,10 @@ class _Run:
 
 def _join_depths(parts: list[dict[str, Named]]) -> dict[str, Named]:
     """The depths of a batch along one axis, the first."""
-    return {name: Named(("depth", *first.dims), np.stack([part[name].values for part in parts])) for name, first in parts[0].items()}
+    return {
+        name: Named(("depth", *first.dims), np.stack([part[name].values for part in parts]))
+        for name, first in parts[0].items()
+    }
 
 
 def _status(loss: Named) -> dict[str, Named]:

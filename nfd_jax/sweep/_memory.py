@@ -1,9 +1,10 @@
 """How much memory a batch takes, known before it runs, and how much there is.
 
-The measure of everything is a *family*: one row of n coordinates for each of the A = K·P samples in each of ℓ layers. A network or
-limit in training holds two, the bases of its queries, and six (A, A) blocks a layer; noise is two more unless it is drawn anew at
-each use, a pass over r rows a few times r/A of one. Trajectories kept for comparison hold the layers of the t grid alone. Counted in
-numbers and checked against what XLA reports for the compiled programs.
+The measure of everything is a *family*: one row of n coordinates for each of the A = K·P samples in each of ℓ
+layers. A network or limit in training holds two, the bases of its queries, and six (A, A) blocks a layer;
+noise is two more unless it is drawn anew at each use, a pass over r rows a few times r/A of one. Trajectories
+kept for comparison hold the layers of the t grid alone. Counted in numbers and checked against what XLA
+reports for the compiled programs.
 """
 
 import os
@@ -24,14 +25,17 @@ from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._task import Task
 
 USABLE = 0.8
-"""Share of the free memory that a batch may take: the compiler's own needs and the host's copies come on top."""
+"""Share of the free memory that a batch may take: the compiler's own needs and the host's copies come on
+top."""
+
 
 class CellTooLarge(ConfigError):
     """Cells that fit on no device at hand. `problems`: a line for each, with its size and what to lower."""
 
 
 def batch_bytes(task: Task, *, at_once: int = 1) -> int:
-    """Bytes a batch holds at its peak on each device that takes part, where `at_once` runs go on at the same time."""
+    """Bytes a batch holds at its peak on each device that takes part, where `at_once` runs go on at the same
+    time."""
     task = task.at(seeds=task.seeds[: len(task.seeds) // devices_for(task.batch)])
     return max(held + own for held, own in program_bytes(task, at_once=at_once).values())
 
@@ -47,14 +51,18 @@ def on_cpu() -> bool:
 
 
 def devices_for(batch: Batch) -> int:
-    """Accelerators among which a batch's seeds are shared out equally; CPU devices have one memory between them."""
+    """Accelerators among which a batch's seeds are shared out equally; CPU devices have one memory between
+    them."""
     return gcd(len(batch.seeds), seed_devices())
 
 
 def program_bytes(task: Task, *, at_once: int = 1) -> dict[str, tuple[int, int]]:
-    """Bytes (resident, transient) of each program of a batch: what stays while it runs, and its temporaries with its results."""
+    """Bytes (resident, transient) of each program of a batch: what stays while it runs, and its temporaries
+    with its results."""
     count = _Count(task, at_once)
-    return {name: (task.itemsize * held, task.itemsize * own) for name, (held, own) in count.programs().items()}
+    return {
+        name: (task.itemsize * held, task.itemsize * own) for name, (held, own) in count.programs().items()
+    }
 
 
 class _Count:
@@ -62,7 +70,12 @@ class _Count:
 
     def __init__(self, task: Task, at_once: int):
         self.task, self.at_once = task, at_once
-        self.seeds, self.width, self.rows, self.rates = len(task.seeds), task.width, task.rows, len(task.rates)
+        self.seeds, self.width, self.rows, self.rates = (
+            len(task.seeds),
+            task.width,
+            task.rows,
+            len(task.rates),
+        )
         self.samples, self.directions, self.probe = task.samples, task.directions, task.probe
         self.depths, self.deepest = len(task.depths), max(task.depths, default=0)
         self.flags, self.dense, self.limit_flags = len(task.flags), task.dense, len(task.limit_flags)
@@ -81,18 +94,21 @@ class _Count:
         return self.rates * flags * (3 if self.probe else 2) * self.family(self.task.intervals + 1)
 
     def learning(self, layers: int, coupling: bool) -> int:
-        """One run of a conditional-Gaussian system: its history, and the widest of its passes, held-out and probe samples'."""
+        """One run of a conditional-Gaussian system: its history, and the widest of its passes, held-out and
+        probe samples'."""
         passes = max((9 if coupling else 7) * self.rows, 4 * HELDOUT, 6 * self.samples if self.probe else 0)
         return (2 * self.directions + passes) * layers * self.width + 6 * layers * self.directions**2
 
     def mapped(self, each: int, kept: int, shared: int) -> int:
-        """A program that takes seeds in turn: one seed's copy of what all share, what each run holds, and results twice."""
+        """A program that takes seeds in turn: one seed's copy of what all share, what each run holds, and
+        results twice."""
         beside = max(1, self.at_once // (2 * self.rates)) if self.seeds > 1 else 0
         return beside * shared + self.at_once * each + (self.seeds + 1) * kept
 
     def dense_runs(self) -> int:
-        """All runs of the engine's program that go on at the same time: weights, drawn and in training, and passes."""
-            grid = grid_of(self.task)
+        """All runs of the engine's program that go on at the same time: weights, drawn and in training, and
+        passes."""
+        grid = grid_of(self.task)
         shape, seeds = shape_of(self.samples, grid, jax.default_backend(), seed_devices())
         runs = min(dense_runs_at_once(shape, self.task.itemsize), self.seeds // seeds)
         beside = seeds * len(shape.flags) * shape.rates
@@ -111,27 +127,36 @@ class _Count:
         return trained + self.noise(self.deepest) + self.noise(self.steps)
 
     def programs(self) -> dict[str, tuple[int, int]]:
-        """Of each program of a batch (resident, transient): what stays while it runs, arguments included; temporaries and results."""
+        """Of each program of a batch (resident, transient): what stays while it runs, arguments included;
+        temporaries and results."""
         found: dict[str, tuple[int, int]] = {}
         if self.limit_flags or (self.flags and not self.dense):
             found |= self.one_by_one() if self.apart else self.together()
         needs, per_depth = self.task.needs, self.seeds * self.kept(self.flags)
-        held = self.seeds * self.kept(self.limit_flags) + (0 if self.apart else self.seeds * self.noise(self.layers))
+        held = self.seeds * self.kept(self.limit_flags) + (
+            0 if self.apart else self.seeds * self.noise(self.layers)
+        )
         if self.dense:
             per_depth = per_depth if "paths" in needs else 0
             found["dense"] = held, self.dense_runs() + 2 * self.depths * per_depth
             if "pairs" in needs:
-                others = (self.at_once - 1) * self.innovations() + self.at_once * self.learning(self.steps, False)
+                others = (self.at_once - 1) * self.innovations() + self.at_once * self.learning(
+                    self.steps, False
+                )
                 found["innovations"] = held + self.depths * per_depth + others, self.innovations()
         if self.task.reference:
-            found["reference"] = held, batch_bytes(self.task.reference_task.at(seeds=(0,))) // self.task.itemsize
+            found["reference"] = (
+                held,
+                batch_bytes(self.task.reference_task.at(seeds=(0,))) // self.task.itemsize,
+            )
         if self.flags:
             # Singular values are taken on the host, in float64 and of a few copies.
             found["measures"] = held + self.depths * per_depth, (5 if "paths" in needs else 1) * per_depth
         return found
 
     def one_by_one(self) -> dict[str, tuple[int, int]]:
-        """Programs of single runs, so many on cores of their own; a seed's runs share its noise, and all are joined in the end."""
+        """Programs of single runs, so many on cores of their own; a seed's runs share its noise, and all are
+        joined in the end."""
         noise, kept = self.noise(self.layers), self.kept(1) // self.rates
         own = {"noise": 2 * noise}
         if self.limit_flags:
@@ -157,7 +182,8 @@ class _Count:
 
 
 def device_memory() -> int:
-    """Bytes a batch could have: the device's limit as JAX reports it, or else what is free of the host's memory."""
+    """Bytes a batch could have: the device's limit as JAX reports it, or else what is free of the host's
+    memory."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
@@ -165,19 +191,23 @@ def device_memory() -> int:
 
 
 def _host_memory() -> int:
-    """Free bytes of the host: what Linux calls available, within the limit of the control group; elsewhere all there is."""
+    """Free bytes of the host: what Linux calls available, within the limit of the control group; elsewhere
+    all there is."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
     if meminfo.exists():
         found = [line.split() for line in meminfo.read_text().splitlines()]
         free = next((1024 * int(words[1]) for words in found if words[:1] == ["MemAvailable:"]), free)
     with suppress(OSError, ValueError):  # no control group, or one without a limit
-        free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        free = min(
+            free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        )
     return free
 
 
 def most_at_once(task: Task) -> int:
-    """Runs that may go on at the same time: one a core on a CPU; else all that a device has of the batch, vectorized together."""
+    """Runs that may go on at the same time: one a core on a CPU; else all that a device has of the batch,
+    vectorized together."""
     return cores() if one_by_one() else 2 * len(task.rates) * len(task.seeds) // devices_for(task.batch)
 
 
@@ -195,13 +225,18 @@ def seeds_at_once(task: Task, *, most: int, memory: int | None = None) -> int:
 
 
 def redraws(task: Task, *, memory: int | None = None) -> bool:
-    """Whether a batch's noise must be drawn anew at each use: kept, one seed's would not fit on a device, nor on all together."""
-    kept, free = task.at(seeds=task.seeds[:1], redrawn=False), USABLE * (device_memory() if memory is None else memory)
+    """Whether a batch's noise must be drawn anew at each use: kept, one seed's would not fit on a device, nor
+    on all together."""
+    kept, free = (
+        task.at(seeds=task.seeds[:1], redrawn=False),
+        USABLE * (device_memory() if memory is None else memory),
+    )
     return batch_bytes(kept) // spread(kept, memory=memory) > free
 
 
 def spread(task: Task, *, memory: int | None = None) -> int:
-    """Devices among which a batch's coordinates must be shared out: 1 where it fits on one or cannot be shared out."""
+    """Devices among which a batch's coordinates must be shared out: 1 where it fits on one or cannot be
+    shared out."""
     devices = seed_devices()
     fits = batch_bytes(task) <= USABLE * (device_memory() if memory is None else memory)
     whole = task.dense or task.batch.redrawn or task.width % devices or len(task.seeds) > 1
@@ -209,7 +244,8 @@ def spread(task: Task, *, memory: int | None = None) -> int:
 
 
 def check_fits(tasks: Iterable[Task], *, memory: int | None = None, processes: int = 1) -> list[str]:
-    """A line for every cell of the tasks that fits on no device at hand, nor on all together; `processes` share the memory."""
+    """A line for every cell of the tasks that fits on no device at hand, nor on all together; `processes`
+    share the memory."""
     free = int(USABLE * (device_memory() if memory is None else memory)) // processes
     lines: dict[Batch, str] = {}
     for task in tasks:

@@ -1,12 +1,15 @@
-"""Which cells run together: a sweep's grid cut into batches, each one unit of work and one transaction of the store.
+"""Which cells run together: a sweep's grid cut into batches, each one unit of work and one transaction of the
+store.
 
-All depths of a width run together: a matched limit is solved once for them, and one draw and one program serve them. What else there
-is to choose is weighed at this machine's measured speeds (`_work`, `_machine`), and the choice is part of the plan:
+All depths of a width run together: a matched limit is solved once for them, and one draw and one program
+serve them. What else there is to choose is weighed at this machine's measured speeds (`_work`, `_machine`),
+and the choice is part of the plan:
 
-    networks with weight matrices    a wider width's program instead of one more, where padding costs less than compiling
-    seeds                            as many as fit in memory, but no more than are done within BATCH_SECONDS
-    depths                           one by one where they don't fit, or take longer than that and nothing but a program is shared
-    noise                            drawn anew at each use where keeping it would not fit
+    networks with weight matrices    a wider width's program instead of one more, where padding costs less
+    than compiling seeds                            as many as fit in memory, but no more than are done within
+    BATCH_SECONDS depths                           one by one where they don't fit, or take longer than that
+    and nothing but a program is shared noise                            drawn anew at each use where keeping
+    it would not fit
 """
 
 from collections.abc import Iterator
@@ -28,17 +31,23 @@ BATCH_SECONDS = 60.0
 """What a stopped run may lose, unless a single seed takes longer."""
 
 CPU_SEEDS, ACCELERATOR_SEEDS = 4, 16
-"""Most seeds of a batch on each device. More save no compilation, and a CPU gains nothing from them side by side."""
+"""Most seeds of a batch on each device. More save no compilation, and a CPU gains nothing from them side by
+side."""
 
 SUSTAINED = 0.35
-"""Share of a large product's rate that networks reach which are narrow enough to be padded; measured, on CPUs."""
+"""Share of a large product's rate that networks reach which are narrow enough to be padded; measured, on
+CPUs."""
 
 PROGRAM = 1.8
-"""What one more program costs, in units of a small one's compilation: tracing and loading it each time, compiling it now and then."""
+"""What one more program costs, in units of a small one's compilation: tracing and loading it each time,
+compiling it now and then."""
 
 
-def make_plan(config: "SweepConfig", covered: set[tuple[int, int, int]] = frozenset(), *, memory: int | None = None) -> list[Batch]:
-    """Batches of all cells (width, depth, seed) of `config` not in `covered`, widest last so that first results come early.
+def make_plan(
+    config: "SweepConfig", covered: set[tuple[int, int, int]] = frozenset(), *, memory: int | None = None
+) -> list[Batch]:
+    """Batches of all cells (width, depth, seed) of `config` not in `covered`, widest last so that first
+    results come early.
 
     `memory`: the bytes there are, by default what the device or the host has free.
     """
@@ -64,7 +73,9 @@ class _Planner:
         """All seeds that lack the same cells of a width, or of a limit on its own, as one batch."""
         config, limit, finite = self.config, self.config.limit, self.config.finite
         if limit is not None and limit.particles != "matched":
-            seeds = tuple(seed for seed in range(config.seeds) if (int(limit.particles), 0, seed) not in covered)
+            seeds = tuple(
+                seed for seed in range(config.seeds) if (int(limit.particles), 0, seed) not in covered
+            )
             if seeds:
                 yield Batch("limit", int(limit.particles), (), seeds)
         if finite is None:
@@ -89,7 +100,8 @@ class _Planner:
         return [(depth,) for depth in one.depths] if apart else [one.depths]
 
     def _cut(self, every: Batch) -> list[Batch]:
-        """`every` in groups of seeds, of one size where that divides: every other size is one more compilation."""
+        """`every` in groups of seeds, of one size where that divides: every other size is one more
+        compilation."""
         task = Task.of(self.config, every)
         count, devices = len(every.seeds), _memory.seed_devices()
         task = task.at(redrawn=_memory.redraws(task, memory=self.memory))
@@ -98,11 +110,14 @@ class _Planner:
             seconds = work(task.at(seeds=every.seeds[:1])).seconds(self.on) / devices
             most = min(most, max(1, int(BATCH_SECONDS / seconds)))
         most = _memory.seeds_at_once(task, most=most, memory=self.memory)
-        least = min(2, count) if "pairs" in task.needs and "law" in task.measures else 1  # limits of two seeds are set side by side
+        least = (
+            min(2, count) if "pairs" in task.needs and "law" in task.measures else 1
+        )  # limits of two seeds are set side by side
         return [task.at(seeds=seeds).batch for seeds in _groups(every.seeds, most, least)]
 
     def _sizes(self) -> dict[int, int | None]:
-        """Of each width whose networks have weight matrices, the coordinates of the program that trains them."""
+        """Of each width whose networks have weight matrices, the coordinates of the program that trains
+        them."""
         config, finite = self.config, self.config.finite
         dense = [width for width in finite.widths if simulator_of(config, width) == "dense"]
         if len(dense) < 2:
@@ -115,7 +130,8 @@ class _Planner:
 
 
 def _groups(seeds: tuple[int, ...], most: int, least: int) -> list[tuple[int, ...]]:
-    """`seeds` in groups of at most `most`, all of one size where one from `least` on divides; else the last takes what is left."""
+    """`seeds` in groups of at most `most`, all of one size where one from `least` on divides; else the last
+    takes what is left."""
     count, most = len(seeds), max(most, least)
     sizes = [k for k in range(least, most + 1) if count % k == 0]
     size = max(sizes, default=least)

@@ -1,7 +1,7 @@
 """The limits and networks of a batch: all in one program on an accelerator, one by one on the cores of a CPU.
 
-One by one, because a CPU gains nothing from products of small blocks side by side: each core takes a run of its own, and a program
-for a single run compiles in half the time. Which core does what changes no number.
+One by one, because a CPU gains nothing from products of small blocks side by side: each core takes a run of
+its own, and a program for a single run compiles in half the time. Which core does what changes no number.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,7 +33,8 @@ def problem_of_seed(task: Task, seed: int) -> tuple[Problem, Heldout]:
 
 
 def solve(task: Task) -> tuple[Trajectory | None, dict[int, Trajectory]]:
-    """The limits of a batch, where it has some, and its matrix-free networks by depth; leading axes (seed, rate, flag)."""
+    """The limits of a batch, where it has some, and its matrix-free networks by depth; leading axes (seed,
+    rate, flag)."""
     at_once = _memory.runs_at_once(task, most=_memory.most_at_once(task))
     if one_by_one():
         parts = (_Part(task.at(seeds=(seed,)), 1) for seed in task.seeds)
@@ -41,7 +42,9 @@ def solve(task: Task) -> tuple[Trajectory | None, dict[int, Trajectory]]:
     else:
         at_once = 1 if _memory.on_cpu() else at_once
         groups = [(seed,) for seed in task.seeds] if task.data_by_seed else [task.seeds]
-        runs = [run() for group in groups for run in _tasks(_Part(task.at(seeds=group), at_once), single=False)]
+        runs = [
+            run() for group in groups for run in _tasks(_Part(task.at(seeds=group), at_once), single=False)
+        ]
     found: dict[int | None, list[Trajectory]] = {}
     for depth, run in runs:
         found.setdefault(depth, []).append(run)
@@ -51,7 +54,8 @@ def solve(task: Task) -> tuple[Trajectory | None, dict[int, Trajectory]]:
 
 @lru_cache(maxsize=64)
 def reference(task: Task) -> Trajectory:
-    """Limits of one seed with `task.reference` particles, leading axes (1, R, G), cut to the widest networks' coordinates.
+    """Limits of one seed with `task.reference` particles, leading axes (1, R, G), cut to the widest networks'
+    coordinates.
 
     Kept for the batches of other widths.
     """
@@ -59,7 +63,9 @@ def reference(task: Task) -> Trajectory:
     widest = max(task.widths)
     cut = lambda path: np.asarray(path[..., :widest])
     assert limits is not None
-    return Trajectory(np.asarray(limits.output), np.asarray(limits.loss), cut(limits.features), cut(limits.gradients))
+    return Trajectory(
+        np.asarray(limits.output), np.asarray(limits.loss), cut(limits.features), cut(limits.gradients)
+    )
 
 
 def references(task: Task) -> Trajectory:
@@ -72,7 +78,8 @@ def references(task: Task) -> Trajectory:
 
 
 def innovation_pairs(task: Task, depth: int) -> tuple[Trajectory, Trajectory]:
-    """Networks with weight matrices, leading axes (S, R, F), and limits on the innovations of each, (S, R, F, G)."""
+    """Networks with weight matrices, leading axes (S, R, F), and limits on the innovations of each, (S, R, F,
+    G)."""
     rates, steps, grid = np.asarray(task.rates, task.precision), task.depth_steps, task.intervals
     numbers = lambda value: jax.device_put(np.asarray([value], task.precision))
 
@@ -84,7 +91,9 @@ def innovation_pairs(task: Task, depth: int) -> tuple[Trajectory, Trajectory]:
         for limit_flag in task.limit_flags:
             reuse = numbers(limit_flag == "reused")
             # A probe is not needed, but with it this is the program that a batch's own limits have.
-            limit = _cells.solve_limits(problem, heldout, noise, key[None], rate, reuse, grid, task.probe, 1, task.remember)
+            limit = _cells.solve_limits(
+                problem, heldout, noise, key[None], rate, reuse, grid, task.probe, 1, task.remember
+            )
             found.append(jax.device_get(_bare(limit)))
         every = jax.tree.map(lambda *x: np.stack([one[0, 0, 0] for one in x]), *found)
         return jax.tree.map(lambda x: x[0, 0, 0], jax.device_get(_bare(network))), every
@@ -99,15 +108,30 @@ def innovation_pairs(task: Task, depth: int) -> tuple[Trajectory, Trajectory]:
 
 
 def first_steps(task: Task, depth: int) -> FirstSteps:
-    """One step on the first training sample at two small learning rates, in float64, by networks of the task's width."""
+    """One step on the first training sample at two small learning rates, in float64, by networks of the
+    task's width."""
     with jax.enable_x64(True):
-        rates, reuse = np.asarray(RESPONSE_RATES), np.asarray([flag == "reused" for flag in task.flags], float)
+        rates, reuse = (
+            np.asarray(RESPONSE_RATES),
+            np.asarray([flag == "reused" for flag in task.flags], float),
+        )
         deepest, problems, outputs = max(task.depths), [], []
         for seed in task.seeds:
             whole, _ = load_problem(task.problem, task.seed, "float64", seed)
             first = lambda x: np.broadcast_to(np.asarray(x)[:1, :1], (2, 1, x.shape[2]))
-            plain = {"activation": whole.activation, "train": whole.train, "parametrization": whole.parametrization}
-            problem = Problem(first(whole.inputs), first(whole.targets), 0.0, loss=whole.loss, horizon=whole.horizon, **plain)
+            plain = {
+                "activation": whole.activation,
+                "train": whole.train,
+                "parametrization": whole.parametrization,
+            }
+            problem = Problem(
+                first(whole.inputs),
+                first(whole.targets),
+                0.0,
+                loss=whole.loss,
+                horizon=whole.horizon,
+                **plain,
+            )
             layers = doubled(depth, GAIN_LAYERS)
             noise = _cells.draw_noise(problem, seed_key(task.seed, seed)[None], task.width, layers, False)
             noise = _cells.coarsened_seeds(noise, depth, deepest)
@@ -130,7 +154,8 @@ def _joined(runs: list[Trajectory], seeds: int, rates: int) -> Trajectory:
 
 
 class _Part:
-    """Some seeds of a batch, whose noise is drawn when it is first asked for and kept as long as the part is."""
+    """Some seeds of a batch, whose noise is drawn when it is first asked for and kept as long as the part
+    is."""
 
     def __init__(self, task: Task, at_once: int):
         self.task, self.at_once = task, at_once
@@ -146,7 +171,9 @@ class _Part:
         """Noise of this many layers; drawn once, as all depths of a batch coarsen the same."""
         with self._lock:
             if depth not in self._drawn:
-                noise = _cells.draw_noise(self.problem, self.keys, self.task.width, depth, self.task.batch.redrawn)
+                noise = _cells.draw_noise(
+                    self.problem, self.keys, self.task.width, depth, self.task.batch.redrawn
+                )
                 self._drawn = {depth: shard_noise(noise) if _memory.spread(self.task) > 1 else noise}
             return self._drawn[depth]
 
@@ -164,7 +191,8 @@ class _Part:
 
 
 def _tasks(part: _Part, *, single: bool) -> Iterator[Callable[[], tuple]]:
-    """What a part has to do: calls that give a depth (None for limits) and the runs there, all at once or each by itself."""
+    """What a part has to do: calls that give a depth (None for limits) and the runs there, all at once or
+    each by itself."""
     task, limits, networks = part.task, [], []
     if task.solves_limit:
         limits = _by_run(part, None, part.limits, task.limit_flags, single)
@@ -175,7 +203,9 @@ def _tasks(part: _Part, *, single: bool) -> Iterator[Callable[[], tuple]]:
     yield from (call for pair in zip_longest(limits, networks) for call in pair if call is not None)
 
 
-def _by_run(part: _Part, depth: int | None, runs: Callable, flags: tuple[str, ...], single: bool) -> Iterator[Callable[[], tuple]]:
+def _by_run(
+    part: _Part, depth: int | None, runs: Callable, flags: tuple[str, ...], single: bool
+) -> Iterator[Callable[[], tuple]]:
     dtype = part.task.precision
     rates = np.asarray(part.task.rates, dtype)
     reuse = np.asarray([flag == "reused" for flag in flags], dtype)

@@ -1,13 +1,13 @@
-"""What a batch is: every fact that its cost, its memory, its plan and its computation rest on, worked out once from the config."""
+"""What a batch is: every fact that its cost, its memory, its plan and its computation rest on, worked out
+once from the config."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import gcd
 from typing import TYPE_CHECKING
 
+from nfd_jax.data import input_dim
 from nfd_jax.measures import simulator_of, taken
 from nfd_jax.store import Batch, intervals
-from nfd_jax.sweep._data import data_of
 
 if TYPE_CHECKING:
     from nfd_jax.config import HistoryConfig, ProblemConfig, SweepConfig
@@ -18,12 +18,14 @@ COMMON_LAYERS = 256
 
 @dataclass(frozen=True)
 class Task:
-    """A batch with all there is to know about it. Hashable, as the sections of a config are: results may be cached by it.
+    """A batch with all there is to know about it. Hashable, as the sections of a config are: results may be
+    cached by it.
 
-    `simulator` is that of its networks, "" where it has none. `flags` are the networks' backward weights, `limit_flags` those of
-    limits on the batch's noise, () where none is solved. `intervals`: of the t grid. `measures`: names of what is measured, and
-    `needs` what that wants recorded or run besides. `shared_noise`: whether limits are solved on the networks' noise, so that all
-    depths coarsen theirs. `reference`: particles of the limit on nested noise that networks are set against besides, 0 for none,
+    `simulator` is that of its networks, "" where it has none. `flags` are the networks' backward weights,
+    `limit_flags` those of limits on the batch's noise, () where none is solved. `intervals`: of the t grid.
+    `measures`: names of what is measured, and `needs` what that wants recorded or run besides.
+    `shared_noise`: whether limits are solved on the networks' noise, so that all depths coarsen theirs.
+    `reference`: particles of the limit on nested noise that networks are set against besides, 0 for none,
     with `reference_flags` its backward weights and `widths` all those that share it.
     """
 
@@ -53,7 +55,9 @@ class Task:
         needs = frozenset().union(*(measure.needs for measure in measures)) if networks else frozenset()
         simulator = simulator_of(config, batch.width) if networks else ""
         matched = limit is not None and limit.particles == "matched"
-        reference = (limit.reference_particles or 0) if limit and networks and simulator == "matrix_free" else 0
+        reference = (
+            (limit.reference_particles or 0) if limit and networks and simulator == "matrix_free" else 0
+        )
         return cls(
             batch,
             problem,
@@ -131,7 +135,8 @@ class Task:
 
     @property
     def remember(self) -> tuple[int | None, float]:
-        """Directions that histories are cut to, None for all, and the relative residual from which a query is a new one."""
+        """Directions that histories are cut to, None for all, and the relative residual from which a query is
+        a new one."""
         return self.history.directions, self.history.tolerance
 
     @property
@@ -156,10 +161,12 @@ class Task:
 
     @cached_property
     def noise_depths(self) -> dict[int, int]:
-        """For each depth, the layers of the noise that its networks coarsen, so that depths of a width share it.
+        """For each depth, the layers of the noise that its networks coarsen, so that depths of a width share
+        it.
 
-        The Euler steps of a limit that is solved on it; else, for the coupling, the largest doubling of the depth up to
-        COMMON_LAYERS. Never a matter of the other depths of the grid: a sweep extended by a depth keeps the noise of those it has.
+        The Euler steps of a limit that is solved on it; else, for the coupling, the largest doubling of the
+        depth up to COMMON_LAYERS. Never a matter of the other depths of the grid: a sweep extended by a depth
+        keeps the noise of those it has.
         """
         return {depth: self._noise_depth(depth) for depth in self.depths}
 
@@ -176,13 +183,15 @@ class Task:
     @property
     def inputs(self) -> int:
         """Input dimension d."""
-        return data_of(self.problem, self.seed).inputs.shape[2]
+        return input_dim(self.problem)
 
     @property
     def reference_task(self) -> "Task":
         """The limits of `reference` particles, on noise of which this task's is the first rows."""
         batch = Batch("limit", self.reference, (), self.seeds)
-        apart = replace(self, batch=batch, simulator="", flags=(), limit_flags=self.reference_flags, reference=0)
+        apart = replace(
+            self, batch=batch, simulator="", flags=(), limit_flags=self.reference_flags, reference=0
+        )
         return replace(apart, measures=(), needs=frozenset(), widths=())
 
 

@@ -1,8 +1,9 @@
 """What a batch computes, counted from its sizes, and how long that takes at a machine's speeds.
 
-A conditional-Gaussian layer answers r rows against A = K·P earlier ones: about 20 r A n + 18 r² n operations in thin products,
-which take as long as reading the layer's families of A rows over and over takes. So a time is the larger of arithmetic and memory
-traffic, plus a fixed cost for each small operation, which is most of it at small widths.
+A conditional-Gaussian layer answers r rows against A = K·P earlier ones: about 20 r A n + 18 r² n operations
+in thin products, which take as long as reading the layer's families of A rows over and over takes. So a time
+is the larger of arithmetic and memory traffic, plus a fixed cost for each small operation, which is most of
+it at small widths.
 """
 
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from nfd_jax.sweep._memory import seed_devices
 from nfd_jax.sweep._task import Task
 
 TOUCHES, THIN = 12, 12
-"""How often a layer's families of A rows are read or written in one pass; and the rows at which a product runs at half the rate of
-a square one. Both measured, on CPUs."""
+"""How often a layer's families of A rows are read or written in one pass; and the rows at which a product
+runs at half the rate of a square one. Both measured, on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,11 @@ class Work:
     def seconds(self, on: Machine) -> float:
         """Without compilation; runs on cores of their own start their small operations side by side."""
         computing = max((self.flops + self.slowdown) / on.flops, self.bytes / on.bytes)
-        return computing + self.operations * on.operation_seconds / (cores() if one_by_one() else 1) + self.normals / on.normals
+        return (
+            computing
+            + self.operations * on.operation_seconds / (cores() if one_by_one() else 1)
+            + self.normals / on.normals
+        )
 
 
 def work(task: Task) -> Work:
@@ -60,7 +65,9 @@ def work(task: Task) -> Work:
         total += _dense(task)
         if "pairs" in task.needs:  # trained once more, each with limits on its innovations
             runs = rates * len(task.flags)
-            total += _dense(task) + _system(task, task.depth_steps) * (runs * len(task.depths) * len(task.limit_flags))
+            total += _dense(task) + _system(task, task.depth_steps) * (
+                runs * len(task.depths) * len(task.limit_flags)
+            )
     else:
         for depth in task.depths:
             noises.add(task.noise_depths[depth])
@@ -74,7 +81,8 @@ def work(task: Task) -> Work:
 
 
 def _redrawn(task: Task) -> float:
-    """Normals drawn again by all passes of a seed: both families of a layer, at the finest layers they are sums of."""
+    """Normals drawn again by all passes of a seed: both families of a layer, at the finest layers they are
+    sums of."""
     layers = len(task.limit_flags) * task.depth_steps
     layers += sum(len(task.flags) * finest for finest in task.noise_depths.values())
     passes = 3 * task.steps + task.probe
@@ -82,7 +90,8 @@ def _redrawn(task: Task) -> float:
 
 
 def _system(task: Task, layers: int) -> Work:
-    """One run of a network or limit: two passes a step, one for the held-out samples, and the probe's once."""
+    """One run of a network or limit: two passes a step, one for the held-out samples, and the probe's
+    once."""
     width, samples, seen = task.width, task.samples, task.directions
 
     def passes(count: int, rows: int) -> Work:
@@ -96,14 +105,20 @@ def _system(task: Task, layers: int) -> Work:
 
 
 def _dense(task: Task) -> Work:
-    """All networks of a seed with weight matrices: two passes a step, held-out and probe samples among their rows, and an update."""
+    """All networks of a seed with weight matrices: two passes a step, held-out and probe samples among their
+    rows, and an update."""
     grid, samples = grid_of(task), task.samples
     shape, _ = shape_of(samples, grid, jax.default_backend(), seed_devices())
     rows = 2 * task.rows + HELDOUT + (task.rows if task.probe else 0)
     layers, matrix, thin = task.steps * sum(grid.depths), shape.size**2, samples * shape.size
     runs, kinds = len(grid.flags) * len(grid.rates), 1 if shape.independent is None else 2
-    if shape.form == "factored":  # matrices are read for all rates of a run together, corrections twice in each pass
-        flops, moved = 2 * rows * matrix + 4 * rows * thin, 2 * kinds * matrix / (len(grid.flags) * shape.rates) + 4 * thin
+    if (
+        shape.form == "factored"
+    ):  # matrices are read for all rates of a run together, corrections twice in each pass
+        flops, moved = (
+            2 * rows * matrix + 4 * rows * thin,
+            2 * kinds * matrix / (len(grid.flags) * shape.rates) + 4 * thin,
+        )
     else:  # read in each pass, read and rewritten by the update
         flops, moved = 2 * (rows + task.rows) * matrix, 4 * matrix
     normals = shape.size * (kinds * max(grid.depths) * shape.size + task.inputs)
