@@ -8,8 +8,7 @@ from jaxtyping import Array, Float
 
 from nfd_jax import observables
 from nfd_jax.config import obstacle
-from nfd_jax.measures._measure import COMPARED, PAIR, Cells, Measure, Named, Runs, Variable, simulator_of
-from nfd_jax.problem import Trajectory
+from nfd_jax.measures._measure import COMPARED, PAIR, Cells, Measure, Named, Paths, Runs, Variable, simulator_of
 from nfd_jax.runtime import CompiledOnce
 from nfd_jax.sharding import map_seeds
 
@@ -20,12 +19,11 @@ if TYPE_CHECKING:
 def differences(networks: Runs, limits: Runs) -> np.ndarray:
     """Mean squares of every network minus every limit it is set against, (S, R, F, G, K, quantity)."""
     own = limits.trajectory.loss.ndim == networks.trajectory.loss.ndim + 1
-    bare = lambda run: Trajectory(run.output, run.loss, run.features, run.gradients)
-    return np.asarray(_differences(bare(networks.trajectory), bare(limits.trajectory), own), float)
+    return np.asarray(_differences(Paths.of(networks.trajectory), Paths.of(limits.trajectory), own), float)
 
 
 @CompiledOnce
-def _differences(networks: Trajectory, limits: Trajectory, own: bool) -> Float[Array, "S R F G K 3"]:
+def _differences(networks: Paths, limits: Paths, own: bool) -> Float[Array, "S R F G K 3"]:
     several = jax.vmap(observables.differences, (None, 0))
     pairs = jax.vmap(several) if own else jax.vmap(several, (0, None))
     return map_seeds(lambda at: jax.lax.map(lambda rate: pairs(*rate), at), (networks, limits))

@@ -7,8 +7,7 @@ from jaxtyping import Array, Float
 
 from nfd_jax import observables
 from nfd_jax.config import obstacle
-from nfd_jax.measures._measure import NETWORK, Cells, Measure, Named, Variable
-from nfd_jax.problem import Trajectory
+from nfd_jax.measures._measure import NETWORK, Cells, Measure, Named, Paths, Variable
 from nfd_jax.runtime import CompiledOnce
 
 CELL = NETWORK[1:]
@@ -21,8 +20,7 @@ def _compute(cells: Cells) -> dict[str, Named]:
         cells.networks.trajectory,
         *map(cells.facts.flags.index, ("reused", "independent")),
     )
-    bare = Trajectory(run.output, run.loss, run.features, run.gradients)
-    effect = np.asarray(_effect(bare, reused, independent), float)
+    effect = np.asarray(_effect(Paths.of(run), reused, independent), float)
     found = {"coupling/coupling_effect_ms": Named((*DIMS, "quantity"), effect)}
     for name, value in (("layer", run.coupling.layer_ms), ("displacement", run.coupling.displacement_ms)):
         found[f"coupling/coupling_{name}_ms"] = Named(
@@ -32,7 +30,7 @@ def _compute(cells: Cells) -> dict[str, Named]:
 
 
 @CompiledOnce
-def _effect(networks: Trajectory, reused: int, independent: int) -> Float[Array, "S R K 3"]:
+def _effect(networks: Paths, reused: int, independent: int) -> Float[Array, "S R K 3"]:
     """Networks on the same noise that differ in their backward weights alone."""
     pick = lambda flag: jax.tree.map(lambda x: x[:, :, flag], networks)
     return jax.vmap(jax.vmap(observables.differences))(pick(reused), pick(independent))

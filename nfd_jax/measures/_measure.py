@@ -56,6 +56,20 @@ class Named(NamedTuple):
         return values.transpose([every.index(dim) for dim in dims])
 
 
+class Paths(NamedTuple):
+    """What runs are compared by, with any leading axes: outputs and losses, h and b on the grid of t where recorded."""
+
+    output: Any
+    loss: Any
+    features: Any
+    gradients: Any
+
+    @classmethod
+    def of(cls, run: "Trajectory | Paths") -> "Paths":
+        """Those of a trajectory, without whatever else it recorded."""
+        return cls(run.output, run.loss, run.features, run.gradients)
+
+
 @dataclass(frozen=True)
 class Variable:
     """One variable of a group: its dims in the store's order, a short name for people, and its unit ("1" for
@@ -91,7 +105,7 @@ class Runs:
     `features` and `gradients` (…, K, G, P, n), as far as they were recorded.
     """
 
-    trajectory: Trajectory
+    trajectory: Trajectory | Paths
     found: Mapping[str, np.ndarray]
     activation: str
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from nfd_jax import observables
 from nfd_jax.losses import accuracy, loss_function
-from nfd_jax.measures._measure import LIMIT, NETWORK, RUN, Cells, Measure, Named, Runs, Variable
+from nfd_jax.measures._measure import LIMIT, NETWORK, RUN, Cells, Measure, Named, Paths, Runs, Variable
 from nfd_jax.problem import Trajectory
 from nfd_jax.runtime import CompiledOnce
 from nfd_jax.sharding import map_seeds
@@ -90,7 +90,7 @@ def dense_runs(found: Mapping[str, np.ndarray], activation: str, fixed: bool) ->
             np.full_like(own["feature_shift_ms"], np.nan) if shift is None else np.asarray(shift, float)
         )
     own.setdefault("history_residual", np.zeros_like(own["loss"]))
-    return Runs(Trajectory(found["output"], found["loss"], features, gradients), own, activation)
+    return Runs(Paths(found["output"], found["loss"], features, gradients), own, activation)
 
 
 def _compute(group: str, runs: Runs) -> dict[str, Named]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nfd_jax.finite import Heldout
-from nfd_jax.measures import RESPONSE_RATES, FirstSteps
+from nfd_jax.measures import RESPONSE_RATES, FirstSteps, Paths
 from nfd_jax.noise import AbstractNoise
 from nfd_jax.problem import Problem, Trajectory
 from nfd_jax.runtime import in_threads, one_by_one
@@ -53,7 +53,7 @@ def solve(task: Task) -> tuple[Trajectory | None, dict[int, Trajectory]]:
 
 
 @lru_cache(maxsize=64)
-def reference(task: Task) -> Trajectory:
+def reference(task: Task) -> Paths:
     """Limits of one seed with `task.reference` particles, leading axes (1, R, G), cut to the widest networks'
     coordinates.
 
@@ -63,12 +63,12 @@ def reference(task: Task) -> Trajectory:
     widest = max(task.widths)
     cut = lambda path: np.asarray(path[..., :widest])
     assert limits is not None
-    return Trajectory(
+    return Paths(
         np.asarray(limits.output), np.asarray(limits.loss), cut(limits.features), cut(limits.gradients)
     )
 
 
-def references(task: Task) -> Trajectory:
+def references(task: Task) -> Paths:
     """`reference` of all seeds, leading axes (S, R, G), cut to the task's width."""
     # All that tells one batch of a sweep from another is left out of what the cache looks at.
     plain = task.at(width=max(task.widths), depths=(), redrawn=False, size=None)
@@ -77,13 +77,13 @@ def references(task: Task) -> Trajectory:
     return jax.device_put(jax.tree.map(lambda *x: cut(np.concatenate(x)), *each))
 
 
-def innovation_pairs(task: Task, depth: int) -> tuple[Trajectory, Trajectory]:
+def innovation_pairs(task: Task, depth: int) -> tuple[Paths, Paths]:
     """Networks with weight matrices, leading axes (S, R, F), and limits on the innovations of each, (S, R, F,
     G)."""
     rates, steps, grid = np.asarray(task.rates, task.precision), task.depth_steps, task.intervals
     numbers = lambda value: jax.device_put(np.asarray([value], task.precision))
 
-    def run(seed: int, learning_rate: float, flag: str) -> tuple[Trajectory, Trajectory]:
+    def run(seed: int, learning_rate: float, flag: str) -> tuple[Paths, Paths]:
         problem, heldout = problem_of_seed(task, seed)
         key, rate = seed_key(task.seed, seed), numbers(learning_rate)
         network, noise = _cells.train_with_noise(problem, key, rate[0], flag, task.width, depth, steps, grid)
@@ -94,9 +94,9 @@ def innovation_pairs(task: Task, depth: int) -> tuple[Trajectory, Trajectory]:
             limit = _cells.solve_limits(
                 problem, heldout, noise, key[None], rate, reuse, grid, task.probe, 1, task.remember
             )
-            found.append(jax.device_get(_bare(limit)))
+            found.append(jax.device_get(Paths.of(limit)))
         every = jax.tree.map(lambda *x: np.stack([one[0, 0, 0] for one in x]), *found)
-        return jax.tree.map(lambda x: x[0, 0, 0], jax.device_get(_bare(network))), every
+        return jax.tree.map(lambda x: x[0, 0, 0], jax.device_get(Paths.of(network))), every
 
     every = product(task.seeds, rates, task.flags)
     at_once = _memory.runs_at_once(task, most=_memory.most_at_once(task)) if one_by_one() else 1
@@ -139,10 +139,6 @@ def first_steps(task: Task, depth: int) -> FirstSteps:
             outputs.append(np.asarray(_cells.first_steps(problem, noise, rates, reuse, np.int32(depth))))
             problems.append(problem)
     return FirstSteps(problems, rates, np.stack(outputs))
-
-
-def _bare(run: Trajectory) -> Trajectory:
-    return Trajectory(run.output, run.loss, run.features, run.gradients)
 
 
 def _joined(runs: list[Trajectory], seeds: int, rates: int) -> Trajectory:
