@@ -8,6 +8,8 @@ path; `run` sweeps over widths, depths, seeds and learning rates from a YAML fil
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from nfd_jax._version import __version__
+
 if TYPE_CHECKING:
     from nfd_jax.config import ConfigError, SweepConfig, load_config
     from nfd_jax.finite import train_finite
@@ -39,6 +41,7 @@ _HOME = {
 }
 
 __all__ = [
+    "__version__",
     "ConfigError",
     "InitKernels",
     "Noise",

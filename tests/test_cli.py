@@ -144,4 +144,6 @@ def test_interruption_exits_130_and_says_how_to_resume(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nfd", "run", "a file.yaml"])
     result = nfd("run", "good.yaml")
     assert result.exit_code == 130
-    assert result.stderr == ("interrupted; what is finished is kept, and the same command resumes: nfd run 'a file.yaml'\n")
+    assert result.stderr == (
+        "interrupted; what is finished is kept, and the same command resumes: nfd run 'a file.yaml'\n"
+    )

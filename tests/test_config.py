@@ -82,7 +82,9 @@ def test_measure_defaults_to_what_applies(file):
     assert load(file, FINITE, "problem.parametrization=mup").measure == ("spectrum", "kernels")
     assert load(file, "name: x\nlimit: {particles: 64}").measure == ("kernels",)
     assert load(file, FINITE, "measure=[]").measure == ()
-    assert load(file, FINITE + "limit: {}", "finite.depths=[8]").measure == everything, "a slope is only owed when named"
+    assert load(file, FINITE + "limit: {}", "finite.depths=[8]").measure == everything, (
+        "a slope is only owed when named"
+    )
 
 
 def test_a_limit_on_its_own_has_a_number_of_particles(file):
@@ -92,7 +94,9 @@ def test_a_limit_on_its_own_has_a_number_of_particles(file):
 
 
 def test_numbers_in_every_notation(file):
-    config = load(file, FINITE, "problem.learning_rate=[1e-3, 0, .5, 1E1]", "problem.horizon=2", "seeds=1_000")
+    config = load(
+        file, FINITE, "problem.learning_rate=[1e-3, 0, .5, 1E1]", "problem.horizon=2", "seeds=1_000"
+    )
     assert config.problem.learning_rates == (1e-3, 0.0, 0.5, 10.0)
     assert (config.problem.horizon, config.seeds) == (2.0, 1000)
 
@@ -150,7 +154,11 @@ REFUSED = [
     ("finite.widths=[true, 256]", "finite.widths", "got true"),
     ("finite.widths=[100000000000000000000]", "finite.widths", "to 10000000"),
     ("finite.widths=[16, 256]", "finite.widths", "got 16 for a limit with matched particles"),
-    ("finite={simulator: matrix_free, widths: [16, 256]}", "finite.widths", "got 16 for a matrix_free network"),
+    (
+        "finite={simulator: matrix_free, widths: [16, 256]}",
+        "finite.widths",
+        "got 16 for a matrix_free network",
+    ),
     ("finite={simulator: dense, widths: [10000000]}", "finite.widths", "TiB"),
     ("finite.depths=[0, 8, 32]", "finite.depths", "got 0"),
     ("finite.wdths=[8]", "finite.wdths", "did you mean widths?"),
@@ -184,7 +192,9 @@ def test_refusals_name_the_override_the_key_and_what_is_allowed(file, override, 
     problems = refused(file, EXAMPLE, override)
     place = f"--set {override if len(override) <= 200 else override[:197] + '...'}: {key}"
     own = [problem for problem in problems if problem.startswith(place)]
-    own = own or [problem for problem in problems if f": {key}: " in problem]  # a rule may blame a line of the file
+    own = own or [
+        problem for problem in problems if f": {key}: " in problem
+    ]  # a rule may blame a line of the file
     assert any(words in problem for problem in own), problems
     assert all("allowed" in problem or "expected" in problem or "needs" in problem or "not valid" in problem
                or "keep one" in problem for problem in own)  # fmt: skip
@@ -208,7 +218,9 @@ def test_measures_that_cannot_apply_or_carry_no_slope(file):
 
 
 def test_neither_section(file):
-    assert refused(file, "name: x\n") == ["FILE:1: finite: neither finite nor limit is given, allowed: at least one of the two sections"]
+    assert refused(file, "name: x\n") == [
+        "FILE:1: finite: neither finite nor limit is given, allowed: at least one of the two sections"
+    ]
 
 
 def test_all_problems_at_once_in_order_with_their_lines(file):
@@ -238,7 +250,9 @@ def test_rules_are_checked_beside_wrong_values_that_they_do_not_read(file):
     assert [problem.split(": ")[1] for problem in problems] == ["finite.depths"]
     text = EXAMPLE.replace("depths:", "dephts:").replace("512", "500")
     problems = refused(file, text)
-    assert [problem.split(": ")[1] for problem in problems] == ["finite.dephts"], "no guess from a default the file meant"
+    assert [problem.split(": ")[1] for problem in problems] == ["finite.dephts"], (
+        "no guess from a default the file meant"
+    )
 
 
 BROKEN = {
@@ -257,7 +271,8 @@ BROKEN = {
     "object": b"name: !!python/object/apply:os.system ['exit 1']\n",
     "set": b"finite: !!set {a, b}\n",
     "anchor": b"name: &a x\n",
-    "billion laughs": b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (c, c, c - 1, c - 1) for c in range(98, 123)),
+    "billion laughs": b"a: &a [x, x]\n"
+    + b"".join(b"%c: &%c [*%c, *%c]\n" % (c, c, c - 1, c - 1) for c in range(98, 123)),
     "recursive": b"&a [*a]\n",
     "deep": b"[" * 500_000,
     "deep sections": b"{a: " * 100_000,
@@ -286,7 +301,13 @@ def test_lines_of_broken_text(file):
 
 
 def test_places_that_hold_no_config(tmp_path):
-    for path in (tmp_path, tmp_path / "missing.yaml", tmp_path / ("a" * 300), Path("/dev/zero"), Path("a\0b")):
+    for path in (
+        tmp_path,
+        tmp_path / "missing.yaml",
+        tmp_path / ("a" * 300),
+        Path("/dev/zero"),
+        Path("a\0b"),
+    ):
         with pytest.raises(ConfigError, match="allowed: the path of a YAML file"):
             load_config(path)
 
@@ -319,29 +340,42 @@ def test_variants_expand_and_resolve_their_own_defaults(file):
     problems = refused(file, bad)
     first = len(EXAMPLE.partition("measure:")[0].splitlines()) + 2
     assert problems[0].startswith(f"FILE:{first}: variants.relu.problem.activation: got 'rellu'")
-    assert problems[1].startswith(f"FILE:{first + 2}: variants.mup.problem.parametrization: got mup with a limit")
+    assert problems[1].startswith(
+        f"FILE:{first + 2}: variants.mup.problem.parametrization: got mup with a limit"
+    )
     assert len(problems) == 2
 
 
 def test_a_problem_of_the_base_is_not_repeated_for_each_variant(file):
-    problems = refused(file, EXAMPLE + "variants: {a: {problem.horizon: 2}, b: {seed: 1}}\n", "limit.depth_steps=500")
+    problems = refused(
+        file, EXAMPLE + "variants: {a: {problem.horizon: 2}, b: {seed: 1}}\n", "limit.depth_steps=500"
+    )
     assert len(problems) == 1
 
 
 def test_overrides_alone_may_make_a_section(file):
-    assert load(file, FINITE, "limit.depth_steps=64").limit == load(file, FINITE + "limit: {depth_steps: 64}").limit
+    assert (
+        load(file, FINITE, "limit.depth_steps=64").limit
+        == load(file, FINITE + "limit: {depth_steps: 64}").limit
+    )
     config = load(file, EXAMPLE, "problem={horizon: 2, steps: 2}")
     assert (config.problem.horizon, config.problem.steps, config.problem.batch_size) == (2.0, 2, 4)
 
 
-@pytest.mark.parametrize("extra", ["", "measure: [kernels]\n", "variants: {a: {seed: 1}, '1e3': {limit: null}}\n"])
+@pytest.mark.parametrize(
+    "extra", ["", "measure: [kernels]\n", "variants: {a: {seed: 1}, '1e3': {limit: null}}\n"]
+)
 def test_round_trips(file, extra):
     config = load(file, EXAMPLE.partition("measure:")[0] + extra, "name='089'")
     text = config.to_yaml()
     again = SweepConfig.from_yaml(text)
     assert again == config and again.to_yaml() == text and again.digest() == config.digest()
     assert load(file, text) == config
-    assert again.model_fields_set >= {"measure"} if "measure" in extra else "measure" not in again.model_fields_set
+    assert (
+        again.model_fields_set >= {"measure"}
+        if "measure" in extra
+        else "measure" not in again.model_fields_set
+    )
     assert pickle.loads(pickle.dumps(config)) == config
     error = ConfigError(["a", "b\nc"])
     assert pickle.loads(pickle.dumps(error)).problems == error.problems == ("a", "b\\nc")
@@ -362,7 +396,9 @@ def test_digest_covers_what_changes_a_cell_and_nothing_else(file):
         assert len(config.difference(other)) == 1, change
     rates = [load(file, EXAMPLE, f"problem.learning_rate=[1, 2, 3, 4, 5, 6, 7, {last}]") for last in (8, 9)]
     assert len(rates[0].difference(rates[1])) == 1
-    assert config.difference(load(file, EXAMPLE, "problem.learning_rate=0.25")) == ["problem.learning_rate: stored 0.5, now 0.25"]
+    assert config.difference(load(file, EXAMPLE, "problem.learning_rate=0.25")) == [
+        "problem.learning_rate: stored 0.5, now 0.25"
+    ]
 
 
 def test_python_construction_checks_the_same():
