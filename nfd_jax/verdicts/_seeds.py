@@ -80,12 +80,14 @@ class Spread:
             return Interval(self.mean, -np.inf, np.inf)
         if not len(self.pivots):
             return Interval(self.mean, self.mean, self.mean)
-        low, high = np.quantile(self.pivots, (LEVEL / 2, 1 - LEVEL / 2))
+        place = LEVEL / 2 * (RESAMPLES + 1)  # a whole number: the quantiles are order statistics
+        low, high = self.pivots[int(place) - 1], self.pivots[-int(place)]
         # Levels beyond what resamples resolve: stretched as Student's t is.
-        stretch = stats.t.ppf(1 - level / 2, self.seeds - 1) / stats.t.ppf(1 - LEVEL / 2, self.seeds - 1)
+        stretch = student(self.seeds, level) / student(self.seeds)
         return Interval(self.mean, self.mean - stretch * high * self.error, self.mean - stretch * low * self.error)
 
 
+@lru_cache(maxsize=1024)
 def student(seeds: int, level: float = LEVEL) -> float:
     """Student's t quantile of a two-sided interval at 1 - level from this many seeds."""
     return float(stats.t.ppf(1 - level / 2, seeds - 1)) if seeds > 1 else np.inf
