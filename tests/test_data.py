@@ -21,6 +21,7 @@ ROWS = 12  # per CIFAR-10 batch written here
 
 def make_problem(dataset: str = "digits", **changes: Any) -> Any:
     defaults = dict(data_dir=None, input_dim=32, classes=(0, 1), steps=3, batch_size=4, batches="fixed", loss="squared")
+    defaults |= dict(pool=None, data_seed="fixed")
     return SimpleNamespace(dataset=str(dataset), **{**defaults, **changes})
 
 

@@ -50,12 +50,9 @@ def read_npz(path: Path, layouts: tuple[tuple[str, ...], ...]) -> dict[str, np.n
 
     Raises DataError for anything but a .npz of plain numeric arrays of at most MAX_BYTES each.
     """
-    expected = f"a .npz with numeric arrays {' or '.join(', '.join(names[:2]) for names in layouts)}"
+    expected = _npz_expected(layouts)
     with _parsing(path, expected), zipfile.ZipFile(path) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        layout = next((names for names in layouts if set(names[:2]) <= set(members)), None)
-        if layout is None:
-            raise DataError(f"{path}: holds {', '.join(sorted(members)[:8]) or 'nothing'}; expected {expected}")
+        members, layout = _members(archive, path, layouts)
         arrays = {}
         for name in (name for name in layout if name in members):
             if members[name].file_size > MAX_BYTES:
@@ -67,6 +64,32 @@ def read_npz(path: Path, layouts: tuple[tuple[str, ...], ...]) -> dict[str, np.n
             if arrays[name].dtype.kind not in "buif":
                 raise DataError(f"{path}: {name} has dtype {arrays[name].dtype}; expected integers or floats")
         return arrays
+
+
+def npz_shape(path: Path, layouts: tuple[tuple[str, ...], ...]) -> tuple[int, ...]:
+    """Shape of the first array of the layout that `read_npz` would take, from its header alone. Raises DataError."""
+    with _parsing(path, _npz_expected(layouts)), zipfile.ZipFile(path) as archive:
+        members, layout = _members(archive, path, layouts)
+        with archive.open(members[layout[0]]) as stream:
+            version = np.lib.format.read_magic(stream)
+            header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            return header[version](stream)[0]
+
+
+def _npz_expected(layouts: tuple[tuple[str, ...], ...]) -> str:
+    return f"a .npz with numeric arrays {' or '.join(', '.join(names[:2]) for names in layouts)}"
+
+
+def _members(
+    archive: zipfile.ZipFile, path: Path, layouts: tuple[tuple[str, ...], ...]
+) -> tuple[dict[str, zipfile.ZipInfo], tuple[str, ...]]:
+    """The members of an archive by name, and the first layout whose first two names are among them."""
+    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    layout = next((names for names in layouts if set(names[:2]) <= set(members)), None)
+    if layout is None:
+        found = ", ".join(sorted(members)[:8]) or "nothing"
+        raise DataError(f"{path}: holds {found}; expected {_npz_expected(layouts)}")
+    return members, layout
 
 
 def read_idx(path: Path, item: tuple[int, ...]) -> np.ndarray:

@@ -1,0 +1,93 @@
+"""When a measure can be taken, and why not. `nfd_jax.measures` adds measures of others with `register_measure`."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nfd_jax import names
+
+if TYPE_CHECKING:
+    from nfd_jax.config import SweepConfig
+
+Obstacle = Callable[["SweepConfig"], str | None]
+
+_OBSTACLES: dict[str, Obstacle] = {}
+
+
+def register_measure(name: str, obstacle: Obstacle) -> None:
+    """Make `name` a word that `measure` may hold.
+
+    `obstacle(config)` says why it cannot be taken, as "needs this, allowed: with that", or None where it can.
+    """
+    _OBSTACLES[name] = obstacle
+
+
+def measures() -> tuple[str, ...]:
+    """The measures there are, in the order in which defaults name them."""
+    return tuple(_OBSTACLES)
+
+
+def obstacle(config: "SweepConfig", measure: str) -> str | None:
+    """Why a measure cannot be taken, or None."""
+    return _OBSTACLES[measure](config)
+
+
+def applicable(config: "SweepConfig") -> tuple[str, ...]:
+    """The measures that can be taken."""
+    return tuple(measure for measure in measures() if obstacle(config, measure) is None)
+
+
+def _nothing(config: "SweepConfig") -> str | None:
+    return None
+
+
+def _networks(config: "SweepConfig") -> str | None:
+    return None if config.finite else "measures finite networks, allowed: with a finite section"
+
+
+def _common_noise(config: "SweepConfig") -> str | None:
+    if config.finite is None:
+        return _networks(config)
+    if config.limit is None:
+        return "compares with the limit, allowed: with a limit section"
+    if config.limit.particles != "matched":
+        return f"has no common noise when particles is {config.limit.particles}, allowed: with limit.particles matched"
+    return None
+
+
+def _coupling(config: "SweepConfig") -> str | None:
+    finite, needed = config.finite, config.directions
+    if finite is None:
+        return _networks(config)
+    if set(finite.backward_weights) != set(names.BACKWARD_WEIGHTS):
+        return "compares both flags, allowed: with finite.backward_weights [reused, independent]"
+    if config.problem.parametrization != "depth_mup":
+        return f"got parametrization {config.problem.parametrization}, allowed: with depth_mup"
+    if finite.simulator == "dense":
+        return "needs the matrix-free network, allowed: with finite.simulator auto or matrix_free"
+    if config.needs_matrices:
+        linear = ", ".join(names.LINEAR_OPTIMIZERS)
+        return f"needs the matrix-free network, not with {config.problem.optimizer.name}, allowed: with {linear}"
+    if min(finite.widths) < needed:
+        allowed = f"widths of at least {config.directions_rule} = {needed}"
+        return f"needs the matrix-free network, impossible at width {min(finite.widths)}, allowed: with {allowed}"
+    return None
+
+
+def _response(config: "SweepConfig") -> str | None:
+    if config.finite is None:
+        return _networks(config)
+    if config.problem.parametrization != "depth_mup":
+        return f"got parametrization {config.problem.parametrization}, allowed: with depth_mup"
+    return None
+
+
+_BUILT_IN: dict[names.MeasureName, Obstacle] = {
+    "limit_error": _common_noise,
+    "coupling": _coupling,
+    "spectrum": _networks,
+    "kernels": _nothing,
+    "law": _common_noise,
+    "response": _response,
+}
+for _name in names.MEASURES:
+    register_measure(_name, _BUILT_IN[_name])
