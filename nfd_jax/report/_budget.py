@@ -5,9 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from nfd_jax.report._plot import number
-from nfd_jax.verdicts._fits import fit_coarsening
-from nfd_jax.verdicts._view import View, by_seed, covered
+from nfd_jax.report._numbers import number
+from nfd_jax.verdicts import View, by_seed, covered
 
 QUANTITIES: tuple[str, ...] = ("h", "b", "f")
 MISSING = "not measured"
@@ -98,22 +97,21 @@ def _particles(view: View, flag: str) -> Part:
 
 
 def _depth_steps(view: View, flag: str) -> Part:
-    """The limit's own discretization: the coarsening law of coarser grids, extrapolated to its grid of M steps."""
+    """The limit's own discretization: errors of coarser grids, carried on to its M steps as they fall between the last two."""
     sizes, reference = dict.fromkeys(QUANTITIES, MISSING), view.reference
     for quantity in QUANTITIES if reference else ():
         error = _own_error(view, flag, quantity)
         if error is None or reference is None:
             continue
-        x, samples = error["depth"].values, by_seed(error, "depth")
-        good = (x < reference) & (reference % x == 0) & (samples.mean(0) > view.floor)
-        if good.sum() > 1 and np.isfinite(samples).all():
-            x, samples = x[good], samples[:, good]
-            alpha = fit_coarsening(x, samples, reference=reference, n_boot=2).estimate
-            law = np.mean((np.arange(reference // x[-1]) / reference) ** alpha)
-            left = 1 / ((alpha + 1) * reference**alpha)
-            sizes[quantity] = f"about {number(samples.mean(0)[-1] * left / law)} (order {alpha:.2g})"
-    how = f"errors of coarser grids by the coarsening law, extrapolated to M = {reference} steps" if reference else "no limit"
-    return Part("depth steps M", f"{flag} limit", sizes, how)
+        x, means = error["depth"].values, by_seed(error, "depth").mean(0)
+        good = (x < reference) & (means > view.floor)
+        if good.sum() > 1:
+            (one, other), (before, after) = x[good][-2:], means[good][-2:]
+            power = np.log(before / after) / np.log(other / one)
+            if power > 0:
+                sizes[quantity] = f"about {number(after * (other / reference) ** power)}"
+    how = f"errors of networks as coarse grids, continued to M = {reference} steps as they fall between the last two depths"
+    return Part("depth steps M", f"{flag} limit", sizes, how if reference else "no limit")
 
 
 def _seeds(view: View) -> Part:

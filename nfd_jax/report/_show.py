@@ -57,7 +57,9 @@ class _Watcher:
                 except (StoreError, OSError) as error:
                     self.remarks.append(str(error))
                     continue
-            self.remarks += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+            self.remarks += [
+                str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)
+            ]
             self.remarks += failures(path)
             self.verdicts[name] = claims(rows(tree), tree)
         spent = time.monotonic() - began
@@ -138,7 +140,12 @@ def _verdict_table(verdicts: Mapping[str, list[Claim]]) -> Table:
         table.add_column("verdict", ratio=2)
         table.add_column("what decides it", ratio=4)
         for claim in verdicts[""]:
-            table.add_row(claim.key, claim.statement, _styled(claim.verdict), Text("\n".join(reasons(claim)), style="dim"))
+            table.add_row(
+                claim.key,
+                claim.statement,
+                _styled(claim.verdict),
+                Text("\n".join(reasons(claim)), style="dim"),
+            )
         return table
     by_key = {name: {claim.key: claim.verdict for claim in found} for name, found in verdicts.items()}
     for name in by_key:
