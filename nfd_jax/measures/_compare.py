@@ -8,7 +8,17 @@ from jaxtyping import Array, Float
 
 from nfd_jax import observables
 from nfd_jax.config import obstacle
-from nfd_jax.measures._measure import COMPARED, PAIR, Cells, Measure, Named, Paths, Runs, Variable, simulator_of
+from nfd_jax.measures._measure import (
+    COMPARED,
+    PAIR,
+    Cells,
+    Measure,
+    Named,
+    Paths,
+    Runs,
+    Variable,
+    simulator_of,
+)
 from nfd_jax.runtime import CompiledOnce
 from nfd_jax.sharding import map_seeds
 

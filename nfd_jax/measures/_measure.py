@@ -15,9 +15,10 @@ from jaxtyping import Array
 
 from nfd_jax import observables
 from nfd_jax.activations import activation
-from nfd_jax.problem import Problem, Trajectory
+from nfd_jax.problem import Problem
 from nfd_jax.runtime import CompiledOnce
 from nfd_jax.sharding import map_seeds
+from nfd_jax.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig

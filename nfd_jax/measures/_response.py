@@ -12,6 +12,7 @@ of which training the hidden weights alone keeps the first term. Φ = E[φφ]; K
 import numpy as np
 
 from nfd_jax.config import obstacle
+from nfd_jax.limit import first_step_gain
 from nfd_jax.losses import loss_function
 from nfd_jax.measures._measure import Cells, Measure, Named, Variable
 
@@ -22,15 +23,13 @@ DIMS = ("backward_weights", "width", "depth", "seed")
 
 
 def _compute(cells: Cells) -> dict[str, Named]:
-    from nfd_jax.limit import first_step_gain
-
     steps = cells.first_steps()
     measured = np.stack([_gain(f, p, steps.rates) for f, p in zip(steps.output, steps.problems, strict=True)])
     flags = cells.facts.flags
     predicted = [
         dict(zip(("reused", "independent"), first_step_gain(p), strict=True)) for p in steps.problems
     ]
-    expected = np.asarray([[float(gain[flag]) for flag in flags] for gain in predicted])
+    expected = np.asarray([[float(gain[flag][0, 0]) for flag in flags] for gain in predicted])
     dims = ("seed", "backward_weights")
     return {
         "response/first_step_gain": Named(dims, measured),

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 from nfd_jax import observables
 from nfd_jax.losses import accuracy, loss_function
 from nfd_jax.measures._measure import LIMIT, NETWORK, RUN, Cells, Measure, Named, Paths, Runs, Variable
-from nfd_jax.problem import Trajectory
 from nfd_jax.runtime import CompiledOnce
 from nfd_jax.sharding import map_seeds
+from nfd_jax.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig

@@ -6,20 +6,20 @@ one of them is none: each further loop around diffrax's own adds seconds to what
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from nfd_jax import training
-from nfd_jax.finite import Heldout, MatrixFree, initial_weights, refined, train_with_innovations
+from nfd_jax import bounded, training
+from nfd_jax.finite import Heldout, MatrixFree, initial_weights, innovations
 from nfd_jax.limit import Limit
 from nfd_jax.noise import AbstractNoise, Noise, keyed_noise, sample_noise
-from nfd_jax.problem import Problem, Trajectory
+from nfd_jax.problem import Problem
 from nfd_jax.runtime import CompiledOnce
 from nfd_jax.sharding import map_seeds
+from nfd_jax.trajectory import Trajectory
 
 PATHS = ("features", "gradients")
 
@@ -59,7 +59,7 @@ def solve_limits(
     remember: Remember = EXACT,
 ) -> Trajectory:
     """Limits on `noise` (leading axis: seed), one per learning rate and flag."""
-    interior = lambda learning, reuse: Limit(learning, reuse, noise.depth)
+    interior = lambda learning, reuse: Limit(learning, reuse, noise.depth, width=noise.V.shape[-2])
     return _each_seed(
         interior, problem, heldout, noise, keys, rates, reuse, grid, probe, False, at_once, remember
     )
@@ -84,7 +84,7 @@ def train_networks(
 
     `depth` is traced and at most the noise's: one compilation for all depths of a width.
     """
-    interior = lambda learning, reuse: MatrixFree(learning, reuse, depth)
+    interior = lambda learning, reuse: MatrixFree.of(learning, reuse, depth, noise.V.shape[-2])
     return _each_seed(
         interior, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once, remember
     )
@@ -94,21 +94,22 @@ def _each_seed(
     interior, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once, remember
 ) -> Trajectory:
     directions, tolerance = remember
-    memory: dict[str, Any] = {} if directions is None else {"directions": directions, "tolerance": tolerance}
 
     def one_seed(at):
         noise, key = at
         # Drawn once a seed, for all its learning rates and flags.
-        questions = {"heldout": training.heldout_questions(heldout.inputs, noise.depth, noise.width, key)}
-        if probe:
-            questions["probe"] = training.probe_questions(problem, noise.depth, noise.width, key)
+        asked = training.heldout_questions(problem, heldout.inputs, noise.depth, noise.width, key)
+        options = {"record": PATHS, "grid": grid, "coupling": coupling, "heldout": asked}
+        if directions is None and probe:
+            options["probe"] = training.probe_questions(problem, noise.depth, noise.width, key)
 
         def one(rate, reuse):
             learning = with_rate(problem, rate)
-            options = {"record": PATHS, "grid": grid, "coupling": coupling}
-            return training.train(
-                learning, noise, interior(learning, reuse), **options, **questions, **memory
-            )
+            inside = interior(learning, reuse)
+            if directions is None:
+                return training.train(learning, noise, inside, **options)
+            kept = {"directions": directions, "tolerance": tolerance, "probe": probe}
+            return bounded.train_bounded(learning, noise, inside, **options, **kept)
 
         return grid_over(one, rates, reuse, at_once=at_once)
 
@@ -124,10 +125,17 @@ def first_steps(problem: Problem, noise: Noise, rates: Array, reuse: Array, dept
 
     def one(rate, reuse):
         learning = with_rate(problem, rate)
-        return training.train(learning, noise, MatrixFree(learning, reuse, depth), grid=1).output
+        return training.train(learning, noise, MatrixFree.of(learning, reuse, depth, noise.V.shape[-2]), grid=1).output
 
     with jax.default_matmul_precision("highest"):
         return grid_over(one, rates, reuse, at_once=rates.size * reuse.size)
+
+
+def with_probe_rows(problem: Problem) -> Problem:
+    """The problem whose batches hold the first one's samples besides, as bounded histories follow them."""
+    double = lambda x: jnp.concatenate([x, jnp.broadcast_to(x[:1], x.shape)], axis=1)
+    both = lambda p: (p.inputs, p.targets)
+    return eqx.tree_at(both, problem, (double(problem.inputs), double(problem.targets)))
 
 
 @CompiledOnce
@@ -166,7 +174,7 @@ def train_with_noise(
     learning = with_rate(problem, rate)
     with jax.default_matmul_precision("highest"):
         weights = initial_weights(problem, width=width, depth=depth, key=key, backward_weights=flag)
-        run, noise = train_with_innovations(learning, weights, key)
-        fine = refined(noise, steps, key)
+        run, noise = innovations(learning, weights, flag, key)
+        fine = noise.refine(steps, key)
     run = Trajectory(run.output, run.loss, run.features[:, places], run.gradients[:, places])
     return jax.tree.map(lambda x: x[None, None, None], run), jax.tree.map(lambda x: x[None], fine)

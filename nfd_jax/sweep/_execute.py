@@ -10,12 +10,12 @@ from nfd_jax.config import SweepConfig
 from nfd_jax.finite import train_grids
 from nfd_jax.measures import Cells, Named, Runs
 from nfd_jax.names import DIVERGED, DONE
-from nfd_jax.problem import Trajectory
 from nfd_jax.store import Batch
 from nfd_jax.sweep import _systems
 from nfd_jax.sweep._data import data_of
 from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._task import Task
+from nfd_jax.trajectory import Trajectory
 
 
 def outputs(config: SweepConfig) -> int:

@@ -16,12 +16,13 @@ import numpy as np
 from nfd_jax.finite import Heldout
 from nfd_jax.measures import RESPONSE_RATES, FirstSteps, Paths
 from nfd_jax.noise import AbstractNoise
-from nfd_jax.problem import Problem, Trajectory
+from nfd_jax.problem import Problem
 from nfd_jax.runtime import in_threads, one_by_one
 from nfd_jax.sharding import shard_noise
 from nfd_jax.sweep import _cells, _memory
 from nfd_jax.sweep._data import load_problem, seed_key
 from nfd_jax.sweep._task import Task, doubled
+from nfd_jax.trajectory import Trajectory
 
 GAIN_LAYERS = 64
 """Layers of noise that depths share where the first step's gain is measured."""
@@ -167,10 +168,11 @@ class _Part:
         """Noise of this many layers; drawn once, as all depths of a batch coarsen the same."""
         with self._lock:
             if depth not in self._drawn:
-                noise = _cells.draw_noise(
-                    self.problem, self.keys, self.task.width, depth, self.task.batch.redrawn
-                )
-                self._drawn = {depth: shard_noise(noise) if _memory.spread(self.task) > 1 else noise}
+                task, problem = self.task, self.problem
+                bounded = task.remember[0] is not None  # of all steps together noise would not fit
+                problem = _cells.with_probe_rows(problem) if bounded and task.probe else problem
+                noise = _cells.draw_noise(problem, self.keys, task.width, depth, task.batch.redrawn or bounded)
+                self._drawn = {depth: shard_noise(noise) if _memory.spread(task) > 1 else noise}
             return self._drawn[depth]
 
     def limits(self, rates: jax.Array, reuse: jax.Array) -> Trajectory:

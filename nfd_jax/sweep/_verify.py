@@ -16,18 +16,11 @@ import numpy as np
 
 from nfd_jax import observables
 from nfd_jax.config import SweepConfig
-from nfd_jax.finite import (
-    Weights,
-    initial_weights,
-    refined,
-    train_dense,
-    train_finite,
-    train_with_innovations,
-)
+from nfd_jax.finite import initial_weights, innovations, train_finite, train_weights
 from nfd_jax.limit import solve_limit
 from nfd_jax.names import DIVERGED
 from nfd_jax.noise import Noise, sample_noise
-from nfd_jax.problem import Problem, Trajectory
+from nfd_jax.problem import Problem
 from nfd_jax.runtime import in_threads
 from nfd_jax.store import Batch, describe, read_batches, stored_batches
 from nfd_jax.sweep._cells import PATHS, with_rate
@@ -35,6 +28,7 @@ from nfd_jax.sweep._compute import computed
 from nfd_jax.sweep._data import load_problem, seed_key
 from nfd_jax.sweep._plan import make_plan
 from nfd_jax.sweep._task import Task
+from nfd_jax.trajectory import Trajectory, Weights
 
 TOO_LARGE = "its noise does not fit in memory, nor would all of its layers"
 
@@ -136,8 +130,8 @@ def _draw(task: Task) -> Drawn:
     weights = initial_weights(problem, **size, key=key, backward_weights=task.flags[0])
     if "pairs" not in task.needs:
         return Drawn(weights, None)
-    _, noise = _with_innovations(problem, weights, key)
-    return Drawn(weights, refined(noise, task.depth_steps, key))
+    _, noise = _with_innovations(problem, weights, task.flags[0], key)
+    return Drawn(weights, noise.refine(task.depth_steps, key))
 
 
 def _noise(task: Task, problem: Problem) -> Noise:
@@ -154,7 +148,7 @@ def _measured(task: Task, drawn: Drawn) -> dict[str, np.ndarray]:
     if drawn.weights is None:
         run = _network(problem, drawn.noise, depth, task.flags[0])
     else:
-        run = _train_dense(problem, drawn.weights)
+        run = _train_dense(problem, drawn.weights, task.flags[0])
     measured = {"loss": run.loss, "output": run.output}
     if limit is not None:
         coarse = lambda path: path[:, :: drawn.noise.depth // depth]
@@ -164,15 +158,15 @@ def _measured(task: Task, drawn: Drawn) -> dict[str, np.ndarray]:
 
 
 @eqx.filter_jit
-def _train_dense(problem: Problem, weights: Weights) -> Trajectory:
+def _train_dense(problem: Problem, weights: Weights, flag: str) -> Trajectory:
     with jax.default_matmul_precision("highest"):
-        return train_dense(problem, weights, record=PATHS)
+        return train_weights(problem, weights, flag, record=PATHS)
 
 
 @eqx.filter_jit
-def _with_innovations(problem: Problem, weights: Weights, key: jax.Array) -> tuple[Trajectory, Noise]:
+def _with_innovations(problem: Problem, weights: Weights, flag: str, key: jax.Array) -> tuple[Trajectory, Noise]:
     with jax.default_matmul_precision("highest"):
-        return train_with_innovations(problem, weights, key)
+        return train_with_innovations(problem, weights, task.flags[0], key)
 
 
 def _network(problem: Problem, noise: Noise, depth: int, flag: str) -> Trajectory:
