@@ -9,6 +9,7 @@ depths or steps, so no fit stands between this number and the two systems' formu
 of which training the hidden weights alone keeps the first term. Φ = E[φφ]; K and G: see `init_kernels`.
 """
 
+import jax
 import numpy as np
 
 from nfd_jax.config import obstacle
@@ -23,17 +24,17 @@ DIMS = ("backward_weights", "width", "depth", "seed")
 
 
 def _compute(cells: Cells) -> dict[str, Named]:
-    steps = cells.first_steps()
-    measured = np.stack([_gain(f, p, steps.rates) for f, p in zip(steps.output, steps.problems, strict=True)])
-    flags = cells.facts.flags
-    predicted = [
-        dict(zip(("reused", "independent"), first_step_gain(p), strict=True)) for p in steps.problems
-    ]
-    expected = np.asarray([[float(gain[flag][0, 0]) for flag in flags] for gain in predicted])
+    steps, flags = cells.first_steps(), cells.facts.flags
+    with jax.enable_x64(True):
+        measured = [_gain(f, p, steps.rates) for f, p in zip(steps.output, steps.problems, strict=True)]
+        gains = [
+            dict(zip(("reused", "independent"), first_step_gain(p), strict=True)) for p in steps.problems
+        ]
+    predicted = [[float(gain[flag][0, 0]) for flag in flags] for gain in gains]
     dims = ("seed", "backward_weights")
     return {
-        "response/first_step_gain": Named(dims, measured),
-        "response/first_step_gain_predicted": Named(dims, expected),
+        "response/first_step_gain": Named(dims, np.stack(measured)),
+        "response/first_step_gain_predicted": Named(dims, np.asarray(predicted)),
     }
 
 

@@ -125,7 +125,9 @@ def first_steps(problem: Problem, noise: Noise, rates: Array, reuse: Array, dept
 
     def one(rate, reuse):
         learning = with_rate(problem, rate)
-        return training.train(learning, noise, MatrixFree.of(learning, reuse, depth, noise.V.shape[-2]), grid=1).output
+        return training.train(
+            learning, noise, MatrixFree.of(learning, reuse, depth, noise.V.shape[-2]), grid=1
+        ).output
 
     with jax.default_matmul_precision("highest"):
         return grid_over(one, rates, reuse, at_once=rates.size * reuse.size)

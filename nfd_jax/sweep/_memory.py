@@ -113,7 +113,7 @@ class _Count:
         runs = min(dense_runs_at_once(shape, self.task.itemsize), self.seeds // seeds)
         beside = seeds * len(shape.flags) * shape.rates
         drawn = seeds * shape.layers * shape.size**2
-        kinds = 1 if shape.independent is None else 2
+        kinds = 2 if shape.independent else 1
         if shape.form == "factored":
             trained = 2 * shape.layers * beside * self.samples * shape.size
         else:  # and the gap between two copies of the weights, or a second one of the only copy

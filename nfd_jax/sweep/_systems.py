@@ -171,7 +171,9 @@ class _Part:
                 task, problem = self.task, self.problem
                 bounded = task.remember[0] is not None  # of all steps together noise would not fit
                 problem = _cells.with_probe_rows(problem) if bounded and task.probe else problem
-                noise = _cells.draw_noise(problem, self.keys, task.width, depth, task.batch.redrawn or bounded)
+                noise = _cells.draw_noise(
+                    problem, self.keys, task.width, depth, task.batch.redrawn or bounded
+                )
                 self._drawn = {depth: shard_noise(noise) if _memory.spread(task) > 1 else noise}
             return self._drawn[depth]
 

@@ -164,7 +164,9 @@ def _train_dense(problem: Problem, weights: Weights, flag: str) -> Trajectory:
 
 
 @eqx.filter_jit
-def _with_innovations(problem: Problem, weights: Weights, flag: str, key: jax.Array) -> tuple[Trajectory, Noise]:
+def _with_innovations(
+    problem: Problem, weights: Weights, flag: str, key: jax.Array
+) -> tuple[Trajectory, Noise]:
     with jax.default_matmul_precision("highest"):
         return train_with_innovations(problem, weights, task.flags[0], key)
 

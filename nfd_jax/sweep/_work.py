@@ -111,7 +111,7 @@ def _dense(task: Task) -> Work:
     shape, _ = shape_of(samples, grid, jax.default_backend(), seed_devices())
     rows = 2 * task.rows + HELDOUT + (task.rows if task.probe else 0)
     layers, matrix, thin = task.steps * sum(grid.depths), shape.size**2, samples * shape.size
-    runs, kinds = len(grid.flags) * len(grid.rates), 1 if shape.independent is None else 2
+    runs, kinds = len(grid.flags) * len(grid.rates), 2 if shape.independent else 1
     if (
         shape.form == "factored"
     ):  # matrices are read for all rates of a run together, corrections twice in each pass
