@@ -1,9 +1,10 @@
 """Finite ResNets of growing depth and Neural Feature Dynamics, their infinite-depth limit, side by side.
 
-`train_finite` trains a network, `solve_limit` the limit, both on the same `sample_noise` where they are to be compared path by
-path; `train_grid` trains networks of many sizes in one program; `run` sweeps over widths, depths, seeds and learning rates from a YAML
-file. The mathematics stands in the module docstrings: `parametrization` (the step), `gaussian` and `history` (matrices known
-through what they were asked), `training`, `limit` and `observables`.
+`train_finite` trains a network, `solve_limit` the limit, both on the same `sample_noise` where they are to be
+compared path by path; `train_grid` trains networks of many sizes in one program; `run` sweeps over widths,
+depths, seeds and learning rates from a YAML file, and `verdicts` judges its results. The mathematics stands in
+the module docstrings: `parametrization` (the step), `gaussian` and `history` (matrices known through what they
+were asked), `training`, `limit` and `observables`.
 """
 
 from importlib import import_module
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
     from nfd_jax.config import ConfigError, SweepConfig, load_config
     from nfd_jax.finite import train_finite, train_grid, train_with_innovations
     from nfd_jax.launch import run
-    from nfd_jax.limit import InitKernels, first_order_change, init_kernels, solve_limit
+    from nfd_jax.limit import (
+        InitKernels,
+        LimitEstimate,
+        estimate_limit,
+        first_order_change,
+        first_step_gain,
+        init_kernels,
+        lazy_limit,
+        solve_limit,
+    )
     from nfd_jax.losses import Loss
     from nfd_jax.noise import Noise, keyed_noise, sample_noise, seed_key
     from nfd_jax.problem import Problem
@@ -35,8 +45,12 @@ _HOME = {
     "train_with_innovations": "finite",
     "run": "launch",
     "InitKernels": "limit",
+    "LimitEstimate": "limit",
+    "estimate_limit": "limit",
     "first_order_change": "limit",
+    "first_step_gain": "limit",
     "init_kernels": "limit",
+    "lazy_limit": "limit",
     "solve_limit": "limit",
     "Loss": "losses",
     "Noise": "noise",
@@ -45,10 +59,10 @@ _HOME = {
     "seed_key": "noise",
     "Problem": "problem",
     "open_results": "store",
-    "verdicts": "verdicts",
     "Coupling": "trajectory",
     "Trajectory": "trajectory",
     "Weights": "trajectory",
+    "verdicts": "verdicts",
 }
 
 __all__ = [
@@ -57,15 +71,19 @@ __all__ = [
     "ConfigError",
     "Coupling",
     "InitKernels",
+    "LimitEstimate",
     "Loss",
     "Noise",
     "Problem",
     "SweepConfig",
     "Trajectory",
     "Weights",
+    "estimate_limit",
     "first_order_change",
+    "first_step_gain",
     "init_kernels",
     "keyed_noise",
+    "lazy_limit",
     "load_config",
     "open_results",
     "run",
@@ -73,9 +91,9 @@ __all__ = [
     "seed_key",
     "solve_limit",
     "train_finite",
-    "verdicts",
     "train_grid",
     "train_with_innovations",
+    "verdicts",
 ]
 
 

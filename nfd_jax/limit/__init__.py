@@ -5,8 +5,16 @@ from typing import Any
 from jaxtyping import Array
 
 from nfd_jax import conditional
-from nfd_jax.limit._kernels import InitKernels, first_order_change, first_step_gain, init_kernels
+from nfd_jax.limit._kernels import (
+    InitKernels,
+    check_limit,
+    first_order_change,
+    first_step_gain,
+    init_kernels,
+)
+from nfd_jax.limit._lazy import lazy_limit
 from nfd_jax.limit._solve import Limit
+from nfd_jax.limit._tolerance import LimitEstimate, estimate_limit
 from nfd_jax.noise import AbstractNoise, shared_noise
 from nfd_jax.problem import (
     BACKWARD_WEIGHTS,
@@ -20,13 +28,18 @@ from nfd_jax.problem import (
 )
 from nfd_jax.trajectory import Trajectory
 
-__all__ = ["InitKernels", "Limit", "check_has_limit", "first_order_change", "first_step_gain", "init_kernels", "solve_limit"]
-
-
-def check_has_limit(problem: Problem) -> None:
-    """Raise ValueError for parametrizations without an infinite-depth limit."""
-    if problem.parametrization != "depth_mup":
-        raise ValueError(f"only depth_mup has an infinite-depth limit; received {problem.parametrization!r}")
+__all__ = [
+    "InitKernels",
+    "Limit",
+    "LimitEstimate",
+    "check_limit",
+    "estimate_limit",
+    "first_order_change",
+    "first_step_gain",
+    "init_kernels",
+    "lazy_limit",
+    "solve_limit",
+]
 
 
 def solve_limit(
@@ -62,7 +75,7 @@ def solve_limit(
     for optimizers that are not linear. Forward-mode derivatives (`jax.jvp`) are right; for reverse mode use
     `train_finite(simulator="matrix_free")` on the same noise, which is the same numbers.
     """
-    check_has_limit(problem)
+    check_limit(problem)
     check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
     check_choice("matmul_precision", matmul_precision, MATMUL_PRECISIONS)
     if "weights" in (record := check_record(record)):

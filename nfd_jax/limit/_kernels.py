@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nfd_jax.activations import Activation, activation
+from nfd_jax.activations import Activation, resolve
 from nfd_jax.problem import Problem
 
 QUADRATURE_NODES = 48
@@ -56,7 +56,7 @@ def expectations(phi: str | Activation, K: Float[Array, "P P"]) -> tuple[Array, 
         mean = (variance[:, None] + variance[None, :]) / 2
         same, opposite = jnp.exp(K - mean), jnp.exp(-K - mean)
         return (same - opposite) / 2, (same + opposite) / 2
-    return _quadrature(activation(phi) if isinstance(phi, str) else phi, jnp.sqrt(variance), rho)
+    return _quadrature(resolve(phi), jnp.sqrt(variance), rho)
 
 
 def _quadrature(phi: Activation, sd: Float[Array, " P"], rho: Float[Array, "P P"]) -> tuple[Array, Array]:

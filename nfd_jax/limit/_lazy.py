@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from nfd_jax import optimizers
 from nfd_jax.limit._kernels import tangent_kernels
 from nfd_jax.losses import loss_function
 from nfd_jax.problem import BACKWARD_WEIGHTS, Problem, check_choice
@@ -37,14 +38,10 @@ def lazy_limit(problem: Problem, *, backward_weights: str) -> Float[Array, "K P 
     return _regression(problem, theta[place[:, None], place[None, :]])
 
 
-def _coefficients(problem: Problem) -> Float[Array, "K K"]:
-    """c with W(k) = W(0) + Σ_j c[k, j] G_j, G_j the gradient of step j: −η for every earlier step of plain SGD."""
-    return -problem.learning_rate * jnp.tri(problem.steps, k=-1, dtype=problem.dtype)
-
-
 @eqx.filter_jit
 def _regression(problem: Problem, theta: Float[Array, "KP KP"]) -> Float[Array, "K P C"]:
-    loss, c = loss_function(problem.loss), _coefficients(problem)
+    loss = loss_function(problem.loss)
+    c = optimizers.coefficients(problem.optimizer, problem.learning_rate, problem.steps).steps
     answers = theta.reshape(problem.steps, problem.batch_size, problem.steps, problem.batch_size)
 
     def step(chi, k):
