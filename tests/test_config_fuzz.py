@@ -94,7 +94,8 @@ KEYS = st.sampled_from(
     [
         *LINES,
         *(f"{s}.{k}" for s in SECTIONS for k in LINES),
-        *(f"problem.{s}.{k}" for s in ("optimizer", "schedule") for k in ("name", "momentum", "b1", "warmup_steps")),
+        *(f"problem.optimizer.{k}" for k in ("name", "momentum", "nesterov", "b1", "weight_decay")),
+        *(f"problem.schedule.{k}" for k in ("name", "warmup_steps", "end_factor")),
         "variants",
         "variants.a.seed",
     ]

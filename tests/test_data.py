@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nfd_jax.data import DataError, check_data, load_problem_data
+from nfd_jax.data import DATASETS, DataError, check_data, input_dim, load_problem_data
 from nfd_jax.data._formats import read_cifar_binary, read_cifar_pickle, read_idx, read_npz
 
 CIFAR_SUBSET = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "cifar10_subset.npz"
@@ -239,6 +239,59 @@ def test_the_seed_decides(dataset: str):
         first.heldout_inputs, again.heldout_inputs
     )
     assert not np.array_equal(first.inputs, other.inputs)
+
+
+@pytest.mark.parametrize("dataset", ["digits", "gaussian"])
+def test_epochs_pass_over_one_pool_in_new_orders(dataset: str):
+    """A pool of 10 in batches of 4: two a pass, no sample twice in a pass, 10 samples in all."""
+    problem = make_problem(dataset, steps=40, batches="epochs", pool=10)
+    data = load_problem_data(problem, seed=1)
+    passes = data.inputs.reshape(20, 8, -1)
+    assert all(len(np.unique(samples, axis=0)) == 8 for samples in passes)
+    assert len(np.unique(data.inputs.reshape(160, -1), axis=0)) == 10
+    assert not np.array_equal(passes[0], passes[1])
+    assert np.array_equal(
+        data.inputs[:5], load_problem_data(make_problem(**{**vars(problem), "steps": 5}), 1).inputs
+    )
+    whole = load_problem_data(make_problem(**{**vars(problem), "pool": 4}), seed=1).inputs
+    assert all(np.array_equal(np.unique(batch, axis=0), np.unique(whole[0], axis=0)) for batch in whole)
+
+
+@pytest.mark.parametrize("batches", ["fixed", "stream", "epochs"])
+@pytest.mark.parametrize("dataset", ["digits", "gaussian"])
+def test_data_drawn_anew_for_each_repetition(dataset: str, batches: str):
+    problem = make_problem(
+        dataset, batches=batches, pool=8 if batches == "epochs" else None, data_seed="per_seed"
+    )
+    first, again, second = (load_problem_data(problem, 3, repetition) for repetition in (0, 0, 1))
+    assert np.array_equal(first.inputs, again.inputs) and np.array_equal(
+        first.heldout_inputs, again.heldout_inputs
+    )
+    assert not np.array_equal(first.inputs, second.inputs)
+    assert not np.array_equal(first.heldout_inputs, second.heldout_inputs)
+    one_draw = make_problem(**{**vars(problem), "data_seed": "fixed"})
+    fixed = [load_problem_data(one_draw, 3, repetition).inputs for repetition in (None, 0, 1)]
+    assert np.array_equal(fixed[0], fixed[1]) and np.array_equal(fixed[0], fixed[2])
+    assert not np.array_equal(fixed[0], first.inputs)
+    with pytest.raises(ValueError, match="an integer from 0"):
+        load_problem_data(problem, 3)
+
+
+def test_repetitions_share_the_gaussian_teacher():
+    problem = make_problem("gaussian", input_dim=2, batch_size=400, data_seed="per_seed")
+    data = [load_problem_data(problem, 5, repetition) for repetition in range(4)]
+    reflected = np.concatenate([(d.inputs * d.targets).reshape(-1, 2) for d in data])
+    angles = np.sort(np.arctan2(reflected[:, 1], reflected[:, 0]))
+    assert np.diff(angles, append=angles[0] + 2 * np.pi).max() >= np.pi
+
+
+def test_input_dim_is_that_of_the_data(tmp_path: Path, points: str):
+    images = write_npz(tmp_path / "i.npz", train_images=np.zeros((9, 2, 3, 5)), train_labels=np.arange(9))
+    assert [input_dim(make_problem(dataset)) for dataset in (points, images, "gaussian")] == [3, 30, 32]
+    assert input_dim(make_problem("digits")) == load_problem_data(make_problem("digits"), 0).inputs.shape[2]
+    assert all(len(known.class_names) in (0, known.classes) for known in DATASETS.values())
+    with pytest.raises(DataError, match="no such file"):
+        input_dim(make_problem(tmp_path / "missing.npz"))
 
 
 class Payload:

@@ -19,7 +19,8 @@ def advice(config: "SweepConfig") -> list[str]:
         ):
             place = f"variants.{variant}.limit" if variant else "limit"
             lines.append(
-                f"{place}: left out, so nothing is compared with the infinite-depth limit: no limit_error, no law, "
-                "no limit's curves in figures, and claims C4 and C6 stay unmeasured; add limit: {} to have them"
+                f"{place}: left out, so nothing is compared with the infinite-depth limit: "
+                "no limit_error, no law, no limit's curves in figures, and claims C4 and C6 stay unmeasured; "
+                "add limit: {} to have them"
             )
     return lines
