@@ -1,5 +1,6 @@
 """Small pieces of HTML: everything escaped, nothing fetched from anywhere, readable on a phone, a screen and paper."""
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
@@ -25,7 +26,9 @@ def render(cell: Cell) -> str:
     return cell.html if isinstance(cell, Raw) else escape(cell)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, caption: str = "", numeric: Iterable[int] = ()) -> str:
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[Cell]], *, caption: str = "", numeric: Iterable[int] = ()
+) -> str:
     """A table; columns in `numeric` do not break lines."""
     numbers = set(numeric)
     heading = "".join(f"<th scope='col'>{escape(name)}</th>" for name in head)
@@ -40,7 +43,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, caption: str =
 
 def facts(rows: Iterable[tuple[str, Cell]]) -> str:
     """A table of names and what they are."""
-    body = "".join(f"<tr><th scope='row'>{escape(name)}</th><td>{render(cell)}</td></tr>\n" for name, cell in rows)
+    body = "".join(
+        f"<tr><th scope='row'>{escape(name)}</th><td>{render(cell)}</td></tr>\n" for name, cell in rows
+    )
     return f"<div class=wide tabindex=0><table><tbody>{body}</tbody></table></div>\n"
 
 
@@ -108,7 +113,11 @@ def swatch(line: Line) -> str:
     """A line and its marker as a legend shows them."""
     color = to_hex(line.color)
     dashes = line.dashes
-    stroke = _DASHES.get(dashes, "") if isinstance(dashes, str) else " ".join(f"{1.8 * part:g}" for part in dashes[1])
+    stroke = (
+        _DASHES.get(dashes, "")
+        if isinstance(dashes, str)
+        else " ".join(f"{1.8 * part:g}" for part in dashes[1])
+    )
     drawn = ""
     if dashes != "":
         pattern = f" stroke-dasharray='{stroke}'" if stroke else ""
@@ -124,7 +133,8 @@ def section(anchor: str, title: str, *parts: str) -> str:
 
 
 def page(title: str, body: str) -> str:
-    """A whole page."""
+    """A whole page; numbers keep their % signs beside them."""
+    body = re.sub(r"(?<=\d) %", "&nbsp;%", body)
     return (
         "<!doctype html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n"
         '<meta name=viewport content="width=device-width, initial-scale=1">\n'
