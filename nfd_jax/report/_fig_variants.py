@@ -217,7 +217,7 @@ def optima(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
         return None
     sheet, legend, said = Sheet(1, len(found) + 1), {}, []
     for ax, (view, loss), color, mark in zip(
-        sheet.axes[0], found.items(), SERIES, MARKERS, strict=False
+        sheet.axes[0], found.values(), SERIES, MARKERS, strict=False
     ):
         own, rates = PARAMETRIZATION_WORDS[parametrization(view)], loss["learning_rate"].values
         depths, best = spread(list(covered(loss, "depth")), 5), []

@@ -83,7 +83,8 @@ def figure(drawn: Drawn, columns: int = 3, level: int = 3) -> str:
     )
     legend = "".join(f"<li>{swatch(line)}{escape(label)}</li>" for label, line in drawing.legend.items())
     legend = f"<ul class=legend>{legend}</ul>" if legend else ""
-    shape = f"style='--columns:{min(columns, len(drawn.panels))}'"
+    columns = 2 if len(drawn.panels) == 4 else min(columns, len(drawn.panels))
+    shape = f"style='--columns:{columns}'"
     return (
         f"<figure id=figure-{drawing.name}><h{level} class=message>{escape(drawing.title)}</h{level}>"
         f"<div class=sheet><div class=panels {shape}>{images}</div>{legend}</div>"

@@ -211,7 +211,7 @@ def _figures(saved: Saved, names: Sequence[str], shown: set[str], columns: int =
     made = []
     for name in names:
         if name in saved and name not in shown:
-            made.append(html.figure(saved[name], 2 if name == "eigenvalues" else columns))
+            made.append(html.figure(saved[name], columns))
             shown.add(name)
     return made
 
