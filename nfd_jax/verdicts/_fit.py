@@ -22,6 +22,9 @@ REFUSED = 0.01
 """Level at which an exponent is refused."""
 MISFIT = 0.003
 """Level at which a fit is said not to describe its points: a run tests some sixty."""
+CLOSE = 0.01
+"""A law this close to every point, relative to it, describes them even where noise would tell it from the truth; what it
+leaves then widens intervals."""
 EXACT = 1e-9
 """Relative spread over seeds below which data have no noise to speak of."""
 
@@ -60,6 +63,7 @@ class GridFit:
     residual: Array
     p: float
     exact: bool
+    impossible: bool = False
 
     @property
     def seeds(self) -> int:
@@ -67,16 +71,22 @@ class GridFit:
 
     @property
     def described(self) -> bool:
-        """Whether the law describes its points: what it doesn't, decides nothing."""
-        if self.exact and self.p != 0.0:
-            mean = self.samples.mean(0)
-            return bool(np.abs(self.residual).max() <= 0.02 * np.abs(mean).max())
-        return not self.p < MISFIT
+        """Whether the law describes its points, to their noise or closely: what it doesn't, decides nothing."""
+        return not self.impossible and (self.fits or self._misfit() <= CLOSE)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the points do not differ from the law beyond their noise."""
+        return not self.exact and not self.p < MISFIT
+
+    def _misfit(self) -> float:
+        """The largest residual relative to its point."""
+        return float((np.abs(self.residual).max(1) / np.abs(self.samples.mean(0)).max(1)).max())
 
     def target(self, weights: dict[str, float]) -> "Target":
         """The sum of these multiples of coefficients, as one value a seed."""
         pick = np.array([weights.get(name, 0.0) for name in self.names])
-        slack = 3 * float(np.abs(self.residual).max()) if self.exact else 0.0
+        slack = 3 * float(np.abs(self.residual).max()) if not self.fits else 0.0
 
         def values(operator: Array) -> Array:
             return np.einsum("p,spc->sc", pick @ operator, self.samples)
@@ -115,7 +125,7 @@ class GridFit:
         inside = fine[np.abs(bent) <= quantile] if np.abs(bent).min() <= quantile else fine[[np.argmin(np.abs(bent))]]
         low = inside[0] if inside[0] > fine[0] else -np.inf
         high = inside[-1] if inside[-1] < fine[-1] else np.inf
-        if self.exact:
+        if not self.fits:
             low, high = low - 0.05, high + 0.05
         estimate = fine[np.argmin(np.abs(bent))] if np.isfinite(low) or np.isfinite(high) else self.exponents[self.best]
         return Interval(float(estimate), float(low), float(high))
@@ -204,8 +214,8 @@ def fit_grid(
 ) -> GridFit:
     """Fits samples (seeds, points, channels) at widths and depths (points,).
 
-    positive says that the constant cannot be negative: a law whose constant surely is, does not describe its points. Such
-    a law is tried once more with terms of the next order in 1/n and in depth.
+    positive says that the constant cannot be negative: a law whose constant surely is, does not describe its points.
+    curved adds the terms of next order in 1/n and in depth.
     """
     root = np.sqrt(weights_of(samples, widths, depths))
     fixed = terms(widths, depths, constant=constant, curved=curved, rays=rays)
@@ -233,11 +243,9 @@ def fit_grid(
     exact = bool(len(samples) > 1 and samples.std(0).max() <= EXACT * scale)
     p = np.nan if exact else _test_of_fit(samples, widths, depths, design_best, columns[best], root)
     fit = GridFit(samples, names, betas, best, operators, linearized, drift, residual, p, exact)
-    if positive and constant and fit.target({"constant": 1.0}).interval(MISFIT).high < 0:
-        fit = replace(fit, p=0.0)
-    if not fit.described and not curved and len(set(widths)) > 2:
-        again = fit_grid(samples, widths, depths, law, constant=constant, rays=rays, curved=True, positive=positive)
-        return again if again.described else fit
+    if positive and constant:
+        below = fit.target({"constant": 1.0}).interval(MISFIT).high < -CLOSE * np.abs(mean).max(1).min()
+        fit = replace(fit, impossible=bool(below))
     return fit
 
 
@@ -263,10 +271,15 @@ def _union(parts: list[Interval]) -> Interval:
 
 
 def fit_laws(samples: Array, widths: Array, depths: Array, law: Law, **options: bool) -> Fits:
-    """`fit_grid` with power laws in L and in L + L₀: those that describe the points, or the best where none does."""
+    """`fit_grid` with power laws in L and in L + L₀: those that describe the points.
+
+    Where none does, the one with terms of next order does or nothing.
+    """
     shifts = (0.0, float(depths.min())) if len(set(depths)) > 2 else (0.0,)
     fits = [fit_grid(samples, widths, depths, replace(law, shift=shift), **options) for shift in shifts]
     good = [fit for fit in fits if fit.described]
+    if not good and len(set(widths)) > 2:
+        good = [fit for fit in [fit_grid(samples, widths, depths, law, curved=True, **options)] if fit.described]
     return Fits(good or fits[:1], bool(good))
 
 

@@ -274,9 +274,12 @@ def layer_rows(context: Context, reading: str, claimed: float) -> Iterator[Found
 
         def rate(base: Row, label: str = label, signal: str = signal, what: str = what) -> Found:
             sample = context.sample(LAYER, {"direction": label}, signal, True)
-            if np.all(sample.values.mean(0) <= context.floor):
-                row = replace(described(base, sample), verdict="not detectable", reason="zero to rounding at every point")
-                return Found(row, "holds" if sample.signal is not None and sample.signal.mean() > context.floor else "not detectable")
+            moved = sample.signal is None or sample.signal.mean() > context.floor
+            if not moved or np.all(sample.values.mean(0) <= context.floor):
+                reason = "zero to rounding at every point" if moved else "learning moves nothing beyond rounding"
+                row = replace(described(base, sample), verdict="not detectable", reason=reason)
+                # A coupling that is zero at every depth falls faster than any power.
+                return Found(row, "holds" if moved and not enough(sample, signal) else "not detectable")
             wide = context.once(("wide", label), lambda: at_infinite_width(sample))
             found = slope_row(
                 base, context, wide, claimed=claimed, attains=controls_attain(context, "h", claimed / 2), what=what,
@@ -341,10 +344,9 @@ def error_rows(context: Context, reading: str) -> Iterator[Found]:
             def rate(base: Row, select: dict = select, quantity: str = quantity, what: str = what) -> Found:
                 sample = context.sample(ERROR, select, quantity, True)
                 needs_grid(sample)
-                crossed = select["backward_weights"] != select["limit_backward_weights"]
                 return slope_row(
                     base, context, sample, claimed=claimed, fit=lambda: error_fits(context, select, quantity)[1],
-                    attains=controls_attain(context, quantity, claimed) if crossed else True, what=base.text,
+                    attains=controls_attain(context, quantity, claimed), what=base.text,
                 )
 
             yield guarded(replace(base, name=f"{base.name} against depth", axis="depth", test="slope"), rate)

@@ -32,11 +32,17 @@ class Interval:
     high: float
 
     def text(self, digits: str = ".3g") -> str:
-        return f"{self.estimate:{digits}} [{self.low:{digits}}, {self.high:{digits}}]"
+        estimate, low, high = (_plain(f"{value:{digits}}") for value in (self.estimate, self.low, self.high))
+        return f"{estimate} [{low}, {high}]"
 
     def scaled(self, factor: float) -> "Interval":
         ends = sorted((self.low * factor, self.high * factor))
         return Interval(self.estimate * factor, *ends)
+
+
+def _plain(text: str) -> str:
+    """Without the sign of what is zero to the digits shown."""
+    return text if any(digit in text for digit in "123456789in") else text.removeprefix("-")
 
 
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
