@@ -38,7 +38,11 @@ def _flags(view: View) -> list[str]:
 def _own_error(view: View, flag: str, quantity: str) -> xr.DataArray | None:
     """(seed, depth) error of networks against the limit of their own kind, at the largest width, last step."""
     values = view.get("compare/limit_error_ms")
-    if values is None or flag not in values["backward_weights"] or flag not in values["limit_backward_weights"]:
+    if (
+        values is None
+        or flag not in values["backward_weights"]
+        or flag not in values["limit_backward_weights"]
+    ):
         return None
     values = values.sel(backward_weights=flag, limit_backward_weights=flag, quantity=quantity).isel(step=-1)
     if not values.notnull().any():
@@ -64,7 +68,11 @@ def _depth(view: View, flag: str) -> Part:
         if error is not None:
             deepest = f" at L = {error['depth'].values[-1]}, n = {int(error['width'])}"
             sizes[quantity] = _refined(error["depth"].values, by_seed(error, "depth").mean(0), view.floor)
-    how = f"network{deepest} against the {flag} limit of {reference} steps on the same noise" if deepest else "needs limit_error"
+    how = (
+        f"network{deepest} against the {flag} limit of {reference} steps on the same noise"
+        if deepest
+        else "needs limit_error"
+    )
     return Part("depth L", f"{flag} network", sizes, how)
 
 
@@ -77,7 +85,11 @@ def _doubling(view: View, path: str, dim: str, flag: str, system: str) -> Part:
         return Part(name, system, sizes, "needs these outputs")
     values = values.sel(backward_weights=flag).isel(step=-1)
     if "depth" in values.dims:
-        values = values.sel(depth=covered(values, "depth")[-1]) if values.notnull().any() else values.isel(depth=-1)
+        values = (
+            values.sel(depth=covered(values, "depth")[-1])
+            if values.notnull().any()
+            else values.isel(depth=-1)
+        )
     known = covered(values, dim) if values.notnull().any() else []
     if len(known) < 2:
         return Part(name, system, sizes, f"needs a second value of {dim}")
@@ -118,14 +130,24 @@ def _seeds(view: View) -> Part:
     """Relative standard error of the mean over seeds of what C4 rests on."""
     sizes, values = dict.fromkeys(QUANTITIES, MISSING), view.get("compare/limit_error_ms")
     count = 0
-    usable = values is not None and "reused" in values["backward_weights"] and "independent" in values["limit_backward_weights"]
+    usable = (
+        values is not None
+        and "reused" in values["backward_weights"]
+        and "independent" in values["limit_backward_weights"]
+    )
     if usable and values is not None:
         values = values.sel(backward_weights="reused", limit_backward_weights="independent").isel(step=-1)
         for quantity in QUANTITIES if values.notnull().any() else ():
-            corner = values.sel(width=covered(values, "width")[-1], depth=covered(values, "depth")[-1], quantity=quantity)
+            corner = values.sel(
+                width=covered(values, "width")[-1], depth=covered(values, "depth")[-1], quantity=quantity
+            )
             found = corner.values[np.isfinite(corner.values)]
             count = len(found)
             if count > 1 and found.mean() > view.floor:
                 sizes[quantity] = f"±{found.std(ddof=1) / np.sqrt(count) / found.mean():.0%}"
-    how = f"relative standard error of the mean of limit_error_ms over {count} seeds" if count else "needs limit_error"
+    how = (
+        f"relative standard error of the mean of limit_error_ms over {count} seeds"
+        if count
+        else "needs limit_error"
+    )
     return Part("seeds", "reused network → independent limit", sizes, how)

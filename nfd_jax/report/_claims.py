@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from nfd_jax import verdicts as _verdicts
-from nfd_jax.report._numbers import Estimate, joined, percents, slope
+from nfd_jax.report._numbers import Estimate, joined, number
 from nfd_jax.report._words import CLAIM_WORDS, plain
 from nfd_jax.verdicts import ARGUMENTS, CLAIMS, READINGS, STATEMENTS
 
@@ -24,9 +24,7 @@ MARKS = {
     "not measured": ("–", "open"),
 }
 """Verdict → (symbol, kind). The words say it all, the symbol helps the eye."""
-SUPPORTS = {"holds": ("vanishes", "attained", "above"), "fails": ("remains", "not attained", "below")}
-"""Which rows can carry a verdict; the other way round for C2, which says that something survives."""
-OPEN = ("undecided", "not detectable", "not measured")
+SETTLED = "settled on this grid"
 
 
 @dataclass(frozen=True)
@@ -97,9 +95,14 @@ def _card(found: Judged, claim: str, reading: str) -> Card:
     verdict = found.verdict(claim, reading)
     symbol, kind = MARKS.get(verdict, ("?", "open"))
     row = deciding(found, claim, reading)
-    said = decides(row) if row is not None else ""
-    reason = tidy(found.reason(claim, reading))
-    then = reason if kind == "open" else "Settled for this grid; other data, φ or η may differ"
+    said = decides(row) if row is not None and verdict != "not measured" else ""
+    then = (
+        SETTLED
+        if kind != "open"
+        else tidy(row["reason"] if row is not None else found.reason(claim, reading))
+    )
+    if verdict == "hypothesis not met":
+        then = "C5 is violated: the claim assumes it"
     readings = {name: found.verdict(claim, name) for name in READINGS}
     return Card(
         claim, CLAIM_WORDS[claim], STATEMENTS[claim].source, verdict, symbol, kind, readings, said, then
@@ -107,33 +110,31 @@ def _card(found: Judged, claim: str, reading: str) -> Card:
 
 
 def deciding(found: Judged, claim: str, reading: str) -> dict[str, Any] | None:
-    """The row that carries the verdict: of those that support it the one with the largest effect, else what blocks it."""
-    rows = [row for row in found.rows(claim, reading) if row["decides"]]
-    verdict = found.verdict(claim, reading)
-    wanted: tuple[str, ...] = OPEN
-    if verdict in SUPPORTS:
-        other = {"holds": "fails", "fails": "holds"}[verdict]
-        wanted = SUPPORTS[other if claim == "C2" else verdict]
-        wanted = wanted if claim != "C2" or verdict == "fails" else ("remains",)
-    named = [row for row in rows if row["row"] in found.reason(claim, reading)]
-    chosen = [row for row in named or rows if row["verdict"] in wanted] or named
-    return max(chosen, key=lambda row: np.nan_to_num(row["effect"].value), default=None)
+    """The row that carries the verdict or blocks it: the one that the verdict's reason names first."""
+    reason = found.reason(claim, reading)
+    places = []
+    for row in found.rows(claim, reading):
+        name = str(row["row"]).removeprefix(f"{claim} {reading} ")
+        where = f" {reason}".find(f" {name}:")
+        if where >= 0:
+            places.append((where, -len(name), row))
+    return min(places, key=lambda place: place[:2])[2] if places else None
 
 
 def decides(row: dict[str, Any]) -> str:
-    """The number a row rests on, with its interval."""
-    what = plain(row["quantity"])
-    if row["test"] == "constant" and np.isfinite(row["effect"].value):
-        return f"{what}: {percents(row['effect'])} of what learning moves is left"
-    if row["test"] == "slope" and np.isfinite(row["slope"].value):
-        along = {"depth": " in L", "width": " in n"}.get(row["axis"], "")
-        return f"{what}: slope {slope(row['slope'])}{along}"
-    return tidy(row["text"] or row["verdict"])
+    """A row in words, with its number and interval and without its verdict."""
+    text = str(row["text"]).removesuffix(f": {row['verdict']}").replace(", in root mean square", " (rms)")
+    if any(letter.isdigit() for letter in text):
+        return tidy(text)
+    reason = f": {row['reason']}" if row["reason"] else ""
+    return tidy(f"{text.rstrip(',') or plain(row['quantity'])}{reason}")
 
 
 def tidy(text: str) -> str:
-    """Minus signs for hyphens before digits."""
-    return re.sub(r"(?<![\w\d])-(?=\d|\.\d)", "−", str(text))
+    """Numbers as the rest of the report has them: − for minus, a space before %, short powers of ten."""
+    text = re.sub(r"\b\d(?:\.\d+)?e[+-]\d+\b", lambda found: number(float(found[0])), str(text))
+    text = re.sub(r"(?<!\w)-(?=\.?\d|inf\b)", "−", text)
+    return re.sub(r"(?<=\d)%", " %", re.sub(r"\binf\b", "∞", text))
 
 
 def counted(found: Judged, reading: str = "ms") -> str:

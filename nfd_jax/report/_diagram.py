@@ -40,11 +40,15 @@ def layer(kind: str) -> str:
     parts += [_label(120, 40, "φ"), _label(430, 51, "→ f", "middle"), _label(434, 173, "← loss", "middle")]
     if kind == "reused":
         parts += [_box(160, 28, 90, 158, "")]
-        parts += [f"<text x=205 y=52 text-anchor=middle font-size=15 fill=currentColor>{_sub('W', 'ℓ')}</text>"]
-        parts += [f"<text x=205 y=173 text-anchor=middle font-size=15 fill=currentColor>{_sub('W', 'ℓ')} ᵀ</text>"]
         parts += [
-            _arrow(190, 150, 190, 68, down, _DOWN),
-            _arrow(220, 68, 220, 150, up, _UP),
+            f"<text x=205 y=52 text-anchor=middle font-size=15 fill=currentColor>{_sub('W', 'ℓ')}</text>"
+        ]
+        parts += [
+            f"<text x=205 y=173 text-anchor=middle font-size=15 fill=currentColor>{_sub('W', 'ℓ')} ᵀ</text>"
+        ]
+        parts += [
+            _arrow(174, 150, 174, 68, down, _DOWN),
+            _arrow(236, 68, 236, 150, up, _UP),
             _label(205, 106, "one", "middle"),
             _label(205, 121, "matrix", "middle"),
         ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from nfd_jax.report._numbers import Estimate, count, listed, number, percent, slope
+from nfd_jax.report._numbers import Estimate, count, listed, number, percent
 from nfd_jax.report._trends import FEWEST_POINTS, mean, moves, trend
 from nfd_jax.verdicts import View, by_seed, covered
 
@@ -17,7 +17,7 @@ LIMIT_NAMES = {"reused": "reused limit", "independent": "independent limit (NFD)
 class Distance:
     """Mean square of a network minus a limit at the largest width and the last step, against depth.
 
-    size is at the largest depth, share its part of what learning moves, slope over depths (NaN for fewer than three).
+    size is at the largest depth, share its root over that of what learning moves, slope over depths (NaN for fewer than three).
     """
 
     network: str
@@ -40,21 +40,18 @@ class Distance:
         text = (
             f"{self.quantity} to the {LIMIT_NAMES[self.limit]}: {number(self.size.value)} at L = {self.depth}"
         )
-        text += f", {percent(self.share)} of what learning moves" if math.isfinite(self.share) else ""
-        return f"{text}; {self.trend()}"
+        text += f" ({percent(self.share)} of what learning moves, rms)" if math.isfinite(self.share) else ""
+        return f"{text}, {self.trend()}"
 
-    def trend(self) -> str:
-        """What it does along depth."""
+    def trend(self, slope: bool = True) -> str:
+        """What it does along depth, with its slope or in words alone ("" where words alone can't say)."""
         found = moves(self.slope)
         if found:
-            return found
-        points = len(self.depths)
-        if points < FEWEST_POINTS:
-            return (
-                f"no slope from {count(points, 'depth')}: a third one would give one"
-                if points == 2
-                else "no slope from one depth"
-            )
+            return found if slope else found.partition(",")[0]
+        if not slope:
+            return ""
+        if len(self.depths) < FEWEST_POINTS:
+            return "two depths, no slope: add a third" if len(self.depths) == 2 else "one depth, no slope"
         return "zero to rounding"
 
 
@@ -82,7 +79,7 @@ def distance(
     samples = by_seed(values.sel(depth=depths), "depth")
     size, step = mean(samples[:, -1]), int(values["step"])
     moved = signal(view, network, quantity, width, int(depths[-1]))
-    share = size.value / moved if moved > view.floor else math.nan
+    share = math.sqrt(size.value / moved) if moved > view.floor and size.value > 0 else math.nan
     found = trend(depths, samples, view.floor)
     return Distance(network, limit, quantity, step, width, depths, samples, size, share, found)
 
@@ -148,7 +145,7 @@ def summary_of(view: View) -> list[str]:
     if found:
         first = found[0]
         head = f"Networks of width {first.width} after {count(first.step, 'update')}, mean square per coordinate:"
-        return [f"{head} {found[0].sentence()}.", *(f"The same, {item.sentence()}." for item in found[1:])]
+        return [f"{head} {first.sentence()}.", *(f"The same for {item.sentence()}." for item in found[1:])]
     return [_losses(view)]
 
 
@@ -171,8 +168,3 @@ def _losses(view: View) -> str:
         )
         parts.append(f"{flag} weights {number(float(ends[0]))} → {number(float(ends[1]))} ({where})")
     return f"Training loss over {count(loss.sizes['step'] - 1, 'update')}: {'; '.join(parts)}. No limit was compared with."
-
-
-def slope_text(found: Estimate) -> str:
-    """A slope in a legend, with its interval where it has one; "" for none."""
-    return "" if math.isnan(found.value) else f"slope {slope(found)}"

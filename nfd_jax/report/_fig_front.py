@@ -23,7 +23,7 @@ from nfd_jax.report._plot import (
 )
 from nfd_jax.verdicts import View, covered
 
-WIDE = (5.3, 3.05)
+WIDE = (5.3, 2.55)
 SERIES = {"reused": Line(GREEN, "^"), "independent": Line(VERMILION, "o")}
 """Distances of a standard network, by the limit's backward weights."""
 

@@ -14,7 +14,10 @@ from nfd_jax.verdicts import array, covered, measured, settings
 
 ROWS = {
     "coupling/coupling_effect_ms": ("what reuse changes", {}),
-    "compare/limit_error_ms": ("distance to NFD", {"backward_weights": "reused", "limit_backward_weights": "independent"}),
+    "compare/limit_error_ms": (
+        "distance to NFD",
+        {"backward_weights": "reused", "limit_backward_weights": "independent"},
+    ),
 }
 
 
@@ -66,7 +69,11 @@ def _rates(tree: xr.DataTree) -> np.ndarray:
 
 
 def _corner(
-    trees: Mapping[str, xr.DataTree], path: str, select: Mapping[str, str], rates: list[float], horizons: list[float]
+    trees: Mapping[str, xr.DataTree],
+    path: str,
+    select: Mapping[str, str],
+    rates: list[float],
+    horizons: list[float],
 ) -> dict[str, np.ndarray] | None:
     """(rates, horizons) for each of h, b, f; None where no variant has the variable."""
     grids = {quantity: np.full((len(rates), len(horizons)), np.nan) for quantity in QUANTITIES}
@@ -77,7 +84,9 @@ def _corner(
         values = values.sel(select).isel(step=-1)
         if not values.notnull().any():
             continue
-        corner = values.sel(width=covered(values, "width")[-1], depth=covered(values, "depth")[-1]).mean("seed")
+        corner = values.sel(width=covered(values, "width")[-1], depth=covered(values, "depth")[-1]).mean(
+            "seed"
+        )
         for rate in corner["learning_rate"].values:
             for quantity, grid in grids.items():
                 place = rates.index(float(rate)), horizons.index(_horizon(tree))

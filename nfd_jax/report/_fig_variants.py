@@ -38,7 +38,9 @@ PARAMETRIZATION_WORDS = {"vanilla": "vanilla", "mup": "μP", "depth_mup": "depth
 def varying(trees: Mapping[str, xr.DataTree]) -> dict[str, dict[str, object]]:
     """For each variant, the keys of the config in which the variants differ, with its values; measures are left out."""
     configs = {name: dict(flat(View.of(tree).config)) for name, tree in trees.items()}
-    keys = dict.fromkeys(key for config in configs.values() for key in config if key not in ("name", "measure"))
+    keys = dict.fromkeys(
+        key for config in configs.values() for key in config if key not in ("name", "measure")
+    )
     differ = [key for key in keys if len({repr(config.get(key)) for config in configs.values()}) > 1]
     return {name: {key: config.get(key) for key in differ} for name, config in configs.items()}
 
@@ -59,11 +61,17 @@ def variant_drawings(trees: Mapping[str, xr.DataTree]) -> Iterator[Drawing]:
     yield from filter(None, made)
 
 
-def _by_other_keys(trees: Mapping[str, xr.DataTree], differing: Mapping[str, dict]) -> list[dict[str, xr.DataTree]]:
+def _by_other_keys(
+    trees: Mapping[str, xr.DataTree], differing: Mapping[str, dict]
+) -> list[dict[str, xr.DataTree]]:
     """Groups of variants that differ in the horizon (and learning rates) alone."""
     groups: dict[str, dict[str, xr.DataTree]] = {}
     for name, changes in differing.items():
-        rest = {key: value for key, value in changes.items() if key not in ("problem.horizon", "problem.learning_rate")}
+        rest = {
+            key: value
+            for key, value in changes.items()
+            if key not in ("problem.horizon", "problem.learning_rate")
+        }
         groups.setdefault(repr(rest), {})[name] = trees[name]
     return [group for group in groups.values() if len(group) > 1]
 
@@ -82,7 +90,9 @@ def side_by_side(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
                 continue
             line = Line(color, marker, dashes, hollow=limit == "reused")
             for ax, quantity in zip(sheet.axes[0], QUANTITIES, strict=True):
-                part = error.sel(backward_weights="reused", limit_backward_weights=limit, quantity=quantity).isel(step=-1)
+                part = error.sel(
+                    backward_weights="reused", limit_backward_weights=limit, quantity=quantity
+                ).isel(step=-1)
                 if not part.notnull().any():
                     continue
                 part = part.sel(width=covered(part, "width")[-1])
@@ -131,10 +141,14 @@ def parametrizations(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
         return None
     sheet, legend = Sheet(2, len(found)), {}
     for (name, view), column in zip(found.items(), sheet.axes.T, strict=True):
-        for ax, (variable, words) in zip(column, {"loss": "training", "heldout_loss": "held-out"}.items(), strict=True):
+        for ax, (variable, words) in zip(
+            column, {"loss": "training", "heldout_loss": "held-out"}.items(), strict=True
+        ):
             values = view.get(f"finite/{variable}")
             own = PARAMETRIZATION_WORDS[parametrization(view)]
-            ax.set_title(f"{words}, {own}" if name in (own, parametrization(view)) else f"{words}, {name} ({own})")
+            ax.set_title(
+                f"{words}, {own}" if name in (own, parametrization(view)) else f"{words}, {name} ({own})"
+            )
             if values is None:
                 empty(ax, "every network diverged")
                 continue
@@ -164,11 +178,18 @@ def _by_depth(ax: Axes, values: xr.DataArray, limit: xr.DataArray | None) -> dic
     for flag, dashes in (("reused", "-"), ("independent", "--")):
         if flag in values["backward_weights"]:
             for color, marker, depth in zip(levels(len(depths)), MARKERS, depths, strict=False):
-                mean = values.sel(backward_weights=flag, depth=depth).mean("seed").coarsen(step=window, boundary="trim").mean()
+                mean = (
+                    values.sel(backward_weights=flag, depth=depth)
+                    .mean("seed")
+                    .coarsen(step=window, boundary="trim")
+                    .mean()
+                )
                 if mean.notnull().any():
                     line = Line(color, marker, dashes, hollow=flag == "independent")
                     every = max(1, mean.size // 8)
-                    ax.plot(mean["step"], mean, **line.keywords(), markersize=4.5, markevery=every, linewidth=1.2)
+                    ax.plot(
+                        mean["step"], mean, **line.keywords(), markersize=4.5, markevery=every, linewidth=1.2
+                    )
                     legend[f"L = {depth}, {flag}"] = line
         if limit is not None and flag in limit["backward_weights"]:
             solved = limit.sel(backward_weights=flag)
@@ -186,12 +207,18 @@ def optima(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
     found = {}
     for name, view in _ordered(trees).items():
         loss, _ = losses_by_rate(view.tree)
-        if loss is not None and "reused" in loss["backward_weights"] and len(covered(loss, "learning_rate")) > 2:
+        if (
+            loss is not None
+            and "reused" in loss["backward_weights"]
+            and len(covered(loss, "learning_rate")) > 2
+        ):
             found[name] = (view, loss.sel(backward_weights="reused", width=covered(loss, "width")[-1]))
     if not found:
         return None
     sheet, legend, said = Sheet(1, len(found) + 1), {}, []
-    for ax, (name, (view, loss)), color, mark in zip(sheet.axes[0], found.items(), SERIES, MARKERS, strict=False):
+    for ax, (view, loss), color, mark in zip(
+        sheet.axes[0], found.values(), SERIES, MARKERS, strict=False
+    ):
         own, rates = PARAMETRIZATION_WORDS[parametrization(view)], loss["learning_rate"].values
         depths, best = spread(list(covered(loss, "depth")), 5), []
         for shade, marker, depth in zip(levels(len(depths)), MARKERS, depths, strict=False):
@@ -242,7 +269,11 @@ def richness(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
             drawn = Line(line.color, "D", ":", hollow=True)
             apart.plot(gammas, points, **drawn.keywords())
             legend[f"reused network minus {flag} limit"] = drawn
-    titles = {moved: "movement of h since step 0", lost: "training loss at the end", apart: "outputs: network − limit"}
+    titles = {
+        moved: "movement of h since step 0",
+        lost: "training loss at the end",
+        apart: "outputs: network − limit",
+    }
     for ax, title in titles.items():
         ax.set_title(title)
         if not ax.lines:
@@ -277,7 +308,11 @@ def _last(view: View, path: str, flag: str) -> float:
 
 def _error(view: View, limit: str) -> float:
     values = view.get("compare/limit_error_ms")
-    if values is None or "reused" not in values["backward_weights"] or limit not in values["limit_backward_weights"]:
+    if (
+        values is None
+        or "reused" not in values["backward_weights"]
+        or limit not in values["limit_backward_weights"]
+    ):
         return np.nan
     values = values.sel(backward_weights="reused", limit_backward_weights=limit, quantity="f").isel(step=-1)
     return float(values.sel(width=covered(values, "width")[-1], depth=covered(values, "depth")[-1]).mean())

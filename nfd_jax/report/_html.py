@@ -1,5 +1,6 @@
 """Small pieces of HTML: everything escaped, nothing fetched from anywhere, readable on a phone, a screen and paper."""
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
@@ -25,7 +26,9 @@ def render(cell: Cell) -> str:
     return cell.html if isinstance(cell, Raw) else escape(cell)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, caption: str = "", numeric: Iterable[int] = ()) -> str:
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[Cell]], *, caption: str = "", numeric: Iterable[int] = ()
+) -> str:
     """A table; columns in `numeric` do not break lines."""
     numbers = set(numeric)
     heading = "".join(f"<th scope='col'>{escape(name)}</th>" for name in head)
@@ -40,7 +43,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, caption: str =
 
 def facts(rows: Iterable[tuple[str, Cell]]) -> str:
     """A table of names and what they are."""
-    body = "".join(f"<tr><th scope='row'>{escape(name)}</th><td>{render(cell)}</td></tr>\n" for name, cell in rows)
+    body = "".join(
+        f"<tr><th scope='row'>{escape(name)}</th><td>{render(cell)}</td></tr>\n" for name, cell in rows
+    )
     return f"<div class=wide tabindex=0><table><tbody>{body}</tbody></table></div>\n"
 
 
@@ -78,7 +83,8 @@ def figure(drawn: Drawn, columns: int = 3, level: int = 3) -> str:
     )
     legend = "".join(f"<li>{swatch(line)}{escape(label)}</li>" for label, line in drawing.legend.items())
     legend = f"<ul class=legend>{legend}</ul>" if legend else ""
-    shape = f"style='--columns:{min(columns, len(drawn.panels))}'"
+    columns = 2 if len(drawn.panels) == 4 else min(columns, len(drawn.panels))
+    shape = f"style='--columns:{columns}'"
     return (
         f"<figure id=figure-{drawing.name}><h{level} class=message>{escape(drawing.title)}</h{level}>"
         f"<div class=sheet><div class=panels {shape}>{images}</div>{legend}</div>"
@@ -108,7 +114,11 @@ def swatch(line: Line) -> str:
     """A line and its marker as a legend shows them."""
     color = to_hex(line.color)
     dashes = line.dashes
-    stroke = _DASHES.get(dashes, "") if isinstance(dashes, str) else " ".join(f"{1.8 * part:g}" for part in dashes[1])
+    stroke = (
+        _DASHES.get(dashes, "")
+        if isinstance(dashes, str)
+        else " ".join(f"{1.8 * part:g}" for part in dashes[1])
+    )
     drawn = ""
     if dashes != "":
         pattern = f" stroke-dasharray='{stroke}'" if stroke else ""
@@ -124,7 +134,8 @@ def section(anchor: str, title: str, *parts: str) -> str:
 
 
 def page(title: str, body: str) -> str:
-    """A whole page."""
+    """A whole page; numbers keep their % signs beside them."""
+    body = re.sub(r"(?<=\d) %", "&nbsp;%", body)
     return (
         "<!doctype html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n"
         '<meta name=viewport content="width=device-width, initial-scale=1">\n'

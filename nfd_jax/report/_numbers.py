@@ -34,6 +34,8 @@ def percent(value: float) -> str:
     if not math.isfinite(value):
         return "–"
     shown = 100 * value
+    if shown == 0:
+        return "0 %"
     digits = 0 if abs(shown) >= 9.95 else 1 if abs(shown) >= 0.995 else 2
     return f"{shown:.{digits}f} %".replace("-", "−")
 

@@ -12,7 +12,7 @@ from nfd_jax.report._claims import MARKS, Card, Judged, cards, decides, judged, 
 from nfd_jax.report._diagram import diagram
 from nfd_jax.report._distances import LIMIT_NAMES, Distance, distance, summary_of
 from nfd_jax.report._draw import Drawn
-from nfd_jax.report._numbers import count, percent
+from nfd_jax.report._numbers import count, number, percent
 from nfd_jax.report._rates_table import by_learning_rate
 from nfd_jax.report._run import facts, remarks, reproduce, what
 from nfd_jax.report._words import (
@@ -31,7 +31,9 @@ from nfd_jax.verdicts import ARGUMENTS, CLAIMS, READINGS, STATEMENTS, View
 Saved = Mapping[str, Drawn]
 
 
-def sweep_page(tree: xr.DataTree, saved: Saved, failed: Sequence[str] = (), folder: Path | None = None) -> str:
+def sweep_page(
+    tree: xr.DataTree, saved: Saved, failed: Sequence[str] = (), folder: Path | None = None
+) -> str:
     """The page; `saved` are the figures as `draw_all` returns them, `failed` a line for each failed batch."""
     view, found = View.of(tree), judged(tree)
     name = view.config.get("name", "results")
@@ -43,14 +45,26 @@ def sweep_page(tree: xr.DataTree, saved: Saved, failed: Sequence[str] = (), fold
         body += _claim_section(found, claim, saved, shown)
     rates = by_learning_rate(tree)
     if rates:
-        body += html.section("rates", "Learning rates side by side", rates, *_figures(saved, ("learning_rates",), shown))
-    body += _figure_section("transfer", "Transfer of learning rates", saved, ("transfer", "coordinate_check"), shown)
+        body += html.section(
+            "rates", "Learning rates side by side", rates, *_figures(saved, ("learning_rates",), shown)
+        )
+    body += _figure_section(
+        "transfer", "Transfer of learning rates", saved, ("transfer", "coordinate_check"), shown
+    )
     body += _figure_section("gap", "Do the losses become the same?", saved, ("gap",), shown)
-    body += _figure_section("training", "Along training", saved, tuple(name for name in saved if name not in shown), shown)
+    body += _figure_section(
+        "training", "Along training", saved, tuple(name for name in saved if name not in shown), shown
+    )
     body += html.section("run", "What was run", facts(view))
-    body += html.section("budget", "Error budget", html.folded("How much each approximation still changes", *_budget_parts(view)))
+    body += html.section(
+        "budget",
+        "Error budget",
+        html.folded("How much each approximation still changes", *_budget_parts(view)),
+    )
     body += html.section("method", "How verdicts come about", html.folded("Rules", html.items(METHOD)))
-    terms = "".join(f"<dt>{html.escape(term)}</dt><dd>{html.escape(words)}</dd>" for term, words in GLOSSARY.items())
+    terms = "".join(
+        f"<dt>{html.escape(term)}</dt><dd>{html.escape(words)}</dd>" for term, words in GLOSSARY.items()
+    )
     body += html.section("glossary", "Glossary", f"<dl>{terms}</dl>\n")
     body += html.section("reproduce", "To run it again", reproduce(view, folder))
     return html.page(f"{name}: report", body)
@@ -62,13 +76,17 @@ def lead(view: View) -> str:
     if len(both) < 2:
         return " ".join(summary_of(view))
     reused, independent = both["reused"], both["independent"]
-    head = f"After {count(reused.step, 'update')}, features of {what(view)} ({reused.width} wide, {reused.depth} deep) are off "
-    return head + f"{_off(reused, 'the reused limit')}, and {_off(independent, 'NFD, the limit with independent backward weights')}."
+    where = f"{reused.width} wide, {reused.depth} deep, {count(reused.step, 'update')}"
+    text = f"Features of {what(view)} ({where}) miss the reused limit by {_off(reused)}, and NFD, the limit with independent "
+    text += f"backward weights, by {_off(independent)}"
+    words = [item.trend(slope=False).removesuffix(" with L") for item in (reused, independent)]
+    return f"{text}. With depth the first {words[0]}, the second {words[1]}." if all(words) else f"{text}."
 
 
-def _off(item: Distance, name: str) -> str:
-    size = f"{percent(item.share)} of what learning moves from {name}" if math.isfinite(item.share) else f"{item.size.value:.2g} from {name}"
-    return f"{size} ({item.trend()})"
+def _off(item: Distance) -> str:
+    if math.isfinite(item.share):
+        return f"{percent(item.share)} of what learning moves (rms)"
+    return f"{number(item.size.value)} (mean square)"
 
 
 def _first_screen(view: View, found: Judged, saved: Saved, failed: Sequence[str]) -> str:
@@ -86,8 +104,8 @@ def _first_screen(view: View, found: Judged, saved: Saved, failed: Sequence[str]
 def claim_cards(found: Sequence[Card]) -> str:
     """A line for each claim."""
     lines = "".join(
-        f"<li class=card><span class='mark {card.kind}'><b>{card.symbol}</b> <a href='#{card.claim}'>{card.claim}</a> {_word(card)}</span>"
-        f"<span>{html.escape(card.words)}</span><span>{html.escape(card.decides)}</span>"
+        f"<li class=card><span class='mark {card.kind}'><b>{card.symbol}</b> <a href='#{card.claim}'>{card.claim}</a> {_word(card)}"
+        f"</span><span>{html.escape(card.words)}</span><span>{html.escape(card.decides)}</span>"
         f"<span class=then>{html.escape(card.next)}</span></li>\n"
         for card in found
     )
@@ -95,7 +113,9 @@ def claim_cards(found: Sequence[Card]) -> str:
 
 
 def _word(card: Card) -> str:
-    return html.escape({"not detectable": "not seen", "hypothesis not met": "no hypothesis"}.get(card.verdict, card.verdict))
+    return html.escape(
+        {"not detectable": "not seen", "hypothesis not met": "no hypothesis"}.get(card.verdict, card.verdict)
+    )
 
 
 def marked(verdict: str) -> html.Raw:
@@ -128,11 +148,16 @@ def _arguments() -> str:
 
 def _claim_section(found: Judged, claim: str, saved: Saved, shown: set[str]) -> str:
     statement = STATEMENTS[claim]
-    verdicts = [f"{ARGUMENTS[reading][0]}: {marked(found.verdict(claim, reading)).html}" for reading in READINGS]
+    verdicts = [
+        f"{ARGUMENTS[reading][0]}: {marked(found.verdict(claim, reading)).html}" for reading in READINGS
+    ]
     parts = [
         html.paragraph(statement.text),
         f"<p>{' &nbsp; '.join(verdicts)}</p>\n",
-        html.paragraph(f"Source: {SOURCE_WORDS[statement.source]}. Our definition: {statement.ours}. {MEASURED[claim]}", "small"),
+        html.paragraph(
+            f"Source: {SOURCE_WORDS[statement.source]}. Our definition: {statement.ours}. {MEASURED[claim]}",
+            "small",
+        ),
     ]
     reason = tidy(found.reason(claim))
     parts += [html.paragraph(f"Under mean square: {reason}")] if reason else []
@@ -159,7 +184,17 @@ def rows_table(rows: Sequence[dict]) -> str:
         ]
         for row in rows
     ]
-    head = ["reading", "quantity", "number [95 %]", "says", "where", "seeds", "smallest effect this run sees", "decides", "why"]
+    head = [
+        "reading",
+        "quantity",
+        "number [95 %]",
+        "says",
+        "where",
+        "seeds",
+        "smallest effect this run sees",
+        "decides",
+        "why",
+    ]
     return html.table(head, lines, numeric=(5, 6))
 
 
@@ -176,7 +211,7 @@ def _figures(saved: Saved, names: Sequence[str], shown: set[str], columns: int =
     made = []
     for name in names:
         if name in saved and name not in shown:
-            made.append(html.figure(saved[name], 2 if name == "eigenvalues" else columns))
+            made.append(html.figure(saved[name], columns))
             shown.add(name)
     return made
 

@@ -19,7 +19,9 @@ from nfd_jax.verdicts import CLAIMS, View
 MOST_ACROSS = 4
 
 
-def variants_page(folder: Path, trees: Mapping[str, xr.DataTree], links: Mapping[str, str], kind: str = "variant") -> str:
+def variants_page(
+    folder: Path, trees: Mapping[str, xr.DataTree], links: Mapping[str, str], kind: str = "variant"
+) -> str:
     """The page; `links` are the trees' own reports, seen from folder. Its figures go to folder/figures."""
     found = {name: judged(tree) for name, tree in trees.items()}
     views = {name: View.of(tree) for name, tree in trees.items()}
@@ -54,7 +56,8 @@ def _link(name: str, links: Mapping[str, str]) -> html.Raw:
 def _overview(views: Mapping[str, View], differing: Mapping[str, dict], links: Mapping[str, str]) -> str:
     keys = list(next(iter(differing.values())))
     lines = [
-        [_link(name, links), *(str(differing[name][key]) for key in keys), state(view)] for name, view in views.items()
+        [_link(name, links), *(str(differing[name][key]) for key in keys), state(view)]
+        for name, view in views.items()
     ]
     return html.table(["", *(key.removeprefix("problem.") for key in keys), "cells"], lines)
 
@@ -66,7 +69,9 @@ def _side_by_side(found: Mapping[str, Judged], links: Mapping[str, str]) -> str:
         lines = [[claim, CLAIM_WORDS[claim], *(one[claim] for one in verdicts.values())] for claim in CLAIMS]
         return html.table(["", "Claim", *found], lines)
     meanings = html.items(f"{claim}: {words}" for claim, words in CLAIM_WORDS.items())
-    return meanings + html.table(["", *CLAIMS], [[_link(name, links), *one.values()] for name, one in verdicts.items()])
+    return meanings + html.table(
+        ["", *CLAIMS], [[_link(name, links), *one.values()] for name, one in verdicts.items()]
+    )
 
 
 def _one(name: str, changes: Mapping[str, object], found: Judged, links: Mapping[str, str]) -> str:

@@ -37,7 +37,7 @@ SUBDIVISIONS = (
 PANEL = (3.75, 2.95)
 """Width and height of a panel in inches."""
 DPI = 150
-_LEFT, _RIGHT, _BOTTOM, _TOP = 0.72, 0.12, 0.5, 0.34  # margins of a panel in inches
+_LEFT, _RIGHT, _BOTTOM, _TOP, _BARE = 0.72, 0.12, 0.5, 0.34, 0.12  # margins of a panel in inches
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -150,11 +150,12 @@ class Sheet:
         boxes, titles = [], []
         for (i, j), ax in np.ndenumerate(self.axes):
             left, bottom = j * self.panel[0], below + (self.rows - 1 - i) * self.panel[1]
+            top = _TOP if ax.get_title(loc="left") else _BARE
             inner = (
                 left + _LEFT,
                 bottom + _BOTTOM,
                 self.panel[0] - _LEFT - _RIGHT,
-                self.panel[1] - _BOTTOM - _TOP,
+                self.panel[1] - _BOTTOM - top,
             )
             ax.set_position([inner[0] / width, inner[1] / total, inner[2] / width, inner[3] / total])
             boxes.append((left / width, bottom / total, self.panel[0] / width, self.panel[1] / total))

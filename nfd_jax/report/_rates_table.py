@@ -14,9 +14,23 @@ def by_learning_rate(tree: xr.DataTree) -> str:
     if cells is None or cells.sizes.get("learning_rate", 1) < 2:
         return ""
     config = View.of(tree).config
-    lines = [_line(View(tree, config, float(rate)), cells.sel(learning_rate=rate)) for rate in sorted(cells["learning_rate"].values)]
-    head = ["η", "last loss, reused", "last loss, independent", "h to the reused limit", "h to NFD", "diverged cells"]
-    return html.table(head, lines, caption="Standard networks at the largest width and depth; distances as shares of what learning moves")
+    lines = [
+        _line(View(tree, config, float(rate)), cells.sel(learning_rate=rate))
+        for rate in sorted(cells["learning_rate"].values)
+    ]
+    head = [
+        "η",
+        "last loss, reused",
+        "last loss, independent",
+        "h to the reused limit",
+        "h to NFD",
+        "diverged cells",
+    ]
+    return html.table(
+        head,
+        lines,
+        caption="Standard networks at the largest width and depth; distances as shares of what learning moves",
+    )
 
 
 def _line(view: View, cells: xr.DataArray) -> list[str]:
@@ -35,7 +49,11 @@ def _last_loss(view: View, flag: str) -> str:
     loss = loss.sel(backward_weights=flag)
     if not loss.notnull().any():
         return "diverged"
-    return number(float(loss.sel(width=covered(loss, "width")[-1], depth=covered(loss, "depth")[-1]).isel(step=-1).mean()))
+    return number(
+        float(
+            loss.sel(width=covered(loss, "width")[-1], depth=covered(loss, "depth")[-1]).isel(step=-1).mean()
+        )
+    )
 
 
 def _distance(view: View, limit: str) -> str:

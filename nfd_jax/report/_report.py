@@ -18,9 +18,13 @@ def write(folder: Path) -> Path:
     found = members(folder)
     if found and "" not in found:
         trees = {name: open_results(path) for name, path in found.items()}
-        return write_page(folder, variants_page(folder, trees, {name: f"{name}/report.html" for name in trees}))
+        return write_page(
+            folder, variants_page(folder, trees, {name: f"{name}/report.html" for name in trees})
+        )
     tree = open_results(folder)
-    return write_page(folder, sweep_page(tree, draw_all(folder / "figures", drawings(tree)), failures(folder), folder))
+    return write_page(
+        folder, sweep_page(tree, draw_all(folder / "figures", drawings(tree)), failures(folder), folder)
+    )
 
 
 def compare(folders: Sequence[Path]) -> Path:
@@ -36,7 +40,9 @@ def compare(folders: Sequence[Path]) -> Path:
         if not found:
             raise StoreError(f"{folder}: no results, allowed: folders that nfd run has written")
         for variant, path in found.items():
-            name = _unused(trees, "/".join(filter(None, [path.name if not variant else folder.name, variant])))
+            name = _unused(
+                trees, "/".join(filter(None, [path.name if not variant else folder.name, variant]))
+            )
             trees[name] = open_results(path)
             links[name] = os.path.relpath(path / "report.html", target)
     target.mkdir(exist_ok=True)

@@ -23,7 +23,11 @@ def what(view: View) -> str:
     problem = view.config.get("problem") or {}
     data = str(problem.get("dataset", "data"))
     words = f"{problem.get('activation', '')} networks on {data}".strip()
-    return f"{words}, {problem.get('parametrization')}" if problem.get("parametrization", "depth_mup") != "depth_mup" else words
+    return (
+        f"{words}, {problem.get('parametrization')}"
+        if problem.get("parametrization", "depth_mup") != "depth_mup"
+        else words
+    )
 
 
 def facts(view: View) -> str:
@@ -35,14 +39,26 @@ def facts(view: View) -> str:
         classes = problem.get("classes")
         data += ", all classes" if classes is None else f", classes {listed(as_list(classes))}"
     per_seed = problem.get("data_seed") == "per_seed"
-    data += ", drawn anew for each seed" if per_seed else ", the same for all seeds: intervals cover initialization only"
+    data += (
+        ", drawn anew for each seed"
+        if per_seed
+        else ", the same for all seeds: intervals cover initialization only"
+    )
     training = f"{count(problem.get('steps', 0), 'step')}, {problem.get('loss')} loss, η = "
     training += f"{listed(as_list(problem.get('learning_rate', '')))}, trained: {problem.get('train')}{_optimizer(problem)}"
     network = f"{problem.get('activation')}, {problem.get('parametrization')}, T = {problem.get('horizon')}"
     gamma = problem.get("richness", 1.0)
     network += f", richness γ = {gamma:g}" if gamma != 1.0 else ""
-    grid = f"widths {listed(finite.get('widths', ()))}; depths {listed(finite.get('depths', ()))}" if finite else "none"
-    solved = f"{limit.get('particles')} particles, {count(limit.get('depth_steps') or 0, 'depth step')}" if limit else "none"
+    grid = (
+        f"widths {listed(finite.get('widths', ()))}; depths {listed(finite.get('depths', ()))}"
+        if finite
+        else "none"
+    )
+    solved = (
+        f"{limit.get('particles')} particles, {count(limit.get('depth_steps') or 0, 'depth step')}"
+        if limit
+        else "none"
+    )
     pairs: list[tuple[str, html.Cell]] = [
         ("Cells", state(view)),
         ("Data", data),
@@ -59,7 +75,11 @@ def facts(view: View) -> str:
 def _optimizer(problem: dict) -> str:
     found = problem.get("optimizer") or {}
     name = found.get("name", "sgd")
-    rest = ", ".join(f"{key} {value:g}" for key, value in found.items() if key != "name" and isinstance(value, int | float) and value)
+    rest = ", ".join(
+        f"{key} {value:g}"
+        for key, value in found.items()
+        if key != "name" and isinstance(value, int | float) and value
+    )
     schedule = (problem.get("schedule") or {}).get("name", "constant")
     text = "" if name == "sgd" and not rest else f", {name}{f' ({rest})' if rest else ''}"
     return text + ("" if schedule == "constant" else f", {schedule} schedule")
@@ -72,7 +92,9 @@ def state(view: View) -> str:
         return "not stored"
     number = counts(cells)
     text = f"{number['done']} of {cells.size} done"
-    return text + "".join(f", {number[word]} {word}" for word in ("diverged", "failed", "pending") if number[word])
+    return text + "".join(
+        f", {number[word]} {word}" for word in ("diverged", "failed", "pending") if number[word]
+    )
 
 
 def rounding(view: View) -> str:
@@ -84,8 +106,12 @@ def rounding(view: View) -> str:
     if "cell" not in check:
         return f"not checked{': ' + check['error'] if 'error' in check else ''}"
     where = check.pop("cell")
-    off = ", ".join(f"{name} {'not finite' if value is None else f'{value:.1g}'}" for name, value in check.items())
-    return f"float32 against float64 on one draw ({where}), relative root mean square: {off}".replace("e-", "e−")
+    off = ", ".join(
+        f"{name} {'not finite' if value is None else f'{value:.1g}'}" for name, value in check.items()
+    )
+    return f"float32 against float64 on one draw ({where}), relative root mean square: {off}".replace(
+        "e-", "e−"
+    )
 
 
 def remarks(view: View, failed: Sequence[str]) -> str:
@@ -98,7 +124,9 @@ def remarks(view: View, failed: Sequence[str]) -> str:
         words = f"{count(number['pending'], 'cell')} of {cells.size} pending; everything here rests on those that are done."
         parts.append(html.note("Unfinished:", words))
     if number["failed"]:
-        parts.append(html.note("Failed:", f"{count(number['failed'], 'cell')}, left out; nfd run tries again."))
+        parts.append(
+            html.note("Failed:", f"{count(number['failed'], 'cell')}, left out; nfd run tries again.")
+        )
         parts.append(html.folded("What failed", html.items(failed)))
     if number["diverged"]:
         words = f"{count(number['diverged'], 'cell')} with a loss that is not finite, left out of every number here."
@@ -112,7 +140,10 @@ def _diverged(cells: xr.DataArray) -> str:
     bad, every = (cells == 2).sum(over), int(cells.isel(learning_rate=0, backward_weights=0).size)
     flags = [str(flag) for flag in cells["backward_weights"].values]
     lines = [
-        [f"{rate:g}", *(f"{int(bad.sel(learning_rate=rate, backward_weights=flag))} of {every}" for flag in flags)]
+        [
+            f"{rate:g}",
+            *(f"{int(bad.sel(learning_rate=rate, backward_weights=flag))} of {every}" for flag in flags),
+        ]
         for rate in cells["learning_rate"].values
         if bad.sel(learning_rate=rate).any()
     ]

@@ -26,7 +26,8 @@ figure { margin: 1rem 0; break-inside: avoid; }
 .sheet { background: #fff; color: #1b1b1b; border: 1px solid var(--line); border-radius: 5px; padding: .3rem; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit,
   minmax(min(100%, max(17rem, 100% / (var(--columns) + .6))), 1fr)); }
-.panels img { width: 100%; height: auto; display: block; max-width: 48rem; margin: 0 auto; }
+.panels img { width: 100%; height: auto; display: block; max-width: 27rem; margin: 0 auto; }
+.front .panels img { max-width: none; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; margin: .1rem .5rem .3rem; padding: 0;
   font-size: .82rem; justify-content: center; }
 .legend li { display: flex; align-items: center; gap: .4rem; } .swatch { flex: none; }
@@ -35,7 +36,7 @@ figcaption { font-size: .84rem; color: var(--dim); max-width: 66rem; margin-top:
 .pair figure { margin: .2rem 0; display: flex; flex-direction: column; }
 .front .message { font-size: .92rem; } .front figcaption { font-size: .78rem; }
 .cards { list-style: none; margin: .5rem 0; padding: 0; border-top: 1px solid var(--line); }
-.card { display: grid; grid-template-columns: 7.6rem minmax(0, 22rem) minmax(0, 1fr) minmax(0, 1fr); gap: 0 .9rem;
+.card { display: grid; grid-template-columns: 9.2rem minmax(0, 19rem) minmax(0, 1.5fr) minmax(0, 1fr); gap: 0 .9rem;
   padding: .2rem .2rem; border-bottom: 1px solid var(--line); font-size: .86rem; line-height: 1.32; }
 .card .then { color: var(--dim); }
 .mark { font-weight: 700; white-space: nowrap; } .mark b { display: inline-block; width: 1.1em; text-align: center; }

@@ -68,7 +68,7 @@ def plain(name: str) -> str:
 
 METHOD = (
     "All rates are rates of mean squares: O(1/L) is slope −1 on logarithmic axes; root mean squares fall half as fast.",
-    "A constant is what is left as n → ∞, then L → ∞, of a fit over the whole grid, as a share of what learning moves. It remains "
+    "A constant is what is left as n → ∞, then L → ∞, of a fit over the whole grid, beside what learning moves. It remains "
     "where its whole interval lies above the margin, and vanishes where it lies below it; otherwise it is undecided.",
     "A rate may fail only where the control of the same run attains it on the same grid.",
     "Intervals are at 95 % over seeds, resampled whole. Where all seeds train on the same data they cover initialization only.",
@@ -84,7 +84,8 @@ GLOSSARY = {
     "NFD": "Neural Feature Dynamics: the limit with independent backward weights, as defined here.",
     "reused limit": "the limit in which the backward pass answers to the forward one, as in a real network.",
     "mean square (ms)": "mean over coordinates and samples of the batch; for h and b then the largest over t.",
-    "what learning moves": "mean square of h (or b, f) after the updates minus h before them.",
+    "of what learning moves": "root mean square of a difference over that of h (b, f) after the updates minus before them.",
+    "rms": "root mean square: 10 % in rms are 1 % in mean square.",
     "network minus limit": "limit_error_ms: on the same random numbers, path by path.",
     "what reuse changes": "coupling_effect_ms: reused minus independent network on the same noise.",
     "one layer's coupling": "coupling_layer_ms: what conditioning on the other pass adds to W·x and Wᵀ·u, mean over layers.",
