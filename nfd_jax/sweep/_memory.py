@@ -115,7 +115,7 @@ class _Count:
         drawn = seeds * shape.layers * shape.size**2
         kinds = 2 if shape.independent else 1
         if shape.form == "factored":
-            trained = 2 * shape.layers * beside * self.samples * shape.size
+            trained = 2 * shape.layers * beside * self.samples * shape.size + kinds * drawn  # a second copy of the draw
         else:  # and the gap between two copies of the weights, or a second one of the only copy
             trained = shape.layers * beside * shape.size**2 + drawn
         rows = (3 if self.probe else 2) * self.rows

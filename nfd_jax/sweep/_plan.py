@@ -110,9 +110,9 @@ class _Planner:
             seconds = work(task.at(seeds=every.seeds[:1])).seconds(self.on) / devices
             most = min(most, max(1, int(BATCH_SECONDS / seconds)))
         most = _memory.seeds_at_once(task, most=most, memory=self.memory)
-        least = (
-            min(2, count) if "pairs" in task.needs and "law" in task.measures else 1
-        )  # limits of two seeds are set side by side
+        # Limits of two seeds are set side by side, where there is room for two.
+        pair = "law" in task.measures and _memory.seeds_at_once(task, most=min(2, count), memory=self.memory)
+        least = int(pair) or 1
         return [task.at(seeds=seeds).batch for seeds in _groups(every.seeds, most, least)]
 
     def _sizes(self) -> dict[int, int | None]:
