@@ -54,6 +54,22 @@ def make_plan(
     return _Planner(config, _memory.device_memory() if memory is None else memory).plan(covered)
 
 
+def too_large(config: "SweepConfig", *, processes: int = 1, memory: int | None = None) -> list[str]:
+    """A line for each cell of `config` that fits nowhere, however planned; `processes` share the memory."""
+    finite, limit = config.finite, config.limit
+    batches = (
+        [Batch("cells", width, finite.depths, (0,), size=width) for width in finite.widths] if finite else []
+    )
+    if limit is not None and limit.particles != "matched":
+        batches.append(Batch("limit", int(limit.particles), (), (0,)))
+    tasks = []
+    for task in (Task.of(config, batch) for batch in batches):
+        whole = task.solves_limit or task.dense or not task.depths
+        tasks += [task] if whole else [task.at(depths=(depth,)) for depth in task.depths]
+    again = [task.at(redrawn=_memory.redraws(task, memory=memory)) for task in tasks]
+    return _memory.check_fits(again, memory=memory, processes=processes)
+
+
 class _Planner:
     """One plan in the making."""
 
