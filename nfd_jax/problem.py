@@ -55,7 +55,7 @@ class Problem(eqx.Module):
     train: str = eqx.field(static=True)
     optimizer: Callable | None = eqx.field(static=True)
     centered: bool = eqx.field(static=True)
-    repeated: bool = eqx.field(static=True)
+    repeated: bool = eqx.field(static=True, init=False)
 
     def __init__(
         self,

@@ -111,7 +111,8 @@ class Factored(eqx.Module):
         """With a batch's φ_i and γ s_i b_i of every layer, `features(ℓ)` and `signals(ℓ)` (P, n), from row `row` on."""
 
         def put(ell, stacks):
-            write = lambda stack, new: jax.lax.dynamic_update_slice(stack, new[None], (ell, row.astype(ell.dtype), jnp.zeros_like(ell)))
+            at = ell, jnp.asarray(row, jnp.result_type(ell)), jnp.zeros_like(ell)
+            write = lambda stack, new: jax.lax.dynamic_update_slice(stack, new[None], at)
             return write(stacks[0], features(ell)), write(stacks[1], signals(ell))
 
         stacks = jax.lax.fori_loop(0, layers, put, (self.features, self.signals))

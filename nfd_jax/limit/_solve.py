@@ -37,9 +37,9 @@ class RecordingEuler(diffrax.Euler):
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         field = terms.vf(t0, y0, args)
-        dt, increments = terms.contr(t0, t1)
         # Times are Python floats, so that diffrax checks them while tracing; under x64 they would promote a float32 state.
-        y1 = y0 + terms.prod(field, (dt.astype(y0.dtype), increments))
+        control = jax.tree.map(lambda x: x.astype(y0.dtype), terms.contr(t0, t1))
+        y1, increments = y0 + terms.prod(field, control), control[1]
         operator = field[1]
         found = operator.answer(increments)
         coupling = operator.enter(found.coupled, increments.unit) if self.coupling else None
