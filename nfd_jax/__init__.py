@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from nfd_jax.config import ConfigError, SweepConfig, load_config
     from nfd_jax.finite import train_finite
     from nfd_jax.launch import run
-    from nfd_jax.limit import InitKernels, first_order_change, init_kernels, solve_limit
+    from nfd_jax.limit import (
+        InitKernels,
+        LimitEstimate,
+        estimate_limit,
+        first_order_change,
+        first_step_gain,
+        init_kernels,
+        lazy_limit,
+        solve_limit,
+    )
     from nfd_jax.noise import Noise, keyed_noise, sample_noise
     from nfd_jax.problem import Problem, Trajectory
     from nfd_jax.store import open_results
@@ -24,8 +33,12 @@ _HOME = {
     "load_config": "config",
     "train_finite": "finite",
     "InitKernels": "limit",
+    "LimitEstimate": "limit",
+    "estimate_limit": "limit",
     "first_order_change": "limit",
+    "first_step_gain": "limit",
     "init_kernels": "limit",
+    "lazy_limit": "limit",
     "solve_limit": "limit",
     "Noise": "noise",
     "keyed_noise": "noise",
@@ -39,13 +52,17 @@ _HOME = {
 __all__ = [
     "ConfigError",
     "InitKernels",
+    "LimitEstimate",
     "Noise",
     "Problem",
     "SweepConfig",
     "Trajectory",
+    "estimate_limit",
     "first_order_change",
+    "first_step_gain",
     "init_kernels",
     "keyed_noise",
+    "lazy_limit",
     "load_config",
     "open_results",
     "run",

@@ -6,8 +6,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from nfd_jax import training
-from nfd_jax.limit._kernels import InitKernels, first_order_change, init_kernels
+from nfd_jax.limit._kernels import InitKernels, first_order_change, first_step_gain, init_kernels
+from nfd_jax.limit._lazy import lazy_limit
 from nfd_jax.limit._solve import Limit
+from nfd_jax.limit._tolerance import LimitEstimate, estimate_limit
 from nfd_jax.noise import AbstractNoise, sample_noise
 from nfd_jax.problem import (
     BACKWARD_WEIGHTS,
@@ -20,7 +22,17 @@ from nfd_jax.problem import (
     check_size,
 )
 
-__all__ = ["InitKernels", "Limit", "first_order_change", "init_kernels", "solve_limit"]
+__all__ = [
+    "InitKernels",
+    "Limit",
+    "LimitEstimate",
+    "estimate_limit",
+    "first_order_change",
+    "first_step_gain",
+    "init_kernels",
+    "lazy_limit",
+    "solve_limit",
+]
 
 
 def solve_limit(

@@ -33,6 +33,9 @@ CHUNK = 4096
 LAYERS = 8
 """Layers that a program has room for, times a power of 4: unused ones are never visited, but filled with zeros."""
 
+FEW = 32
+"""Chunks of a base level that share the program of other levels; many more are worth one without unused layers."""
+
 
 @dataclass(frozen=True, order=True)
 class Level:
@@ -98,7 +101,7 @@ class Sampler:
         """Samples (systems, size) of one chunk; (systems, 2 · size) for "mixed", with E's part of second order beside it."""
         fine = self._draw(level, chunk)
         if level.kind == "base":
-            return self._mean(fine, level.steps, 1)
+            return self._mean(fine, level.steps, 1, tight=chunk >= FEW)
         if level.kind == "particles":
             return self._mean(fine, level.steps, 1) - self._mean(fine, level.steps, 2)
         coarse = fine.coarsen()
@@ -118,9 +121,9 @@ class Sampler:
         asked = [] if self.heldout is None else [normal(m, self.heldout.shape[0], n)]
         return Draws(ends, (*passes, *asked))
 
-    def _mean(self, draws: Draws, steps: int, parts: int) -> np.ndarray:
+    def _mean(self, draws: Draws, steps: int, parts: int, tight: bool = False) -> np.ndarray:
         """F_parts: quantities of each system, averaged over its parts, in float64."""
-        room = LAYERS
+        room = steps if tight else LAYERS
         while room < steps:
             room *= 4
 

@@ -8,18 +8,21 @@ gives a bound in the same way.
 """
 
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, log2, sqrt
 from typing import NamedTuple
 
 import numpy as np
 
 from nfd_jax.limit._levels import Level
 
-PILOT = 64
-"""Samples of a level before anything is decided on its variance."""
+PILOT = {"base": 64, "particles": 64, "steps": 64, "mixed": 24}
+"""Samples of a level before anything is decided on its variance; few of the dearest kind, whose part of the variance is least."""
 
 SHARE = 0.12
 """Part of the tolerance that each of the three biases may take before a level is added."""
+
+MOST_ADDED = 2
+"""Levels of one kind added at a time, on what those before it say."""
 
 GROWTH = 8
 """Samples of a level grow at most so many times before variances are looked at again."""
@@ -77,10 +80,10 @@ class State:
     @property
     def sampled(self) -> bool:
         """Whether every level has the samples it was first given, so that there is an estimate."""
-        return all(level in self.found and self.found[level].count >= PILOT for level in self.wanted)
+        return all(level in self.found and self.found[level].count >= PILOT[level.kind] for level in self.wanted)
 
     def _add(self, level: Level) -> None:
-        self.wanted[level] = ceil(PILOT / level.systems)
+        self.wanted[level] = ceil(PILOT[level.kind] / level.systems)
 
     def more_particles(self) -> None:
         last = self.series("particles")[-1]
@@ -146,12 +149,12 @@ def rms(x: np.ndarray) -> float:
     return float(np.sqrt(np.mean(x**2)))
 
 
-def error(total: Sum, aim: slice) -> float:
+def error(total: Sum, aim: np.ndarray) -> float:
     """The error, rms over the quantities `aim`, that is kept with a probability of 95 % or more: two standard errors and the bias."""
     return 2 * sqrt(np.mean(total.variance[aim])) + rms(total.bias[aim])
 
 
-def plan(state: State, total: Sum, tolerance: float, aim: slice) -> bool:
+def plan(state: State, total: Sum, tolerance: float, aim: np.ndarray) -> bool:
     """Want more samples or levels in `state` where the `tolerance` is not met yet; whether any were added."""
     if error(total, aim) <= tolerance:
         return False
@@ -160,12 +163,15 @@ def plan(state: State, total: Sum, tolerance: float, aim: slice) -> bool:
     for name, (bound, noise) in total.sources.items():
         beyond_noise = np.mean(bound[aim] ** 2) - np.mean(noise[aim])
         if beyond_noise > (SHARE * tolerance) ** 2 and beyond_noise > np.mean(noise[aim]):
-            grow[name]()
+            # Bounds fall fourfold a level.
+            missing = ceil(log2(beyond_noise / (SHARE * tolerance) ** 2) / 4)
+            for _ in range(1 if name == "mixed" else min(missing, MOST_ADDED)):
+                grow[name]()
             coarse = True
     if coarse:
         return True
     aimed = 0.95 * (tolerance - min(rms(total.bias[aim]), tolerance / 2)) / 2
-    spread = {level: w * w * float(np.mean(state.found[level].variance[aim])) for level, w in total.weight.items()}
+    spread = {level: w * w * _spread(level, state.found[level].variance, aim) for level, w in total.weight.items()}
     scale = sum(sqrt(v * level.cost) for level, v in spread.items()) / aimed**2
     before = dict(state.wanted)
     for level, v in spread.items():
@@ -175,3 +181,9 @@ def plan(state: State, total: Sum, tolerance: float, aim: slice) -> bool:
         largest = max(spread, key=lambda level: spread[level] / state.found[level].count)
         state.wanted[largest] = ceil(1.5 * state.wanted[largest])
     return True
+
+
+def _spread(level: Level, variance: np.ndarray, aim: np.ndarray) -> float:
+    """Variance of one sample, with that of its part in the bias where it has one of its own."""
+    first, *second = np.split(variance, 2) if level.kind == "mixed" else (variance,)
+    return float(np.mean(first[aim]) + sum(np.mean(part[aim]) for part in second) / 4)

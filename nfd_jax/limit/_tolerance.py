@@ -93,9 +93,9 @@ def estimate_limit(
     """The limit's outputs to `tolerance`: the rms error over (K, P, C) that is kept with a probability of about 95 %.
 
     `heldout` (H, d) are further inputs to follow, within the same tolerance then. After `max_seconds` what has been reached is returned,
-    with its error bars and `met` False; `resume` takes such an estimate (or one of a larger tolerance, same problem and key) further, to
-    the numbers an uninterrupted call gives. `progress` is called with the estimate so far, now and then. Everything is computed in the
-    dtype of the inputs and averaged in float64.
+    with its error bars and `met` False. `resume` takes such an estimate further, to the numbers of an uninterrupted call, or one of a
+    larger tolerance (same problem, same key) to this one. `progress` is called with the estimate so far, now and then. Everything is
+    computed in the dtype of the inputs and averaged in float64.
 
     Raises ValueError for a tolerance that is not positive or below the rounding of the dtype, a time too short for the first levels,
     parametrizations without a limit, shapes or names that do not fit, and an estimate to resume that belongs to another problem;
@@ -126,8 +126,7 @@ def estimate_limit(
         in_time = _sample(sampler, state, deadline)
         if not state.sampled:
             raise ValueError(
-                f"max_seconds = {max_seconds:g} is too short for the first samples of all levels, compilation included: "
-                "allow more time"
+                f"max_seconds = {max_seconds:g} is too short for the first samples of all levels, compilation included: allow more time"
             )
         total = combine(state, size)
         estimate = _estimate(sampler, state.copy(), total, error(total, aim), tolerance, identity)
