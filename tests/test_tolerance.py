@@ -23,7 +23,9 @@ def test_first_step_has_the_gain_in_closed_form(backward_weights):
     problem = one_sample()
     gains = [0.01 * float(gain[0, 0]) for gain in nfd.first_step_gain(problem)]
     expected = gains[backward_weights == "independent"]
-    found = nfd.estimate_limit(problem, tolerance=3e-3, key=jax.random.key(0), backward_weights=backward_weights)
+    found = nfd.estimate_limit(
+        problem, tolerance=3e-3, key=jax.random.key(0), backward_weights=backward_weights
+    )
     assert found.met
     assert found.error <= 3e-3
     assert found.output.shape == (2, 1, 1)
@@ -79,7 +81,9 @@ def test_levels_are_what_they_say():
     def run(ends, motions, system, part, parts):
         n = ends[0].shape[1] // parts
         cut = slice(part * n, (part + 1) * n)
-        noise = Noise(*(jnp.asarray(x[system, cut]) for x in ends), *(jnp.asarray(x[system, ..., cut]) for x in motions))
+        noise = Noise(
+            *(jnp.asarray(x[system, cut]) for x in ends), *(jnp.asarray(x[system, ..., cut]) for x in motions)
+        )
         found = nfd.train_finite(problem, noise=noise, width=n, depth=noise.depth, simulator="matrix_free")
         return np.concatenate([np.ravel(found.output), np.ravel(found.loss)])
 
@@ -94,7 +98,9 @@ def test_levels_are_what_they_say():
     coarse = Noise(*(jnp.asarray(x[5]) for x in (*drawn.ends, *drawn.motions))).coarsen(2)
     for one, other in zip(drawn.coarsen().motions, (coarse.forward, coarse.backward), strict=True):
         np.testing.assert_allclose(one[5], other, rtol=0, atol=1e-15)
-    np.testing.assert_allclose(sampler(steps, 7)[5], mean(drawn, 1) - mean(drawn.coarsen(), 1), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        sampler(steps, 7)[5], mean(drawn, 1) - mean(drawn.coarsen(), 1), rtol=0, atol=1e-12
+    )
     assert not np.array_equal(sampler(steps, 7), sampler(steps, 8))
 
 
@@ -136,7 +142,9 @@ def planted(seed, tolerance, a, b, c, e=0.0):
             centre = np.repeat(centre + [0.0] * (level.kind == "mixed"), 4)
             found = state.found.get(level, Moments.empty(centre.size))
             while found.chunks < wanted:
-                found = found.with_chunk(centre + np.sqrt(spread) * rng.standard_normal((level.systems, centre.size)), 0.0)
+                found = found.with_chunk(
+                    centre + np.sqrt(spread) * rng.standard_normal((level.systems, centre.size)), 0.0
+                )
             state.found[level] = found
         total = combine(state, 4)
         if not plan(state, total, tolerance, aim):
@@ -170,7 +178,9 @@ def test_a_level_is_added_where_the_bias_is_seen():
 
 @pytest.mark.parametrize("tolerance", [0, -1e-3, 1e-15, np.nan, np.inf, "small", None])
 def test_tolerances_that_cannot_be(tolerance):
-    with pytest.raises(ValueError, match="tolerance must be a number of at least 2e-14, what float64 can resolve; received"):
+    with pytest.raises(
+        ValueError, match="tolerance must be a number of at least 2e-14, what float64 can resolve; received"
+    ):
         nfd.estimate_limit(one_sample(), tolerance=tolerance, key=jax.random.key(0))
 
 
@@ -199,13 +209,19 @@ def test_smallest_systems_hold_all_queries(make_problem):
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_intervals_cover_a_costlier_reference(make_problem, activation, backward_weights, tolerance):
     problem = make_problem(steps=4, rows=2, dim=4, rate=0.5, activation=activation)
-    at = lambda tolerance, key: nfd.estimate_limit(problem, tolerance=tolerance, key=key, backward_weights=backward_weights)
+    at = lambda tolerance, key: nfd.estimate_limit(
+        problem, tolerance=tolerance, key=key, backward_weights=backward_weights
+    )
     reference = at(tolerance / 4, jax.random.key(1000))
     repeats, covered, met = 60, [], 0
     for seed in range(repeats):
         found = at(tolerance, jax.random.key(seed))
         gap = found.output - reference.output
-        bar = 1.96 * np.sqrt(found.standard_error**2 + reference.standard_error**2) + found.bias + reference.bias
+        bar = (
+            1.96 * np.sqrt(found.standard_error**2 + reference.standard_error**2)
+            + found.bias
+            + reference.bias
+        )
         covered.append(np.mean(np.abs(gap) <= bar))
         met += np.sqrt(np.mean(gap**2)) <= tolerance
     assert np.mean(covered) >= 0.9
@@ -216,7 +232,9 @@ def test_intervals_cover_a_costlier_reference(make_problem, activation, backward
 def test_heldout_inputs_follow_the_batch(make_problem):
     """A held-out copy of an input of the batch has its output."""
     problem = make_problem(steps=3, rows=2, dim=4)
-    found = nfd.estimate_limit(problem, tolerance=2e-2, key=jax.random.key(0), heldout=np.asarray(problem.inputs[0, :1]))
+    found = nfd.estimate_limit(
+        problem, tolerance=2e-2, key=jax.random.key(0), heldout=np.asarray(problem.inputs[0, :1])
+    )
     assert found.heldout.shape == (3, 1, 1)
     assert np.sqrt(np.mean((found.heldout[:, 0] - found.output[:, 0]) ** 2)) < 2e-2
 

@@ -92,7 +92,10 @@ class Sampler:
         self.seed = [int(word) for word in np.asarray(jax.random.key_data(key)).reshape(-1)]
         self.heldout = None if heldout is None else jnp.asarray(heldout, problem.dtype)
         steps, outputs = problem.steps, problem.outputs
-        self.shapes: dict[str, tuple[int, ...]] = {"output": (steps, problem.batch_size, outputs), "loss": (steps,)}
+        self.shapes: dict[str, tuple[int, ...]] = {
+            "output": (steps, problem.batch_size, outputs),
+            "loss": (steps,),
+        }
         if self.heldout is not None:
             self.shapes["heldout"] = (steps, self.heldout.shape[0], outputs)
         self.size = sum(int(np.prod(shape)) for shape in self.shapes.values())
@@ -105,7 +108,9 @@ class Sampler:
         if level.kind == "particles":
             return self._mean(fine, level.steps, 1) - self._mean(fine, level.steps, 2)
         coarse = fine.coarsen()
-        change = lambda parts: self._mean(fine, level.steps, parts) - self._mean(coarse, level.steps // 2, parts)
+        change = lambda parts: (
+            self._mean(fine, level.steps, parts) - self._mean(coarse, level.steps // 2, parts)
+        )
         if level.kind == "steps":
             return change(1)
         one, two, four = change(1), change(2), change(4)
@@ -134,8 +139,12 @@ class Sampler:
 
         split = draws.parts(parts)
         motions = tuple(map(padded, split.motions))
-        found = _solve(self.problem, split.ends, motions, self.heldout, self.reuse, np.asarray(steps, np.int32))
-        flat = [np.asarray(found[name], np.float64).reshape(split.ends[0].shape[0], -1) for name in self.shapes]
+        found = _solve(
+            self.problem, split.ends, motions, self.heldout, self.reuse, np.asarray(steps, np.int32)
+        )
+        flat = [
+            np.asarray(found[name], np.float64).reshape(split.ends[0].shape[0], -1) for name in self.shapes
+        ]
         return np.concatenate(flat, axis=1).reshape(-1, parts, self.size).mean(1)
 
 
@@ -144,7 +153,9 @@ def _solve_every(problem, ends, motions, heldout, reuse, depth):
         noise = Noise(*ends, *motions[:2])
         questions = None if heldout is None else Questions(heldout, motions[2])
         run = training.train(problem, noise, MatrixFree(problem, reuse, depth), heldout=questions)
-        return {"output": run.output, "loss": run.loss} | ({} if heldout is None else {"heldout": run.heldout})
+        return {"output": run.output, "loss": run.loss} | (
+            {} if heldout is None else {"heldout": run.heldout}
+        )
 
     with jax.default_matmul_precision("highest"):
         return jax.vmap(one)(ends, motions)

@@ -49,7 +49,9 @@ class Moments(NamedTuple):
         count, mean = len(samples), samples.mean(0)
         total, gap = self.count + count, mean - self.mean
         squares = self.squares + ((samples - mean) ** 2).sum(0) + gap**2 * (self.count * count / total)
-        return Moments(total, self.chunks + 1, self.mean + gap * (count / total), squares, self.seconds + seconds)
+        return Moments(
+            total, self.chunks + 1, self.mean + gap * (count / total), squares, self.seconds + seconds
+        )
 
 
 @dataclass
@@ -80,7 +82,9 @@ class State:
     @property
     def sampled(self) -> bool:
         """Whether every level has the samples it was first given, so that there is an estimate."""
-        return all(level in self.found and self.found[level].count >= PILOT[level.kind] for level in self.wanted)
+        return all(
+            level in self.found and self.found[level].count >= PILOT[level.kind] for level in self.wanted
+        )
 
     def _add(self, level: Level) -> None:
         self.wanted[level] = ceil(PILOT[level.kind] / level.systems)
@@ -171,12 +175,16 @@ def plan(state: State, total: Sum, tolerance: float, aim: np.ndarray) -> bool:
     if coarse:
         return True
     aimed = 0.95 * (tolerance - min(rms(total.bias[aim]), tolerance / 2)) / 2
-    spread = {level: w * w * _spread(level, state.found[level].variance, aim) for level, w in total.weight.items()}
+    spread = {
+        level: w * w * _spread(level, state.found[level].variance, aim) for level, w in total.weight.items()
+    }
     scale = sum(sqrt(v * level.cost) for level, v in spread.items()) / aimed**2
     before = dict(state.wanted)
     for level, v in spread.items():
         most = GROWTH * state.wanted[level]
-        state.wanted[level] = min(most, max(state.wanted[level], ceil(scale * sqrt(v / level.cost) / level.systems)))
+        state.wanted[level] = min(
+            most, max(state.wanted[level], ceil(scale * sqrt(v / level.cost) / level.systems))
+        )
     if state.wanted == before:
         largest = max(spread, key=lambda level: spread[level] / state.found[level].count)
         state.wanted[largest] = ceil(1.5 * state.wanted[largest])

@@ -110,13 +110,17 @@ def estimate_limit(
     if max_seconds is not None and not max_seconds > 0:
         raise ValueError(f"max_seconds must be positive or None; received {max_seconds!r}")
     if heldout is not None and np.shape(heldout)[1:] != (problem.input_dim,):
-        raise ValueError(f"heldout must be (H, {problem.input_dim}), inputs of the problem's kind; received {np.shape(heldout)}")
+        raise ValueError(
+            f"heldout must be (H, {problem.input_dim}), inputs of the problem's kind; received {np.shape(heldout)}"
+        )
     deadline = np.inf if max_seconds is None else time.monotonic() + max_seconds
 
     sampler = Sampler(problem, check_key(key), backward_weights == "reused", heldout)
     identity = (backward_weights, tuple(sampler.seed), *_contents((problem, sampler.heldout)))
     if resume is not None and resume.identity != identity:
-        raise ValueError("resume= must be an estimate of the same problem, key, backward weights and heldout; received another's")
+        raise ValueError(
+            "resume= must be an estimate of the same problem, key, backward weights and heldout; received another's"
+        )
     state = State.start(*coarsest(problem)) if resume is None else resume.state.copy()
     # Outputs, and held-out ones where they are asked for; they are the ends of the vector, the loss lies between.
     size, outputs = sampler.size, int(np.prod(sampler.shapes["output"]))
@@ -151,7 +155,11 @@ def _sample(sampler: Sampler, state: State, deadline: float) -> bool:
     vector = lambda level: sampler.size * (2 if level.kind == "mixed" else 1)
     done = {level: state.found[level].chunks if level in state.found else 0 for level in state.wanted}
     # Largest first: their programs take longest to compile, and other levels' are compiled beside.
-    missing = [(level, i) for level in sorted(state.wanted, key=lambda v: -v.cost) for i in range(done[level], state.wanted[level])]
+    missing = [
+        (level, i)
+        for level in sorted(state.wanted, key=lambda v: -v.cost)
+        for i in range(done[level], state.wanted[level])
+    ]
 
     def task(level: Level, chunk: int):
         def work():
@@ -165,18 +173,27 @@ def _sample(sampler: Sampler, state: State, deadline: float) -> bool:
         if time.monotonic() > deadline:
             return False
         part = missing[i : i + slab]
-        for (level, _), (samples, seconds) in zip(part, in_threads([task(*where) for where in part], cores()), strict=True):
+        for (level, _), (samples, seconds) in zip(
+            part, in_threads([task(*where) for where in part], cores()), strict=True
+        ):
             if not np.isfinite(samples).all():
                 raise FloatingPointError(
                     f"systems of {level.particles} particles and {level.steps} Euler steps diverged: lower the learning rate"
                 )
-            state.found[level] = state.found.get(level, Moments.empty(vector(level))).with_chunk(samples, seconds)
+            state.found[level] = state.found.get(level, Moments.empty(vector(level))).with_chunk(
+                samples, seconds
+            )
     return True
 
 
-def _estimate(sampler: Sampler, state: State, total: Sum, reached: float, tolerance: float, identity: tuple) -> LimitEstimate:
+def _estimate(
+    sampler: Sampler, state: State, total: Sum, reached: float, tolerance: float, identity: tuple
+) -> LimitEstimate:
     places = np.cumsum([int(np.prod(shape)) for shape in sampler.shapes.values()])
-    cut = lambda x: [part.reshape(shape) for part, shape in zip(np.split(x, places[:-1]), sampler.shapes.values(), strict=True)]
+    cut = lambda x: [
+        part.reshape(shape)
+        for part, shape in zip(np.split(x, places[:-1]), sampler.shapes.values(), strict=True)
+    ]
     every = zip(cut(total.value), cut(np.sqrt(total.variance)), cut(total.bias), strict=True)
     quantities = {name: Quantity(*parts) for name, parts in zip(sampler.shapes, every, strict=True)}
     rows = []
@@ -184,7 +201,9 @@ def _estimate(sampler: Sampler, state: State, total: Sum, reached: float, tolera
         for level in state.series(kind):
             found, outputs = state.found[level], slice(places[0])
             spread, mean = float(np.mean(found.variance[outputs])), rms(found.mean[outputs])
-            rows.append(LevelRow(kind, level.particles, level.steps, found.count, spread, mean, found.seconds))
+            rows.append(
+                LevelRow(kind, level.particles, level.steps, found.count, spread, mean, found.seconds)
+            )
     return LimitEstimate(quantities, reached, reached <= tolerance, tuple(rows), state, identity)
 
 
