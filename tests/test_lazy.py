@@ -1,4 +1,5 @@
-"""The lazy limit and the gain of the first step against simulations, and against regression written out by hand."""
+"""The lazy limit and the gain of the first step against simulations, and against regression written out by
+hand."""
 
 import equinox as eqx
 import jax
@@ -82,7 +83,8 @@ def test_learning_rate_may_be_mapped_over(make_problem):
 @pytest.mark.long
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_gain_of_the_first_step_when_all_weights_learn(activation):
-    """(f_1 − f_0)/(−η χ_0) of one sample as η → 0, both systems; the bias in depth removed by extrapolation on the same noise."""
+    """(f_1 − f_0)/(−η χ_0) of one sample as η → 0, both systems; the bias in depth removed by extrapolation
+    on the same noise."""
     x, rate = np.sqrt(1.3) * np.ones((2, 1, 4)), 1e-5
     problem = nfd.Problem(x, np.full((2, 1, 1), 2.0), rate, activation=activation, horizon=0.8)
 

@@ -1,4 +1,5 @@
-"""The limit to a tolerance: against closed forms, stopped and resumed, its levels and the sum of them, coverage of its intervals."""
+"""The limit to a tolerance: against closed forms, stopped and resumed, its levels and the sum of them,
+coverage of its intervals."""
 
 import equinox as eqx
 import jax
@@ -126,7 +127,8 @@ def test_moments_are_those_of_all_samples():
 
 
 def planted(seed, tolerance, a, b, c, e=0.0):
-    """`plan` carried out on a law whose limit is 0: f_{N,M} = a/N + b/N² + c/M + e/M² + noise of the sizes met with tanh."""
+    """`plan` carried out on a law whose limit is 0: f_{N,M} = a/N + b/N² + c/M + e/M² + noise of the sizes
+    met with tanh."""
     rng, state, aim = np.random.default_rng(seed), State.start(32, 2), np.arange(4)
     mean = lambda n, m: a / n + b / n**2 + c / m + e / m**2
     while True:

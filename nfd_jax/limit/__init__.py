@@ -6,10 +6,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from nfd_jax import training
+from nfd_jax.limit._estimate import LimitEstimate
 from nfd_jax.limit._kernels import InitKernels, first_order_change, first_step_gain, init_kernels
 from nfd_jax.limit._lazy import lazy_limit
 from nfd_jax.limit._solve import Limit
-from nfd_jax.limit._tolerance import LimitEstimate, estimate_limit
+from nfd_jax.limit._tolerance import estimate_limit
 from nfd_jax.noise import AbstractNoise, sample_noise
 from nfd_jax.problem import (
     BACKWARD_WEIGHTS,

@@ -1,12 +1,12 @@
 """The lazy end of training in closed form: kernel regression along the whole trajectory, for both systems.
 
-With outputs f = Vᵀ h_L/(γ n) and updates ΔΘ = −η γ² n ∂loss/∂Θ features move in proportion to the richness γ and outputs by O(1).
-As γ → 0, after n, L → ∞, features stay where they began and
+With outputs f = Vᵀ h_L/(γ n) and updates ΔΘ = −η γ² n ∂loss/∂Θ features move in proportion to the richness γ
+and outputs by O(1). As γ → 0, after n, L → ∞, features stay where they began and
 
     f_0 = 0        f_k(x) = −η Σ_{j<k} Σ_p Θ(x, x_{j,p}) χ_{j,p}        χ_j = ∂loss/∂f at f_j
 
-for any sequence of batches, with the kernel Θ that belongs to the backward weights (`_kernels`). f_0 vanishes with n → ∞, centred
-or not, as V is independent of h.
+for any sequence of batches, with the kernel Θ that belongs to the backward weights (`_kernels`). f_0 vanishes
+with n → ∞, centred or not, as V is independent of h.
 """
 
 import equinox as eqx
@@ -21,10 +21,11 @@ from nfd_jax.problem import BACKWARD_WEIGHTS, Problem, check_choice
 
 
 def lazy_limit(problem: Problem, *, backward_weights: str) -> Float[Array, "K P C"]:
-    """Outputs (K, P, C) of the lazy limit γ → 0, n, L → ∞ of the K steps of `problem`, at the inputs of each step.
+    """Outputs (K, P, C) of the lazy limit γ → 0, n, L → ∞ of the K steps of `problem`, at the inputs of each
+    step.
 
-    `backward_weights` is "reused" or "independent"; the problem's own richness is not used. Raises ValueError on other names and
-    for parametrizations without a limit.
+    `backward_weights` is "reused" or "independent"; the problem's own richness is not used. Raises ValueError
+    on other names and for parametrizations without a limit.
     """
     check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
     samples = problem.inputs.reshape(problem.samples, problem.input_dim)
@@ -38,7 +39,8 @@ def lazy_limit(problem: Problem, *, backward_weights: str) -> Float[Array, "K P 
 
 
 def _coefficients(problem: Problem) -> Float[Array, "K K"]:
-    """c with W(k) = W(0) + Σ_j c[k, j] G_j, G_j the gradient of step j: −η for every earlier step of plain SGD."""
+    """c with W(k) = W(0) + Σ_j c[k, j] G_j, G_j the gradient of step j: −η for every earlier step of plain
+    SGD."""
     return -problem.learning_rate * jnp.tri(problem.steps, k=-1, dtype=problem.dtype)
 
 

@@ -1,15 +1,18 @@
-"""Samples of the levels that `estimate_limit` is made of: small systems, and differences between systems on the same noise.
+"""Samples of the levels that `estimate_limit` is made of: small systems, and differences between systems on
+the same noise.
 
-A system of N particles and M Euler steps gives f_{N,M}; F_p is the mean of p systems of N/p particles, on p parts of the same noise.
+A system of N particles and M Euler steps gives f_{N,M}; F_p is the mean of p systems of N/p particles, on p
+parts of the same noise.
 
-    base        F_1                                       at few particles and few steps: nearly all of the variance
-    particles   F_1 − F_2                                 what twice the particles change
-    steps       F_1(M) − F_1(M/2)                         what twice the steps change, on one Brownian motion
-    mixed       E(M) − E(M/2),  E = (5F_1 − 6F_2 + F_4)/3   what `steps` would change with N = ∞, to second order in 1/N
+    base        F_1                  at few particles and few steps: nearly all of the variance
+    particles   F_1 − F_2            what twice the particles change
+    steps       F_1(M) − F_1(M/2)    what twice the steps change, on one Brownian motion
+    mixed       E(M) − E(M/2)        E = (5F_1 − 6F_2 + F_4)/3: what `steps` lacks of N = ∞, to order 1/N²
 
-Euler with M steps is the matrix-free network of M layers, to rounding; the network's program is used here. It maps over many small
-systems, which fit in a core's cache, and its number of layers is an argument: one program serves every M. Noise is drawn by NumPy,
-which needs no program, from (key, level, chunk): every chunk can be had again alone, and the order of evaluation changes nothing.
+Euler with M steps is the matrix-free network of M layers, to rounding; the network's program is used here. It
+maps over many small systems, which fit in a core's cache, and its number of layers is an argument: one
+program serves every M. Noise is drawn by NumPy, which needs no program, from (key, level, chunk): every chunk
+can be had again alone, and the order of evaluation changes nothing.
 """
 
 from dataclasses import dataclass
@@ -31,10 +34,12 @@ CHUNK = 4096
 """Particles that one call of a program holds, in systems side by side; one system where it has more."""
 
 LAYERS = 8
-"""Layers that a program has room for, times a power of 4: unused ones are never visited, but filled with zeros."""
+"""Layers that a program has room for, times a power of 4: unused ones are never visited, but filled with
+zeros."""
 
 FEW = 32
-"""Chunks of a base level that share the program of other levels; many more are worth one without unused layers."""
+"""Chunks of a base level that share the program of other levels; many more are worth one without unused
+layers."""
 
 
 @dataclass(frozen=True, order=True)
@@ -47,7 +52,8 @@ class Level:
 
     @property
     def cost(self) -> float:
-        """Particles × Euler steps of one sample. A model, not a measurement: plans must not depend on the machine."""
+        """Particles × Euler steps of one sample. A model, not a measurement: plans must not depend on the
+        machine."""
         systems = {"base": 1, "particles": 2, "steps": 1.5, "mixed": 4.5}[self.kind]
         return systems * self.particles * self.steps
 
@@ -65,7 +71,8 @@ class Draws:
     motions: tuple[np.ndarray, ...]
 
     def parts(self, count: int) -> "Draws":
-        """The same noise as that of `count` times as many systems with an equal part of the particles each."""
+        """The same noise as that of `count` times as many systems with an equal part of the particles
+        each."""
 
         def ends(x):
             systems, particles, columns = x.shape
@@ -85,7 +92,8 @@ class Draws:
 
 
 class Sampler:
-    """Samples of all levels for one problem. A sample is a vector: `output`, `loss`, `heldout` flattened, in the order of `shapes`."""
+    """Samples of all levels for one problem. A sample is a vector: `output`, `loss`, `heldout` flattened, in
+    the order of `shapes`."""
 
     def __init__(self, problem: Problem, key: jax.Array, reused: bool, heldout: np.ndarray | None):
         self.problem, self.reuse = problem, np.asarray(reused, problem.dtype)
@@ -101,7 +109,8 @@ class Sampler:
         self.size = sum(int(np.prod(shape)) for shape in self.shapes.values())
 
     def __call__(self, level: Level, chunk: int) -> np.ndarray:
-        """Samples (systems, size) of one chunk; (systems, 2 · size) for "mixed", with E's part of second order beside it."""
+        """Samples (systems, size) of one chunk; (systems, 2 · size) for "mixed", with E's part of second
+        order beside it."""
         fine = self._draw(level, chunk)
         if level.kind == "base":
             return self._mean(fine, level.steps, 1, tight=chunk >= FEW)

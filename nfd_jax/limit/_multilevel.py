@@ -1,10 +1,12 @@
-"""Levels put together: the sum they estimate, its error, and which samples to take next. Pure functions of what was sampled.
+"""Levels put together: the sum they estimate, its error, and which samples to take next. Pure functions of
+what was sampled.
 
-    f = E base + Σ_l d_l + rest of d + Σ_j e_j + rest of e         d_l: particles doubled       e_j: steps doubled, with N = ∞
+    f = E base + Σ_l d_l + rest of d + Σ_j e_j + rest of e
+    d_l: particles doubled            e_j: steps doubled, with N = ∞ (the sum of "steps" and "mixed")
 
-Either series falls like the inverse of N or of M. Its rest is extrapolated to second order, d_L + r/3 with r = 2 d_L − d_{L−1}; |r|/3,
-the last correction made, is the bound on what is left of the bias. The second-order part of the extrapolation in N inside each e_j
-gives a bound in the same way.
+Either series falls like the inverse of N or of M. Its rest is extrapolated to second order, d_L + r/3 with r
+= 2 d_L − d_{L−1}; |r|/3, the last correction made, is the bound on what is left of the bias. The second-order
+part of the extrapolation in N inside each e_j gives a bound in the same way.
 """
 
 from dataclasses import dataclass
@@ -16,7 +18,8 @@ import numpy as np
 from nfd_jax.limit._levels import Level
 
 PILOT = {"base": 64, "particles": 64, "steps": 64, "mixed": 24}
-"""Samples of a level before anything is decided on its variance; few of the dearest kind, whose part of the variance is least."""
+"""Samples of a level before anything is decided on its variance; few of the dearest kind, whose part of the
+variance is least."""
 
 SHARE = 0.12
 """Part of the tolerance that each of the three biases may take before a level is added."""
@@ -29,7 +32,8 @@ GROWTH = 8
 
 
 class Moments(NamedTuple):
-    """Samples of one level: how many in how many chunks, mean, sum of squared deviations, and seconds they took."""
+    """Samples of one level: how many in how many chunks, mean, sum of squared deviations, and seconds they
+    took."""
 
     count: int
     chunks: int
@@ -99,7 +103,8 @@ class State:
             self._add(Level(kind, last.particles, 2 * last.steps))
 
     def wider_steps(self) -> None:
-        """Twice the particles for every difference in steps; what was sampled of them with fewer is of no more use."""
+        """Twice the particles for every difference in steps; what was sampled of them with fewer is of no
+        more use."""
         for kind in ("steps", "mixed"):
             for level in self.series(kind):
                 del self.wanted[level]
@@ -108,8 +113,9 @@ class State:
 
 
 class Sum(NamedTuple):
-    """The levels put together: `value`, its `variance` and `bias` bound, each (size,); `sources`, the same bound by what causes it with
-    the variance of that bound; and the `weight` with which each level's mean enters."""
+    """The levels put together: `value`, its `variance` and `bias` bound, each (size,); `sources`, the same
+    bound by what causes it with the variance of that bound; and the `weight` with which each level's mean
+    enters."""
 
     value: np.ndarray
     variance: np.ndarray
@@ -154,7 +160,8 @@ def rms(x: np.ndarray) -> float:
 
 
 def error(total: Sum, aim: np.ndarray) -> float:
-    """The error, rms over the quantities `aim`, that is kept with a probability of 95 % or more: two standard errors and the bias."""
+    """The error, rms over the quantities `aim`, that is kept with a probability of 95 % or more: two standard
+    errors and the bias."""
     return 2 * sqrt(np.mean(total.variance[aim])) + rms(total.bias[aim])
 
 
