@@ -41,7 +41,7 @@ def test_first_step_has_the_gain_in_closed_form(backward_weights):
 def stopped_after(monkeypatch, calls):
     """Time stands still until the clock has been read so many times, then it is over."""
     reads = iter(range(10**6))
-    monkeypatch.setattr(_tolerance.time, "monotonic", lambda: 0.0 if next(reads) < calls else 10.0)
+    monkeypatch.setattr(_tolerance.time, "monotonic", lambda: 0.0 if next(reads) < calls else 1e9)
 
 
 def test_stopped_and_resumed_gives_the_same_numbers(monkeypatch):
@@ -72,6 +72,26 @@ def test_stopped_and_resumed_gives_the_same_numbers(monkeypatch):
         stopped_after(patch, 1)
         with pytest.raises(ValueError, match="max_seconds = 5 is too short"):
             nfd.estimate_limit(problem, tolerance=6e-3, key=key, max_seconds=5)
+
+
+def test_time_that_ends_while_levels_are_added_returns_what_there_was(monkeypatch):
+    """The clock stops after a plan that adds a level, before it has any sample."""
+    problem, key = one_sample(), jax.random.key(1)
+    plan = _tolerance.plan
+    with monkeypatch.context() as patch:
+
+        def coarse(state, total, tolerance, aim):
+            state.more_particles()
+            stopped_after(patch, 0)
+            return True
+
+        patch.setattr(_tolerance, "plan", coarse)
+        part = nfd.estimate_limit(problem, tolerance=6e-3, key=key, max_seconds=10**6)
+    assert len([row for row in part.levels if row.kind == "particles"]) == 2
+    assert len(part.state.series("particles")) == 3
+    assert _tolerance.plan is plan
+    whole = nfd.estimate_limit(problem, tolerance=3e-2, key=key, resume=part)
+    assert len([row for row in whole.levels if row.kind == "particles"]) == 3
 
 
 def test_levels_are_what_they_say():

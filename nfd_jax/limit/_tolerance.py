@@ -57,7 +57,8 @@ def estimate_limit(
         raise ValueError(f"max_seconds must be positive or None; received {max_seconds!r}")
     if heldout is not None and np.shape(heldout)[1:] != (problem.input_dim,):
         raise ValueError(
-            f"heldout must be (H, {problem.input_dim}), inputs of the problem's kind; received {np.shape(heldout)}"
+            f"heldout must be (H, {problem.input_dim}), inputs of the problem's kind; "
+            f"received {np.shape(heldout)}"
         )
     deadline = np.inf if max_seconds is None else time.monotonic() + max_seconds
 
