@@ -1,4 +1,6 @@
-"""What is wrong with a config, in words: one line a problem, `file:line: key.path: what is wrong, what is allowed`."""
+"""What is wrong with a config, in words: one line a problem, `file:line: key.path: what is wrong, what is
+allowed`.
+"""
 
 import difflib
 import math
@@ -19,7 +21,9 @@ _WORDS = {None: "null", True: "true", False: "false"}
 
 
 class ConfigError(ValueError):
-    """A config that cannot be used. `problems`: lines "file:line: key.path: what is wrong, what is allowed"."""
+    """A config that cannot be used. `problems`: lines "file:line: key.path: what is wrong, what is
+    allowed".
+    """
 
     def __init__(self, problems: list[str]):
         self.problems = tuple(_one_line(problem) for problem in problems)
@@ -30,7 +34,9 @@ class ConfigError(ValueError):
 
 
 def locate(key: str, message: str, places: dict[str, str]) -> str:
-    """The line for a problem with a dotted key; a key that is not written anywhere is placed where its section is."""
+    """The line for a problem with a dotted key; a key that is not written anywhere is placed where its
+    section is.
+    """
     parent, _, last = key.rpartition(".")
     if last.isdigit() and key not in places:  # the single value that stands for a list
         key = parent
@@ -51,19 +57,23 @@ def in_order(problems: list[str], file: str) -> list[str]:
 
 
 def explain(model: type[BaseModel], error: ErrorDetails) -> tuple[str, Loc | None]:
-    """One of pydantic's errors as what is wrong and allowed; and for an unknown key the location of the one meant."""
+    """One of pydantic's errors as what is wrong and allowed; and for an unknown key the location of the one
+    meant.
+    """
     loc, got = error["loc"], error["input"]
+    if error["type"] == "in_words":  # a validator that knows better than the field's description
+        return error["msg"], None
     owner, inner = _owner(model, loc)
     if error["type"] == "extra_forbidden":
         keys = list(owner.model_fields)
-        close = _closest(inner[0], keys)
-        return f"unknown key{_hint(close)}, allowed: {', '.join(keys)}", (*loc[:-1], close) if close else None
+        close = closest(inner[0], keys)
+        return f"unknown key{hint(close)}, allowed: {', '.join(keys)}", (*loc[:-1], close) if close else None
     if not inner:
         return f"got {show(got)}, allowed: a section with the keys {', '.join(owner.model_fields)}", None
     rule = owner.model_fields[str(inner[0])].description or ""
     if error["type"] == "missing":
         return f"missing, required: {rule}", None
-    return f"got {show(got)}{_hint(_closest(got, re.findall(r'[a-z0-9_]+', rule)))}, allowed: {rule}", None
+    return f"got {show(got)}{hint(closest(got, re.findall(r'[a-z0-9_]+', rule)))}, allowed: {rule}", None
 
 
 def show(value: Any) -> str:
@@ -81,11 +91,12 @@ def _owner(model: type[BaseModel], loc: Loc) -> tuple[type[BaseModel], Loc]:
     return model, loc
 
 
-def _closest(word: Any, words: list[str]) -> str | None:
+def closest(word: Any, words: list[str]) -> str | None:
+    """The one of `words` that a misspelt word most likely meant."""
     return next(iter(difflib.get_close_matches(word, words, 1, 0.7)), None) if isinstance(word, str) else None
 
 
-def _hint(word: str | None) -> str:
+def hint(word: str | None) -> str:
     return f" (did you mean {word}?)" if word else ""
 
 

@@ -1,20 +1,26 @@
-"""What makes a config impossible although every value by itself is fine: one small rule each, all checked at once.
+"""What makes a config impossible although every value by itself is fine: one small rule each, all checked at
+once.
 
-A rule names the keys it reads, so that it is skipped where one of them is already wrong, and yields (key, message).
+A rule names the keys it reads, so that it is skipped where one of them is already wrong, and yields (key,
+message).
 """
 
 import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from nfd_jax import names
+from nfd_jax.config._measures import obstacle
+from nfd_jax.data import DATASETS
+
 if TYPE_CHECKING:
     from nfd_jax.config import FiniteConfig, SweepConfig
 
 Found = Iterator[tuple[str, str]]
 
-MEASURES = ("limit_error", "coupling", "spectrum", "kernels")
 MAX_CELLS = 10**7
 MAX_BYTES = 4 * 2**40
+LEAST_TOLERANCE = {"float32": 1e-5, "float64": 1e-13}  # about a hundred roundings
 
 
 class _Rule(NamedTuple):
@@ -34,17 +40,16 @@ def _reads(*keys: str) -> Callable[[Callable[["SweepConfig"], Found]], Callable[
 
 
 def broken_rules(config: "SweepConfig", skip: frozenset[str] = frozenset()) -> list[tuple[str, str]]:
-    """(key, message) of everything wrong; rules that read a key of `skip`, or one above or below it, are left out."""
+    """(key, message) of everything wrong; rules that read a key of `skip`, or one above or below it, are left
+    out.
+    """
 
     def readable(rule: _Rule) -> bool:
-        return not any(f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.") for a in rule.reads for b in skip)
+        return not any(
+            f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.") for a in rule.reads for b in skip
+        )
 
     return [found for rule in _RULES if readable(rule) for found in rule.check(config)]
-
-
-def applicable(config: "SweepConfig") -> tuple[str, ...]:
-    """The measures that can be taken, in the order of MEASURES."""
-    return tuple(measure for measure in MEASURES if _obstacle(config, measure) is None)
 
 
 @_reads("finite", "limit")
@@ -58,11 +63,18 @@ def _outputs(config: "SweepConfig") -> Found:
     problem, classes = config.problem, config.problem.classes or ()
     if problem.dataset == "gaussian":
         if problem.loss == "cross_entropy":
-            yield "problem.loss", "got cross_entropy with dataset gaussian, which has one output, allowed: squared"
+            yield (
+                "problem.loss",
+                "got cross_entropy with dataset gaussian, which has one output, allowed: squared",
+            )
         if len(classes) > 2:
-            yield "problem.classes", f"got {len(classes)} classes with dataset gaussian, which has two, allowed: null"
-    elif not problem.dataset.endswith(".npz") and max(classes, default=0) > 9:
-        yield "problem.classes", f"got class {max(classes)}, allowed: the classes 0 to 9 of {problem.dataset}"
+            yield (
+                "problem.classes",
+                f"got {len(classes)} classes with dataset gaussian, which has two, allowed: null",
+            )
+    elif (known := DATASETS.get(problem.dataset)) and max(classes, default=0) >= known.classes:
+        allowed = f"the classes 0 to {known.classes - 1} of {problem.dataset}"
+        yield "problem.classes", f"got class {max(classes)}, allowed: {allowed}"
 
 
 @_reads("limit", "problem.parametrization")
@@ -79,62 +91,147 @@ def _common_grid(config: "SweepConfig") -> Found:
         if odd := [depth for depth in depths if steps % depth]:
             common = f", the first of which is {multiple}" if (multiple := math.lcm(*depths)) <= 10**6 else ""
             allowed = f"a multiple of every depth{common}"
-            yield "limit.depth_steps", f"got {steps}, not a multiple of depth {_join(odd)}, allowed: {allowed}"
+            yield (
+                "limit.depth_steps",
+                f"got {steps}, not a multiple of depth {_join(odd)}, allowed: {allowed}",
+            )
 
 
-@_reads("finite", "limit.particles", "problem.steps", "problem.batch_size")
-def _enough_directions(config: "SweepConfig") -> Found:
-    """A basis of steps · batch_size directions needs more coordinates than that."""
-    queries, reason = _queries(config), None
-    allowed = f"more than steps*batch_size = {queries}; raise it, or lower problem.steps or problem.batch_size"
-    if config.limit and config.limit.particles != "matched" and config.limit.particles <= queries:
+_HISTORY = ("history.directions", "problem.steps", "problem.batch_size")
+
+
+@_reads("finite", "limit.particles", "problem.optimizer", *_HISTORY)
+def _enough_coordinates(config: "SweepConfig") -> Found:
+    """A basis of so many directions needs as many coordinates."""
+    needed, reason = config.directions, None
+    allowed = f"at least {config.directions_rule} = {needed}; raise it, or lower {_what_lowers(config)}"
+    if config.limit and config.limit.particles != "matched" and config.limit.particles < needed:
         yield "limit.particles", f"got {config.limit.particles}, allowed: {allowed}"
     if config.finite and config.finite.simulator == "matrix_free":
         reason = "a matrix_free network"
     elif config.finite and config.limit and config.limit.particles == "matched":
         reason = "a limit with matched particles"
-    if config.finite and reason and (narrow := [width for width in config.finite.widths if width <= queries]):
+    if config.finite and reason and (narrow := [width for width in config.finite.widths if width < needed]):
         yield "finite.widths", f"got {_join(narrow)} for {reason}, allowed: {allowed}"
+
+
+def _what_lowers(config: "SweepConfig") -> str:
+    return (
+        "problem.steps or problem.batch_size" if config.history.directions is None else "history.directions"
+    )
+
+
+@_reads("history.directions", "problem.batch_size")
+def _history(config: "SweepConfig") -> Found:
+    kept, rows = config.history.directions, config.problem.batch_size
+    if kept is not None and kept < rows:
+        yield "history.directions", f"got {kept}, allowed: null, or at least problem.batch_size = {rows}"
+
+
+@_reads("problem.batches", "problem.pool", "problem.batch_size")
+def _pool(config: "SweepConfig") -> Found:
+    problem, allowed = (
+        config.problem,
+        f"an integer of at least problem.batch_size = {config.problem.batch_size}",
+    )
+    if problem.batches == "epochs" and problem.pool is None:
+        yield (
+            "problem.pool",
+            f"missing with batches epochs, allowed: {allowed}, the number of samples in the pool",
+        )
+    elif problem.batches == "epochs" and problem.pool < problem.batch_size:
+        yield "problem.pool", f"got {problem.pool}, allowed: {allowed}"
+    elif problem.batches != "epochs" and problem.pool is not None:
+        yield (
+            "problem.pool",
+            f"got {problem.pool} with batches {problem.batches}, allowed: null, or batches: epochs",
+        )
+
+
+@_reads("problem.optimizer", "finite", "limit")
+def _optimizer_needs_matrices(config: "SweepConfig") -> Found:
+    if not config.needs_matrices:
+        return
+    optimizer, linear = config.problem.optimizer.name, ", ".join(names.LINEAR_OPTIMIZERS)
+    reason = (
+        f"whose update is not linear in the gradients, allowed: {linear}, or finite networks with matrices"
+    )
+    if config.finite and config.finite.simulator == "matrix_free":
+        yield (
+            "problem.optimizer.name",
+            f"got {optimizer} with simulator matrix_free, {reason} (auto or dense)",
+        )
+    if config.limit:
+        yield "problem.optimizer.name", f"got {optimizer} with a limit section, {reason} and no limit section"
+
+
+@_reads("problem.optimizer")
+def _optimizer_keys(config: "SweepConfig") -> Found:
+    optimizer = config.problem.optimizer
+    own = [key for key in type(optimizer).model_fields if key not in optimizer.idle()]
+    for key in sorted(optimizer.model_fields_set & set(optimizer.idle())):
+        yield f"problem.optimizer.{key}", f"given with {optimizer.name}, allowed: {', '.join(own)}"
+    if optimizer.nesterov and optimizer.momentum == 0:
+        yield (
+            "problem.optimizer.nesterov",
+            "got true without momentum, allowed: true with a momentum above 0, false",
+        )
+
+
+@_reads("problem.schedule", "problem.steps")
+def _schedule_fits_the_run(config: "SweepConfig") -> Found:
+    schedule, steps = config.problem.schedule, config.problem.steps
+    for key in sorted(schedule.model_fields_set & set(schedule.idle())):
+        yield f"problem.schedule.{key}", f"given with {schedule.name}, allowed: name, warmup_steps"
+    longest = (
+        steps if schedule.name == "constant" else steps - 1
+    )  # a schedule that falls has a step to fall in
+    if schedule.warmup_steps > longest:
+        allowed = f"0 to {longest} with {schedule.name} and problem.steps = {steps}"
+        yield "problem.schedule.warmup_steps", f"got {schedule.warmup_steps}, allowed: {allowed}"
+
+
+@_reads("limit.reference_particles", "finite.widths")
+def _reference(config: "SweepConfig") -> Found:
+    if config.limit is None or (reference := config.limit.reference_particles) is None:
+        return
+    if config.finite is None:
+        got = f"got {reference} without a finite section"
+        yield "limit.reference_particles", f"{got}, allowed: null, or networks to compare with"
+    elif reference < (least := 4 * max(config.finite.widths)):
+        allowed = f"null, or at least {least}, 4 times the largest width"
+        yield "limit.reference_particles", f"got {reference}, allowed: {allowed}"
+
+
+@_reads("limit.tolerance", "limit.max_seconds", "precision")
+def _tolerance(config: "SweepConfig") -> Found:
+    if config.limit is None:
+        return
+    tolerance, least = config.limit.tolerance, LEAST_TOLERANCE[config.precision]
+    if tolerance is None and config.limit.max_seconds is not None:
+        got = f"got {config.limit.max_seconds:g} without a tolerance"
+        yield "limit.max_seconds", f"{got}, allowed: null, or with limit.tolerance"
+    if tolerance is not None and tolerance < least:
+        finer = "" if config.precision == "float64" else ", or precision: float64"
+        yield "limit.tolerance", f"got {tolerance:g}, below rounding, allowed: at least {least:g}{finer}"
 
 
 @_reads("limit.particles", "finite")
 def _matched_to_something(config: "SweepConfig") -> Found:
     if config.limit and not config.finite and config.limit.particles == "matched":
-        yield "limit.particles", "got matched without a finite section, allowed: an integer, the number of particles"
+        yield (
+            "limit.particles",
+            "got matched without a finite section, allowed: an integer, the number of particles",
+        )
 
 
-@_reads("measure", "finite", "limit", "problem.parametrization", "problem.steps", "problem.batch_size")
+@_reads("measure", "finite", "limit", "problem.parametrization", "problem.optimizer", *_HISTORY)
 def _measures(config: "SweepConfig") -> Found:
     if "measure" not in config.model_fields_set:
         return
     for index, measure in enumerate(config.measure):
-        if obstacle := _obstacle(config, measure) or _too_few_for_a_slope(config, measure):
-            yield f"measure.{index}", f"{measure} {obstacle}"
-
-
-def _obstacle(config: "SweepConfig", measure: str) -> str | None:
-    """Why a measure cannot be taken, or None."""
-    finite, limit = config.finite, config.limit
-    if measure == "kernels":
-        return None
-    if finite is None:
-        return "measures finite networks, allowed: with a finite section"
-    if measure == "limit_error":
-        if limit is None:
-            return "compares with the limit, allowed: with a limit section"
-        if limit.particles != "matched":
-            return f"has no common noise when particles is {limit.particles}, allowed: with limit.particles matched"
-    if measure == "coupling":
-        if set(finite.backward_weights) != {"reused", "independent"}:
-            return "compares both flags, allowed: with finite.backward_weights [reused, independent]"
-        if config.problem.parametrization != "depth_mup":
-            return f"got parametrization {config.problem.parametrization}, allowed: with depth_mup"
-        if finite.simulator == "dense":
-            return "needs the matrix-free network, allowed: with finite.simulator auto or matrix_free"
-        if min(finite.widths) <= _queries(config):
-            wider = f"widths above steps*batch_size = {_queries(config)}"
-            return f"needs the matrix-free network, impossible at width {min(finite.widths)}, allowed: with {wider}"
-    return None
+        if found := obstacle(config, measure) or _too_few_for_a_slope(config, measure):
+            yield f"measure.{index}", f"{measure} {found}"
 
 
 def _too_few_for_a_slope(config: "SweepConfig", measure: str) -> str | None:
@@ -143,7 +240,8 @@ def _too_few_for_a_slope(config: "SweepConfig", measure: str) -> str | None:
         return None
     depths, widths = config.finite.depths, config.finite.widths
     if len(depths) < 3 or max(depths) < 4 * min(depths):
-        return f"has depths {_join(depths)} to fit a slope to, allowed: 3 or more finite.depths over a factor of 4"
+        got = f"has depths {_join(depths)} to fit a slope to"
+        return f"{got}, allowed: 3 or more finite.depths over a factor of 4"
     if measure == "coupling" and len(widths) < 2:
         return f"has width {_join(widths)} to fit a slope to, allowed: at least 2 finite.widths"
     return None
@@ -155,10 +253,13 @@ def _countable(config: "SweepConfig") -> Found:
     if config.finite:
         cells *= len(config.finite.widths) * len(config.finite.depths)
     if cells > MAX_CELLS:
-        yield "seeds", f"makes {cells} cells (flags x rates x widths x depths x seeds), allowed: at most {MAX_CELLS}"
+        yield (
+            "seeds",
+            f"makes {cells} cells (flags x rates x widths x depths x seeds), allowed: at most {MAX_CELLS}",
+        )
 
 
-@_reads("finite", "limit", "measure", "precision", "problem.steps", "problem.batch_size")
+@_reads("finite", "limit", "measure", "precision", "problem.optimizer", *_HISTORY)
 def _fits_any_memory(config: "SweepConfig") -> Found:
     """Coarse: what no machine holds. The devices at hand are asked when a sweep is planned."""
     if config.finite:
@@ -168,14 +269,19 @@ def _fits_any_memory(config: "SweepConfig") -> Found:
     if config.limit:
         matched = config.finite.widths if config.finite else (1,)
         particles = max(matched) if config.limit.particles == "matched" else config.limit.particles
+        particles = max(particles, config.limit.reference_particles or 0)
         if (size := _history_bytes(config, particles, config.limit.depth_steps)) > MAX_BYTES:
             steps = f"{particles} particles with {config.limit.depth_steps} depth_steps"
-            yield "limit.depth_steps", f"{steps} needs {_too_much(size)} depth_steps, particles or batch_size"
+            lower = "depth_steps, particles or batch_size"
+            yield "limit.depth_steps", f"{steps} needs {_too_much(size)} {lower}, or set history.directions"
     if "kernels" in config.measure:
         grid = math.gcd(*config.finite.depths) if config.finite else 16
         if (size := 8 * (grid + 1) * config.problem.steps * config.problem.batch_size**2) > MAX_BYTES:
             samples = f"{config.problem.batch_size} samples"
-            yield "problem.batch_size", f"the kernels of {samples} need {_too_much(size)} it or leave kernels out"
+            yield (
+                "problem.batch_size",
+                f"the kernels of {samples} need {_too_much(size)} it or leave kernels out",
+            )
 
 
 def _finite_bytes(config: "SweepConfig", finite: "FiniteConfig", width: int, depth: int) -> int:
@@ -183,17 +289,15 @@ def _finite_bytes(config: "SweepConfig", finite: "FiniteConfig", width: int, dep
     copies = 2 if "independent" in finite.backward_weights else 1
     dense = depth * width * width * _itemsize(config) * copies
     matrix_free = _history_bytes(config, width, depth)
+    if config.needs_matrices or finite.simulator == "dense":
+        return dense
     if finite.simulator == "auto":
-        return min(dense, matrix_free) if width > _queries(config) else dense
-    return dense if finite.simulator == "dense" else matrix_free
+        return min(dense, matrix_free) if width >= config.directions else dense
+    return matrix_free
 
 
 def _history_bytes(config: "SweepConfig", coordinates: int, layers: int) -> int:
-    return 4 * layers * _queries(config) * coordinates * _itemsize(config)
-
-
-def _queries(config: "SweepConfig") -> int:
-    return config.problem.steps * config.problem.batch_size
+    return 4 * layers * config.directions * coordinates * _itemsize(config)
 
 
 def _itemsize(config: "SweepConfig") -> int:

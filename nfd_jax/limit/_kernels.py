@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nfd_jax.activations import Activation, activation
+from nfd_jax.activations import Activation, resolve
 from nfd_jax.problem import Problem
 
 NODES = np.linspace(-8.5, 8.5, 64)
@@ -65,7 +65,7 @@ def expectations(phi: str | Activation, K: Float[Array, "P P"]) -> tuple[Array, 
         mean = (variance[:, None] + variance[None, :]) / 2
         same, opposite = jnp.exp(K - mean), jnp.exp(-K - mean)
         return (same - opposite) / 2, (same + opposite) / 2
-    return _quadrature(activation(phi) if isinstance(phi, str) else phi, jnp.sqrt(variance), rho)
+    return _quadrature(resolve(phi), jnp.sqrt(variance), rho)
 
 
 def _quadrature(phi: Activation, sd: Float[Array, " P"], rho: Float[Array, "P P"]) -> tuple[Array, Array]:

@@ -5,8 +5,9 @@ and outputs by O(1). As γ → 0, after n, L → ∞, features stay where they b
 
     f_0 = 0        f_k(x) = −η Σ_{j<k} Σ_p Θ(x, x_{j,p}) χ_{j,p}        χ_j = ∂loss/∂f at f_j
 
-for any sequence of batches, with the kernel Θ that belongs to the backward weights (`_kernels`). f_0 vanishes
-with n → ∞, centred or not, as V is independent of h.
+for any sequence of batches, with the kernel Θ that belongs to the backward weights (`_kernels`). With other
+linear optimizers −η becomes their coefficients c_{k,j}. f_0 vanishes with n → ∞, centred or not, as V is
+independent of h.
 """
 
 import equinox as eqx
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from nfd_jax import optimizers
 from nfd_jax.limit._kernels import tangent_kernels
 from nfd_jax.losses import loss_function
 from nfd_jax.problem import BACKWARD_WEIGHTS, Problem, check_choice
@@ -25,9 +27,16 @@ def lazy_limit(problem: Problem, *, backward_weights: str) -> Float[Array, "K P 
     step.
 
     `backward_weights` is "reused" or "independent"; the problem's own richness is not used. Raises ValueError
-    on other names and for parametrizations without a limit.
+    on other names, for optimizers that are not linear or decay W(0), and for parametrizations without a
+    limit.
     """
     check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
+    rule = optimizers.coefficients(problem.optimizer, problem.learning_rate, problem.steps)
+    if not isinstance(rule.alpha, jax.core.Tracer) and np.any(np.asarray(rule.alpha) != 1):
+        raise ValueError(
+            "weight decay moves features however small γ is: lazy_limit needs an optimizer that leaves the "
+            f"initial weights in place; received one that scales them by {np.asarray(rule.alpha)}"
+        )
     samples = problem.inputs.reshape(problem.samples, problem.input_dim)
     if isinstance(samples, jax.core.Tracer):
         distinct, place = samples, jnp.arange(problem.samples)
@@ -35,18 +44,15 @@ def lazy_limit(problem: Problem, *, backward_weights: str) -> Float[Array, "K P 
         distinct, place = np.unique(np.asarray(samples), axis=0, return_inverse=True)
     theta = tangent_kernels(problem, jnp.asarray(distinct))[BACKWARD_WEIGHTS.index(backward_weights)]
     place = jnp.asarray(place).reshape(-1)
-    return _regression(problem, theta[place[:, None], place[None, :]])
-
-
-def _coefficients(problem: Problem) -> Float[Array, "K K"]:
-    """c with W(k) = W(0) + Σ_j c[k, j] G_j, G_j the gradient of step j: −η for every earlier step of plain
-    SGD."""
-    return -problem.learning_rate * jnp.tri(problem.steps, k=-1, dtype=problem.dtype)
+    return _regression(problem, rule.steps, theta[place[:, None], place[None, :]])
 
 
 @eqx.filter_jit
-def _regression(problem: Problem, theta: Float[Array, "KP KP"]) -> Float[Array, "K P C"]:
-    loss, c = loss_function(problem.loss), _coefficients(problem)
+def _regression(
+    problem: Problem, c: Float[Array, "K K"], theta: Float[Array, "KP KP"]
+) -> Float[Array, "K P C"]:
+    """W(k) = W(0) + Σ_j c[k, j] G_j, G_j the gradient of step j."""
+    loss = loss_function(problem.loss)
     answers = theta.reshape(problem.steps, problem.batch_size, problem.steps, problem.batch_size)
 
     def step(chi, k):

@@ -161,7 +161,9 @@ def _solve_every(problem, ends, motions, heldout, reuse, depth):
     def one(ends, motions):
         noise = Noise(*ends, *motions[:2])
         questions = None if heldout is None else Questions(heldout, motions[2])
-        run = training.train(problem, noise, MatrixFree(problem, reuse, depth), heldout=questions)
+        run = training.train(
+            problem, noise, MatrixFree.of(problem, reuse, depth, noise.width), heldout=questions
+        )
         return {"output": run.output, "loss": run.loss} | (
             {} if heldout is None else {"heldout": run.heldout}
         )

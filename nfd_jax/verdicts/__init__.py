@@ -1,1 +1,54 @@
-"""From measurements to verdicts: pure functions of results."""
+"""From measurements to verdicts: pure functions of a results tree.
+
+`nfd_jax.verdicts(tree)` is the `/verdicts` group: the package itself can be called. `rates(tree)` is the `/rates` group,
+the rows that the verdicts rest on.
+"""
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from nfd_jax.verdicts._claims import judge, rates
+from nfd_jax.verdicts._tree import FLOOR, STATES, View, array, by_seed, counts, covered, measured, settings, spread
+from nfd_jax.verdicts._words import ARGUMENTS, CLAIMS, NOT_KNOWN, READINGS, SOURCES, STATEMENTS, VERDICTS, Statement
+
+if TYPE_CHECKING:
+    from nfd_jax.verdicts._claims import judge as verdicts
+
+__all__ = [
+    "ARGUMENTS",
+    "CLAIMS",
+    "FLOOR",
+    "NOT_KNOWN",
+    "READINGS",
+    "SOURCES",
+    "STATEMENTS",
+    "STATES",
+    "Statement",
+    "VERDICTS",
+    "View",
+    "array",
+    "by_seed",
+    "counts",
+    "covered",
+    "measured",
+    "rates",
+    "settings",
+    "spread",
+    "verdicts",
+]
+
+
+class _Callable(ModuleType):
+    """The package is the public function of its name too: an attribute can't be both otherwise."""
+
+    def __call__(self, tree: xr.DataTree, *, margin: float = 0.0025) -> xr.Dataset:
+        """See `judge`."""
+        return judge(tree, margin=margin)
+
+
+sys.modules[__name__].__class__ = _Callable
+if not TYPE_CHECKING:
+    verdicts = sys.modules[__name__]

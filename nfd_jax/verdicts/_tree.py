@@ -1,4 +1,4 @@
-"""A results tree as figures and tables see it: finished cells only, in increasing order, at one learning rate."""
+"""Helpers to read a results tree: finished cells only, in increasing order, at one learning rate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,18 +8,37 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from nfd_jax.verdicts._slices import array
-from nfd_jax.verdicts._verdicts import FLOOR
-
 T = TypeVar("T")
 
 STATES = ("pending", "done", "diverged", "failed")
 """Names of the values of /status/cell."""
+FLOOR = {"float64": 1e-24, "float32": 1e-9}
+"""Mean squares that rounding alone makes along a run, features being O(1)."""
+HUGE = 1e100
+"""A larger mean square is a run that diverged, whose loss just didn't overflow yet."""
+
+
+def array(tree: xr.DataTree, path: str) -> xr.DataArray | None:
+    """The variable "group/name", or None."""
+    group, name = path.split("/")
+    if group not in tree.children or name not in tree.children[group].dataset:
+        return None
+    return tree.children[group].dataset[name]
 
 
 def settings(tree: xr.DataTree) -> dict:
-    """The resolved config stored with the results; empty where there is none."""
-    return yaml.safe_load(tree.attrs.get("config", "")) or {}
+    """The resolved config stored with the results as plain data; empty where there is none."""
+    try:
+        found = yaml.safe_load(str(tree.attrs.get("config", "")))
+    except yaml.YAMLError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def section(config: dict, name: str) -> dict:
+    """A section of the config; empty where it is absent."""
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def counts(cells: xr.DataArray) -> dict[str, int]:
@@ -27,24 +46,37 @@ def counts(cells: xr.DataArray) -> dict[str, int]:
     return {name: int((cells == value).sum()) for value, name in enumerate(STATES)}
 
 
+def status(tree: xr.DataTree, values: xr.DataArray) -> xr.DataArray | None:
+    """/status/cell beside values; of what has no backward_weights the worse of both flags. None where unknown."""
+    cells = array(tree, "status/cell")
+    if cells is None or not set(cells.dims) - {"backward_weights"} <= set(values.dims):
+        return None
+    if "backward_weights" in values.coords:
+        flags = np.atleast_1d(values["backward_weights"].values)
+        if "backward_weights" not in cells.coords:
+            return None
+        known = cells.reindex(backward_weights=flags, fill_value=1)  # a limit may have flags that no network has
+        return known if "backward_weights" in values.dims else known.isel(backward_weights=0)
+    if "backward_weights" not in cells.dims:
+        return cells
+    done, diverged = (cells == 1).all("backward_weights"), (cells == 2).any("backward_weights")
+    return xr.where(done, 1, xr.where(diverged, 2, 0))
+
+
 def measured(tree: xr.DataTree, path: str) -> xr.DataArray | None:
     """The variable "group/name" with NaN for cells that are not done or not finite; None where nothing is left.
 
-    Width, depth and learning rate are in increasing order. A variable without backward_weights compares both flags, so
-    both must be done.
+    Width, depth, particles and learning rate are in increasing order.
     """
-    values, cells = array(tree, path), array(tree, "status/cell")
+    values = array(tree, path)
     if values is None:
         return None
-    values = values.where(np.isfinite(values))
-    if cells is not None and set(cells.dims) - {"backward_weights"} <= set(values.dims):
-        if "backward_weights" in values.dims:
-            known = cells.reindex(backward_weights=values["backward_weights"])
-            values = values.where((known == 1) | known.isnull())  # a limit may have flags that no network has
-        else:
-            values = values.where((cells == 1).all("backward_weights"))
+    values = values.where(np.abs(values) < HUGE)
+    cells = status(tree, values)
+    if cells is not None:
+        values = values.where(cells == 1)
     order = [dim for dim in ("learning_rate", "width", "depth", "particles") if dim in values.dims]
-    values = values.sortby(order)
+    values = values.sortby([dim for dim in order if dim in values.coords])
     return values if values.notnull().any() else None
 
 
@@ -81,12 +113,12 @@ class View:
     @property
     def floor(self) -> float:
         """Mean squares up to this are rounding."""
-        return FLOOR[self.config.get("precision", "float64")]
+        return FLOOR.get(self.config.get("precision", "float64"), FLOOR["float64"])
 
     @property
     def reference(self) -> int | None:
         """Euler steps of the limit."""
-        return (self.config.get("limit") or {}).get("depth_steps")
+        return section(self.config, "limit").get("depth_steps")
 
     @property
     def subject(self) -> str:

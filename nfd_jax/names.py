@@ -1,0 +1,73 @@
+"""The vocabulary: every word that a config, an argument or a stored array may use. Imports nothing of the
+package.
+
+Types are `Literal`s, for signatures; the tuples beside them hold the same words in the same order. Data sets
+are named where they are defined, in `nfd_jax.data`, so that a new one touches one file.
+"""
+
+from enum import IntEnum
+from typing import Literal, get_args
+
+ParametrizationName = Literal["depth_mup", "mup", "vanilla"]
+BackwardWeights = Literal["reused", "independent"]
+Simulator = Literal["dense", "matrix_free"]
+SimulatorChoice = Literal["auto", "dense", "matrix_free"]
+TrainedLayers = Literal["all", "hidden"]
+LossName = Literal["squared", "cross_entropy"]
+ActivationName = Literal["tanh", "relu", "erf", "gelu", "linear", "abs", "sin", "softplus", "sigmoid"]
+RecordName = Literal["features", "gradients", "coupling", "weights"]
+MeasureName = Literal["limit_error", "coupling", "spectrum", "kernels", "law", "response"]
+PrecisionName = Literal["float32", "float64"]
+BatchesName = Literal["fixed", "stream", "epochs"]
+DataSeed = Literal["fixed", "per_seed"]
+OptimizerName = Literal["sgd", "adam", "adamw"]
+ScheduleName = Literal["constant", "linear", "cosine"]
+
+PARAMETRIZATIONS: tuple[ParametrizationName, ...] = get_args(ParametrizationName)
+BACKWARD_WEIGHTS: tuple[BackwardWeights, ...] = get_args(BackwardWeights)
+SIMULATORS: tuple[Simulator, ...] = get_args(Simulator)
+SIMULATOR_CHOICES: tuple[SimulatorChoice, ...] = get_args(SimulatorChoice)
+TRAINED_LAYERS: tuple[TrainedLayers, ...] = get_args(TrainedLayers)
+LOSSES: tuple[LossName, ...] = get_args(LossName)
+ACTIVATIONS: tuple[ActivationName, ...] = get_args(ActivationName)
+RECORDS: tuple[RecordName, ...] = get_args(RecordName)
+MEASURES: tuple[MeasureName, ...] = get_args(MeasureName)
+PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
+BATCHES: tuple[BatchesName, ...] = get_args(BatchesName)
+DATA_SEEDS: tuple[DataSeed, ...] = get_args(DataSeed)
+OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
+SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
+
+LINEAR_OPTIMIZERS: tuple[OptimizerName, ...] = ("sgd",)
+"""Their updates are linear in the gradients: matrix-free networks and limits can follow them; others need
+matrices.
+"""
+
+
+class CellStatus(IntEnum):
+    """`cell` of the group /status."""
+
+    PENDING = 0
+    DONE = 1
+    DIVERGED = 2
+    FAILED = 3
+
+
+PENDING, DONE, DIVERGED, FAILED = CellStatus
+
+
+def outputs_of(classes: int, loss: str) -> int:
+    """Number of outputs C for a number of classes: two classes under the squared loss share one output,
+    targets ∓1.
+
+    Everything else is one-hot, an output a class; `classes` = 0 stands for real-valued targets and is
+    refused.
+    """
+    if classes < 2:
+        raise ValueError(f"{classes} classes, allowed: 2 or more")
+    return 1 if signed(classes, loss) else classes
+
+
+def signed(classes: int, loss: str) -> bool:
+    """Whether targets are signs, −1 for the first class and +1 for the second, in place of one-hot rows."""
+    return classes == 2 and loss == "squared"
