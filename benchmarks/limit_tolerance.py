@@ -13,9 +13,10 @@ from time import perf_counter
 
 import jax
 import numpy as np
-from _tools import Figure, compiled, median, once, slope
 
 import nfd_jax as nfd
+
+from ._tools import Figure, compiled, median, once, slope
 
 STEPS, BATCH, DIM = 4, 2, 4
 MOST = 2**16
