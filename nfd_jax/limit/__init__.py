@@ -5,6 +5,7 @@ from typing import Any
 from jaxtyping import Array
 
 from nfd_jax import conditional
+from nfd_jax.limit._estimate import LimitEstimate
 from nfd_jax.limit._kernels import (
     InitKernels,
     check_limit,
@@ -14,7 +15,7 @@ from nfd_jax.limit._kernels import (
 )
 from nfd_jax.limit._lazy import lazy_limit
 from nfd_jax.limit._solve import Limit
-from nfd_jax.limit._tolerance import LimitEstimate, estimate_limit
+from nfd_jax.limit._tolerance import estimate_limit
 from nfd_jax.noise import AbstractNoise, shared_noise
 from nfd_jax.problem import (
     BACKWARD_WEIGHTS,
