@@ -1,12 +1,13 @@
 """What SGD leaves in the hidden layers, and one layer of it as a pass meets it.
 
-A hidden matrix after some steps is W = α W(0) + Σ_i c_i s_i u_i x_iᵀ · (a n^{-1/2}) over the samples i of earlier steps, x_i = φ(h_i) and
-u_i = b_i the queries of its forward and backward passes. So both passes meet, besides α times what W(0) answers,
+A hidden matrix after some steps is W = α W(0) + Σ_i c_i s_i u_i x_iᵀ · (a n^{-1/2}) over the samples i of
+earlier steps, x_i = φ(h_i) and u_i = b_i the queries of its forward and backward passes. So both passes meet,
+besides α times what W(0) answers,
 
     up      Δ_ℓ  = Σ_i c_i s_i ⟨φ_i φ⟩ b_i            down     Δ'_ℓ = Σ_i c_i s_i ⟨b_i b⟩ φ_i
 
-with ⟨·⟩ averages over coordinates. The queries are kept as coordinates in their bases alone; what W(0) answered them is made anew
-from the noise.
+with ⟨·⟩ averages over coordinates. The queries are kept as coordinates in their bases alone; what W(0)
+answered them is made anew from the noise.
 """
 
 import equinox as eqx
@@ -22,8 +23,9 @@ from nfd_jax.noise import BACKWARD, FORWARD, AbstractNoise
 class Learned(eqx.Module):
     """What training has made of every hidden matrix, as the rows of a pass meet it.
 
-    `scale` α, one number or (P, 1) for rows under different weights; `weights` (P, A), γ c_i s_i of each sample, zero for samples that a
-    row must not see. Where the history is bounded (P, 1): 1, or 0 for rows under the initial weights.
+    `scale` α, one number or (P, 1) for rows under different weights; `weights` (P, A), γ c_i s_i of each
+    sample, zero for samples that a row must not see. Where the history is bounded (P, 1): 1, or 0 for rows
+    under the initial weights.
     """
 
     scale: Array
@@ -31,10 +33,12 @@ class Learned(eqx.Module):
 
 
 class Layer(eqx.Module):
-    """One layer's matrix: its two families of queries, the noise that their images were made from, and what training added.
+    """One layer's matrix: its two families of queries, the noise that their images were made from, and what
+    training added.
 
-    `width` averages are over that many coordinates; `reuse` ρ is 1 where both passes use one matrix. `core` D, where the history is
-    bounded, says what training added in the two bases, Q'ᵀ D Q, in place of the samples' weights.
+    `width` averages are over that many coordinates; `reuse` ρ is 1 where both passes use one matrix. `core`
+    D, where the history is bounded, says what training added in the two bases, Q'ᵀ D Q, in place of the
+    samples' weights.
     """
 
     forward: Basis
@@ -69,7 +73,8 @@ class Layer(eqx.Module):
 
 
 class History(eqx.Module):
-    """Queries of all hidden layers: A = K·P rows of samples, zero until their step comes; layer ℓ at index ℓ − 1.
+    """Queries of all hidden layers: A = K·P rows of samples, zero until their step comes; layer ℓ at index ℓ
+    − 1.
 
     `forward` holds the queries φ(h_{ℓ-1}) of W_ℓ(0), `backward` the queries b_ℓ of W_ℓ(0)ᵀ.
     """
@@ -85,7 +90,8 @@ class History(eqx.Module):
         return cls(forward, Basis.empty(layers, directions, width, dtype, others=every))
 
     def remember(self, new: Answers, row: Index, *, transpose: bool) -> "History":
-        """With a block of answers whose first sample is sample `row`; all blocks asked before it were seen."""
+        """With a block of answers whose first sample is sample `row`; all blocks asked before it were seen.
+        """
         rows, offset = new.q.shape[1], self.forward.offset
         if transpose:
             return History(self.forward, self.backward.append(new, row, offset + row + rows))
@@ -94,7 +100,15 @@ class History(eqx.Module):
     def layer(self, i: Index, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
         """Layer i (from 0), with the noise it was answered from."""
         forward, backward = at_layer((self.forward, self.backward), i)
-        return Layer(forward, backward, self.forward_noise(noise, i), self.backward_noise(noise, i), learned, width, reuse)
+        return Layer(
+            forward,
+            backward,
+            self.forward_noise(noise, i),
+            self.backward_noise(noise, i),
+            learned,
+            width,
+            reuse,
+        )
 
     def forward_noise(self, noise: AbstractNoise, i: Index) -> Float[Array, "A n"]:
         """What the images of layer i's forward queries were made from."""
@@ -107,10 +121,12 @@ class History(eqx.Module):
 
 
 class BoundedHistory(eqx.Module):
-    """At most R directions a family and layer, for training of any length: memory and cost of a step depend on R alone.
+    """At most R directions a family and layer, for training of any length: memory and cost of a step depend
+    on R alone.
 
-    A query's new direction enters where its residual exceeds `tolerance` of the query's norm and there is room. What does not enter
-    is answered by fresh noise of the right variance, and left out of what training adds: an error of second order in the residual.
+    A query's new direction enters where its residual exceeds `tolerance` of the query's norm and there is
+    room. What does not enter is answered by fresh noise of the right variance, and left out of what training
+    adds: an error of second order in the residual.
     """
 
     forward: Basis
@@ -127,10 +143,13 @@ class BoundedHistory(eqx.Module):
         basis = Basis(rows(width), rows(directions), rows(directions), None)
         return cls(basis, basis, rows(width), rows(width), jnp.zeros((layers, 2), int), tolerance)
 
-    def remember(self, new: Answers, xi: LayerRows, *, transpose: bool) -> tuple["BoundedHistory", Array, Array]:
+    def remember(
+        self, new: Answers, xi: LayerRows, *, transpose: bool
+    ) -> tuple["BoundedHistory", Array, Array]:
         """With what there is to remember of a block of answers to noise ξ.
 
-        Also the block's queries as coordinates (L, P, R) in the basis, and the relative norm (L, P) of what they have beyond it.
+        Also the block's queries as coordinates (L, P, R) in the basis, and the relative norm (L, P) of what
+        they have beyond it.
         """
         own, own_xi = (self.backward, self.backward_xi) if transpose else (self.forward, self.forward_xi)
         side, room = int(transpose), own.q.shape[1]
@@ -142,7 +161,10 @@ class BoundedHistory(eqx.Module):
         at = (slot[..., None] == jnp.arange(room)).astype(new.q.dtype)  # (L, P, R)
         put = jax.vmap(lambda every, rows, where: every.at[where].set(rows, mode="drop"))
         basis = Basis(
-            put(own.q, new.q, slot), put(own.correction, new.correction, slot), put(own.response, new.response, slot), None
+            put(own.q, new.q, slot),
+            put(own.correction, new.correction, slot),
+            put(own.response, new.response, slot),
+            None,
         )
         coordinates = new.known + new.new @ at
         lost = jnp.sum(jnp.where(enters[:, None, :], 0, new.new**2), -1)

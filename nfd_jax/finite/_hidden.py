@@ -4,12 +4,13 @@
     Factored     one W(0), and what training added as corrections of rank K·P:
                  W_ℓ φ = α W_ℓ(0) φ + a n^{1/2} Δ_ℓ,   Δ_ℓ = Σ_i c_i s_i ⟨φ_i φ⟩ b_i   (as in `history`)
 
-Factored pays where K·P is small beside n, as W(0) is only read, and by all learning rates of a seed together; it takes optimizers that
-are linear in the gradients. With independent backward weights the backward pass has an initial draw W̃(0) of its own and
-receives the same updates, so that W̃ − W = α (W̃(0) − W(0)) at all times.
+Factored pays where K·P is small beside n, as W(0) is only read, and by all learning rates of a seed together;
+it takes optimizers that are linear in the gradients. With independent backward weights the backward pass has
+an initial draw W̃(0) of its own and receives the same updates, so that W̃ − W = α (W̃(0) − W(0)) at all
+times.
 
-Written for one network; `vmap` maps over seeds, rates, flags and sizes, and leaves what they share unbatched. Coordinates from the
-network's width on are zero, layers from its depth on change nothing.
+Written for one network; `vmap` maps over seeds, rates, flags and sizes, and leaves what they share unbatched.
+Coordinates from the network's width on are zero, layers from its depth on change nothing.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,8 @@ from nfd_jax.problem import Problem
 def form(width: int, samples: int, *, linear: bool = True) -> str:
     """The form of networks of `width` whose training sees K·P = `samples`.
 
-    "factored" where corrections, four thin products a layer with room for all steps, cost less than rewriting n × n matrices.
+    "factored" where corrections, four thin products a layer with room for all steps, cost less than rewriting
+    n × n matrices.
     """
     return "factored" if linear and 3 * samples <= width else "explicit"
 
@@ -39,12 +41,14 @@ def layer_of(stack: Array, i: int | Array) -> Array:
 
 
 def with_layer(stack: Array, value: Array, i: int | Array) -> Array:
-    """`stack` with entry `i` replaced. Unlike `.at[i].set` it has no bounds to check, so XLA can write where the stack lies."""
+    """`stack` with entry `i` replaced. Unlike `.at[i].set` it has no bounds to check, so XLA can write where
+    the stack lies."""
     return jax.lax.dynamic_update_index_in_dim(stack, value, i, 0)
 
 
 class Explicit(eqx.Module):
-    """`W` (L, n, n); `gap` is W̃(0) − W(0) where backward weights may be independent, which they are where `reuse` is 0.
+    """`W` (L, n, n); `gap` is W̃(0) − W(0) where backward weights may be independent, which they are where
+    `reuse` is 0.
 
     `scale` is the optimizer's α, by which it has changed the gap.
     """
@@ -74,9 +78,11 @@ class Explicit(eqx.Module):
 
 
 class Factored(eqx.Module):
-    """`drawn` (1 or 2, L, n, n) holds W(0) and, where some network needs it, W̃(0); `back` (L, n, n) is whichever answers b.
+    """`drawn` (1 or 2, L, n, n) holds W(0) and, where some network needs it, W̃(0); `back` (L, n, n) is
+    whichever answers b.
 
-    `features` φ_i and `signals` γ s_i b_i are (L, A, n), zero until their step; `weights` (A,) are the c_i, `scale` is α.
+    `features` φ_i and `signals` γ s_i b_i are (L, A, n), zero until their step; `weights` (A,) are the c_i,
+    `scale` is α.
     """
 
     drawn: Float[Array, "_ L n n"]
@@ -108,7 +114,8 @@ class Factored(eqx.Module):
         return (self.weights * (x @ own.T) / self.size) @ other
 
     def remember(self, features: Callable, signals: Callable, row: Index, layers: int | Array) -> "Factored":
-        """With a batch's φ_i and γ s_i b_i of every layer, `features(ℓ)` and `signals(ℓ)` (P, n), from row `row` on."""
+        """With a batch's φ_i and γ s_i b_i of every layer, `features(ℓ)` and `signals(ℓ)` (P, n), from row
+        `row` on."""
 
         def put(ell, stacks):
             at = ell, jnp.asarray(row, jnp.result_type(ell)), jnp.zeros_like(ell)
@@ -122,8 +129,9 @@ class Factored(eqx.Module):
 class Units(eqx.Module):
     """What an optimizer's step is measured in: parameters are divided by it, and updates multiplied.
 
-    One for rules that are linear in the gradients. Those that normalize them give all entries steps of the same size, and depth-μP asks
-    for the units of `normalized_rate` in W; both times γ, in which features are to move.
+    One for rules that are linear in the gradients. Those that normalize them give all entries steps of the
+    same size, and depth-μP asks for the units of `normalized_rate` in W; both times γ, in which features are
+    to move.
     """
 
     ends: Array

@@ -9,7 +9,8 @@ from nfd_jax._types import Index
 
 
 class Sizes(NamedTuple):
-    """`width` n and `depth` L, traced or not; `bound` layers are visited, L or more, and those beyond L change nothing.
+    """`width` n and `depth` L, traced or not; `bound` layers are visited, L or more, and those beyond L
+    change nothing.
 
     `inside` (room,) says which coordinates there are; None: all that there is room for.
     """

@@ -1,6 +1,7 @@
 """The limit system, solved step of SGD by step of SGD with diffrax's Euler scheme on the stored grid.
 
-Euler with M = L steps and N = n particles on the same noise is the matrix-free network of `finite`, to rounding.
+Euler with M = L steps and N = n particles on the same noise is the matrix-free network of `finite`, to
+rounding.
 """
 
 from typing import Any
@@ -34,8 +35,8 @@ class StepRecord(diffrax.AbstractLocalInterpolation):
 class RecordingEuler(diffrax.Euler):
     """diffrax's Euler step, keeping the answers the step drew from the weights.
 
-    Times are Python floats, so that diffrax checks them while tracing; under x64 they promote a float32 state. The step is taken
-    in `dtype`.
+    Times are Python floats, so that diffrax checks them while tracing; under x64 they promote a float32
+    state. The step is taken in `dtype`.
     """
 
     dtype: Any = jnp.float32
@@ -50,7 +51,13 @@ class RecordingEuler(diffrax.Euler):
         operator = field[1]
         found = operator.answer(increments)
         coupling = operator.enter(found.coupled, increments.unit) if self.coupling else None
-        return y1.astype(y0.dtype), None, {"state": y1, "answers": found.new, "coupling": coupling}, None, diffrax.RESULTS.successful
+        return (
+            y1.astype(y0.dtype),
+            None,
+            {"state": y1, "answers": found.new, "coupling": coupling},
+            None,
+            diffrax.RESULTS.successful,
+        )
 
 
 class Limit(Interior):
@@ -86,8 +93,9 @@ def _integrate(drift, noise, driving: DrivingPath, start: Rows, seen: Seen, coup
     """States at the M + 1 grid points and the records of the M steps, in the order of integration."""
     steps = driving.xi.shape[0]
     terms = diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(noise, driving))
-    # Exactly M steps, or rows would be missing or filled with inf. Times as Python floats and constant steps put no check of
-    # diffrax's into the program: each would be a callback to the host, with which JAX never keeps a program in its cache.
+    # Exactly M steps, or rows would be missing or filled with inf. Times as Python floats and constant steps
+    # put no check of diffrax's into the program: each would be a callback to the host, with which JAX never
+    # keeps a program in its cache.
     solution = diffrax.diffeqsolve(
         terms,
         RecordingEuler(dtype=start.dtype, coupling=coupling),

@@ -13,7 +13,8 @@ MISSING = "not measured"
 
 
 class Part(NamedTuple):
-    """One line: what is refined, of which system, its size in h, b and f (mean squares), and how that was got."""
+    """One line: what is refined, of which system, its size in h, b and f (mean squares), and how that was
+    got."""
 
     name: str
     system: str
@@ -36,7 +37,8 @@ def _flags(view: View) -> list[str]:
 
 
 def _own_error(view: View, flag: str, quantity: str) -> xr.DataArray | None:
-    """(seed, depth) error of networks against the limit of their own kind, at the largest width, last step."""
+    """(seed, depth) error of networks against the limit of their own kind, at the largest width, last step.
+    """
     values = view.get("compare/limit_error_ms")
     if (
         values is None
@@ -109,7 +111,8 @@ def _particles(view: View, flag: str) -> Part:
 
 
 def _depth_steps(view: View, flag: str) -> Part:
-    """The limit's own discretization: errors of coarser grids, carried on to its M steps as they fall between the last two."""
+    """The limit's own discretization: errors of coarser grids, carried on to its M steps as they fall between
+    the last two."""
     sizes, reference = dict.fromkeys(QUANTITIES, MISSING), view.reference
     for quantity in QUANTITIES if reference else ():
         error = _own_error(view, flag, quantity)

@@ -1,4 +1,5 @@
-"""The claims as a reader meets them: in plain words, with a mark, the number that decides and what would settle it.
+"""The claims as a reader meets them: in plain words, with a mark, the number that decides and what would
+settle it.
 
 Verdicts are those that the run stored; of a store that has none yet they are worked out from its arrays.
 """

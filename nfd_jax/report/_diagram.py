@@ -1,4 +1,5 @@
-"""The picture of what is compared: forward and backward pass through one layer, with reused and with independent weights."""
+"""The picture of what is compared: forward and backward pass through one layer, with reused and with
+independent weights."""
 
 from html import escape
 

@@ -1,4 +1,5 @@
-"""How far networks are from each limit, and what of it matters: the numbers that the terminal and the first screen lead with."""
+"""How far networks are from each limit, and what of it matters: the numbers that the terminal and the first
+screen lead with."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ LIMIT_NAMES = {"reused": "reused limit", "independent": "independent limit (NFD)
 class Distance:
     """Mean square of a network minus a limit at the largest width and the last step, against depth.
 
-    size is at the largest depth, share its root over that of what learning moves, slope over depths (NaN for fewer than three).
+    size is at the largest depth, share its root over that of what learning moves, slope over depths (NaN for
+    fewer than three).
     """
 
     network: str
@@ -96,7 +98,8 @@ def signal(view: View, network: str, quantity: str, width: int, depth: int) -> f
 
 @dataclass(frozen=True)
 class LossGap:
-    """Paired seeds: loss of the network minus another's, the largest over steps, as part of the loss it has lost."""
+    """Paired seeds: loss of the network minus another's, the largest over steps, as part of the loss it has
+    lost."""
 
     share: float
     depth: int

@@ -1,4 +1,5 @@
-"""What reusing the weights does: one layer's coupling, its sum over layers, and its effect, against depth and width."""
+"""What reusing the weights does: one layer's coupling, its sum over layers, and its effect, against depth and
+width."""
 
 import numpy as np
 import xarray as xr

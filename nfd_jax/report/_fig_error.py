@@ -1,4 +1,5 @@
-"""Distance of networks to limits against width, depth and learning rate; and over width and depth together."""
+"""Distance of networks to limits against width, depth and learning rate; and over width and depth together.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -52,7 +53,8 @@ def when(step: int) -> str:
 
 
 def limit_error(view: View, axis: str) -> Drawing | None:
-    """All pairs of network and limit against depth or width, for h, b, f after the last update (and before the first)."""
+    """All pairs of network and limit against depth or width, for h, b, f after the last update (and before
+    the first)."""
     values = view.get("compare/limit_error_ms")
     if values is None or len(covered(values, axis)) < 2:
         return None
@@ -108,7 +110,8 @@ def _message(slopes: dict[tuple[str, str], str], axis: str) -> str:
 
 
 def joint_limits(view: View) -> Drawing | None:
-    """Error before training against width for each depth: against the large reference limit where there is one."""
+    """Error before training against width for each depth: against the large reference limit where there is
+    one."""
     name = "compare/reference_error_ms"
     values = view.get(name)
     if values is None:
@@ -153,7 +156,8 @@ def joint_limits(view: View) -> Drawing | None:
 
 
 def learning_rates(view: View) -> Drawing | None:
-    """Distance of a standard network to each limit against the learning rate, at the largest width and depth."""
+    """Distance of a standard network to each limit against the learning rate, at the largest width and depth.
+    """
     values = measured(view.tree, "compare/limit_error_ms")
     if values is None or len(covered(values, "learning_rate")) < 2:
         return None

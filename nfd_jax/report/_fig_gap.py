@@ -1,4 +1,5 @@
-"""Figure 2 of the paper: do the losses of reused and independent networks become the same with depth, or only at zero loss?"""
+"""Figure 2 of the paper: do the losses of reused and independent networks become the same with depth, or only
+at zero loss?"""
 
 import math
 
@@ -23,9 +24,11 @@ SMALLEST_DROP = 0.05  # of the first loss: relative to less, a gap says nothing
 
 
 def relative_gap(reused: np.ndarray, independent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(loss_independent − loss_reused)/(loss_0 − loss_reused) of paired seeds' means and its 95 % half-width, each (steps,).
+    """(loss_independent − loss_reused)/(loss_0 − loss_reused) of paired seeds' means and its 95 % half-width,
+    each (steps,).
 
-    Both are (seeds, steps). A ratio of means, its error by the jackknife over seeds; NaN while the loss has not dropped.
+    Both are (seeds, steps). A ratio of means, its error by the jackknife over seeds; NaN while the loss has
+    not dropped.
     """
     both = np.isfinite(reused).all(1) & np.isfinite(independent).all(1)
     reused, independent = reused[both], independent[both]
@@ -51,7 +54,8 @@ def relative_gap(reused: np.ndarray, independent: np.ndarray) -> tuple[np.ndarra
 
 
 def gap(view: View) -> Drawing | None:
-    """Relative gap against depth at three steps, and over steps at each depth, at the largest width, with the limits' own gap."""
+    """Relative gap against depth at three steps, and over steps at each depth, at the largest width, with the
+    limits' own gap."""
     loss = view.get("finite/loss")
     if (
         loss is None

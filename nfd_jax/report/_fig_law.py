@@ -1,4 +1,5 @@
-"""What does not depend on the path: biases and marginal laws, network against limit, and the first step as η → 0."""
+"""What does not depend on the path: biases and marginal laws, network against limit, and the first step as η
+→ 0."""
 
 import math
 
@@ -31,7 +32,8 @@ BIASES = {
 
 
 def unbiased_square(samples: np.ndarray) -> np.ndarray:
-    """mean² − variance/S over axis 0, the mean over whatever axes follow the second: (points,) from (seeds, points, …)."""
+    """mean² − variance/S over axis 0, the mean over whatever axes follow the second: (points,) from (seeds,
+    points, …)."""
     seeds = len(samples)
     if seeds < 2:
         return np.full(samples.shape[1], math.nan)
@@ -54,7 +56,8 @@ def bias_squared(values: xr.DataArray, axis: str) -> tuple[np.ndarray, np.ndarra
 
 
 def law(view: View) -> Drawing | None:
-    """Bias² of outputs and kernels, and W₂² of marginals, against width, standard network against both limits."""
+    """Bias² of outputs and kernels, and W₂² of marginals, against width, standard network against both
+    limits."""
     found = {name: values for name in BIASES if (values := view.get(f"law/{name}")) is not None}
     w2, null = view.get("law/marginal_w2"), view.get("law/marginal_w2_null")
     if not found and w2 is None:

@@ -1,4 +1,5 @@
-"""The phase map: what reuse changes and the distance to NFD over horizon T and learning rate, and the first step's gap where stored."""
+"""The phase map: what reuse changes and the distance to NFD over horizon T and learning rate, and the first
+step's gap where stored."""
 
 from collections.abc import Mapping
 
@@ -22,7 +23,8 @@ ROWS = {
 
 
 def phase_map(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
-    """Heat maps of h, b and f at the largest width and depth, last step, from variants that differ in the horizon."""
+    """Heat maps of h, b and f at the largest width and depth, last step, from variants that differ in the
+    horizon."""
     horizons = sorted({_horizon(tree) for tree in trees.values()})
     rates = sorted({float(rate) for tree in trees.values() for rate in _rates(tree)})
     found = [(words, _corner(trees, path, select, rates, horizons)) for path, (words, select) in ROWS.items()]
@@ -51,7 +53,8 @@ def phase_map(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
 
 
 def first_step_gap(tree: xr.DataTree) -> float | None:
-    """Predicted gain of the first step, reused over independent, less one; None where /response is not stored."""
+    """Predicted gain of the first step, reused over independent, less one; None where /response is not
+    stored."""
     gain = measured(tree, "response/first_step_gain_predicted")
     if gain is None or not {"reused", "independent"} <= set(map(str, gain["backward_weights"].values)):
         return None

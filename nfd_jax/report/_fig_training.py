@@ -1,4 +1,5 @@
-"""Figures along training: losses of networks and limits, kernels along the depth, and how far features move."""
+"""Figures along training: losses of networks and limits, kernels along the depth, and how far features move.
+"""
 
 import numpy as np
 import xarray as xr

@@ -1,4 +1,5 @@
-"""Transfer of learning rates: loss after training against η for networks and limits, and whether the limit's best η serves."""
+"""Transfer of learning rates: loss after training against η for networks and limits, and whether the limit's
+best η serves."""
 
 import math
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ RESAMPLES = 300
 
 @dataclass(frozen=True)
 class Optimum:
-    """Best learning rate by a parabola in log η through the best point and its neighbours, with its 95 % bootstrap interval.
+    """Best learning rate by a parabola in log η through the best point and its neighbours, with its 95 %
+    bootstrap interval.
 
     inner: whether the best point is not at an end of the list, where nothing can be interpolated.
     """
@@ -62,7 +64,8 @@ def _vertex(rates: np.ndarray, mean: np.ndarray) -> tuple[float, bool]:
 
 
 def losses_by_rate(tree: xr.DataTree) -> tuple[xr.DataArray | None, xr.DataArray | None]:
-    """Training loss after the last update, networks and limits, over all learning rates; diverged ones NaN."""
+    """Training loss after the last update, networks and limits, over all learning rates; diverged ones NaN.
+    """
     found = [measured(tree, path) for path in ("finite/loss", "limit/loss")]
     return tuple(None if values is None else values.isel(step=-1) for values in found)
 
@@ -170,7 +173,8 @@ def _title(best: dict, at_limit: Optimum | None, cuts: dict, rates: np.ndarray) 
 
 
 def coordinate_check(view: View) -> Drawing | None:
-    """Size of what learning moves, h and f, against width and depth: flat where a parametrization keeps features moving."""
+    """Size of what learning moves, h and f, against width and depth: flat where a parametrization keeps
+    features moving."""
     shift, output = view.get("finite/feature_shift_ms"), view.get("finite/output")
     if shift is None or "reused" not in shift["backward_weights"]:
         return None

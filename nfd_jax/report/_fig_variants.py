@@ -1,4 +1,5 @@
-"""Figures across variants or runs: distances side by side, losses by parametrization, best learning rates, rich against lazy."""
+"""Figures across variants or runs: distances side by side, losses by parametrization, best learning rates,
+rich against lazy."""
 
 from collections.abc import Iterator, Mapping
 
@@ -36,7 +37,8 @@ PARAMETRIZATION_WORDS = {"vanilla": "vanilla", "mup": "μP", "depth_mup": "depth
 
 
 def varying(trees: Mapping[str, xr.DataTree]) -> dict[str, dict[str, object]]:
-    """For each variant, the keys of the config in which the variants differ, with its values; measures are left out."""
+    """For each variant, the keys of the config in which the variants differ, with its values; measures are
+    left out."""
     configs = {name: dict(flat(View.of(tree).config)) for name, tree in trees.items()}
     keys = dict.fromkeys(
         key for config in configs.values() for key in config if key not in ("name", "measure")
@@ -135,7 +137,8 @@ def _ordered(trees: Mapping[str, xr.DataTree]) -> dict[str, View]:
 
 
 def parametrizations(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
-    """Training and held-out loss over steps, a column for each variant: reused full, independent dashed, limits black."""
+    """Training and held-out loss over steps, a column for each variant: reused full, independent dashed,
+    limits black."""
     found = _ordered(trees)
     if not found:
         return None
@@ -168,7 +171,8 @@ def parametrizations(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
 
 
 def _window(values: xr.DataArray) -> int:
-    """Steps that are averaged over, so that at most 40 points are drawn: a streamed batch's loss alone is noise."""
+    """Steps that are averaged over, so that at most 40 points are drawn: a streamed batch's loss alone is
+    noise."""
     return max(1, values.sizes["step"] // 40)
 
 
@@ -203,7 +207,8 @@ def _by_depth(ax: Axes, values: xr.DataArray, limit: xr.DataArray | None) -> dic
 
 
 def optima(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
-    """Loss after training against η for every depth, a column for each parametrization, and where the best η lies."""
+    """Loss after training against η for every depth, a column for each parametrization, and where the best η
+    lies."""
     found = {}
     for name, view in _ordered(trees).items():
         loss, _ = losses_by_rate(view.tree)

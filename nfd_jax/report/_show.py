@@ -132,7 +132,8 @@ def _progress_table(folder: Path, state: Mapping[str, Counts | None]) -> Table:
 
 
 def _verdict_table(verdicts: Mapping[str, list[Card]]) -> Table:
-    """Claims with what decides them and what would settle them; of several variants, the verdicts side by side."""
+    """Claims with what decides them and what would settle them; of several variants, the verdicts side by
+    side."""
     table = Table(show_lines=True, expand=True)
     table.add_column("")
     table.add_column("claim", ratio=3)
