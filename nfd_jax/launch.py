@@ -218,10 +218,10 @@ class _Run:
         from nfd_jax import verdicts
 
         tree = open_results(self.folder)
-        rates = verdicts.rates(tree, margin=margin)
+        rates, judged = verdicts.conclusions(tree, margin=margin)
         if store.progress()[0] and (check := rounding()) is not None:
             rates.attrs[ROUNDING] = check
-        store.write_derived({"rates": rates, "verdicts": verdicts.verdicts(tree, margin=margin)})
+        store.write_derived({"rates": rates, "verdicts": judged})
         self.progress.stage("drawing figures, writing the report")
         report = _report()
         report.write_report(self.folder)

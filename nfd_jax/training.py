@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 from nfd_jax import observables, optimizers
 from nfd_jax._types import LayerRows, Rows
 from nfd_jax.gaussian import Answers
-from nfd_jax.history import History, Learned
+from nfd_jax.history import History, Learned, Remembered
 from nfd_jax.losses import loss_function, split_signal
 from nfd_jax.noise import BACKWARD, FORWARD, HELDOUT, PROBE, AbstractNoise, normal_rows, stream
 from nfd_jax.problem import Problem
@@ -91,7 +91,7 @@ class Interior(eqx.Module):
         h0: Rows,
         xi: LayerRows,
         learned: Learned,
-        history: History,
+        history: History | Remembered,
         noise: AbstractNoise,
         *,
         coupling: bool = False,
@@ -106,7 +106,7 @@ class Interior(eqx.Module):
         h: Array,
         xi: LayerRows,
         learned: Learned,
-        history: History,
+        history: History | Remembered,
         noise: AbstractNoise,
         *,
         coupling: bool,

@@ -105,26 +105,35 @@ def kernels_of(problem: Problem, x: Float[Array, "R d"], ts: Float[Array, " G"])
     """K, G and E[φφ'] of any inputs `x`, each (G, R, R)."""
     K0 = x @ x.T / problem.input_dim
 
-    def field(t, state, T):
+    def field(t, state, pace):
         feature, slope = expectations(problem.activation, state[0])
-        return T * feature, T * slope
+        return pace * feature, pace * slope
 
     eps = float(jnp.finfo(problem.dtype).eps)
+    control = diffrax.PIDController(rtol=max(1e-9, 30 * eps), atol=max(1e-10, 30 * eps))
+
+    def stretch(state, length):
+        """From one time to the next, in a time of its own from 0 to 1: as Python floats diffrax checks both
+        while tracing, where arrays would put a call to the host into the program."""
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(field),
+            diffrax.Dopri5(),
+            0.0,
+            1.0,
+            None,
+            state,
+            args=problem.horizon * length,
+            stepsize_controller=control,
+            adjoint=diffrax.ForwardMode(),
+            throw=False,
+        )
+        after = jax.tree.map(lambda y, x: y[-1].astype(x.dtype), solution.ys, state)
+        return after, after
+
     grid = jnp.concatenate([jnp.zeros_like(ts[:1]), jnp.sort(ts), jnp.ones_like(ts[:1])])
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(field),
-        diffrax.Dopri5(),
-        grid[0],
-        grid[-1],
-        None,
-        (K0, jnp.zeros_like(K0)),
-        args=problem.horizon,
-        saveat=diffrax.SaveAt(ts=grid),
-        stepsize_controller=diffrax.PIDController(rtol=max(1e-9, 30 * eps), atol=max(1e-10, 30 * eps)),
-        adjoint=diffrax.ForwardMode(),
-    )
-    assert solution.ys is not None  # they were asked for
-    K, log_growth = solution.ys
+    start = K0, jnp.zeros_like(K0)
+    _, later = jax.lax.scan(stretch, start, jnp.diff(grid))
+    K, log_growth = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), start, later)
     place = 1 + jnp.argsort(jnp.argsort(ts))
     K, G = K[place], jnp.exp(log_growth[-1] - log_growth[place])
     return InitKernels(K, G, jax.vmap(lambda k: expectations(problem.activation, k)[0])(K))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from nfd_jax.verdicts._assumptions import THRESHOLD
-from nfd_jax.verdicts._claims import MARGIN, judge, rates
+from nfd_jax.verdicts._claims import MARGIN, conclusions, judge, rates
 from nfd_jax.verdicts._curves import fit_coarsening, fit_slope
 from nfd_jax.verdicts._seeds import UNKNOWN, Interval
 from nfd_jax.verdicts._slopes import FLAT, TOLERANCE
@@ -61,6 +61,7 @@ __all__ = [
     "View",
     "array",
     "by_seed",
+    "conclusions",
     "counts",
     "covered",
     "fit_coarsening",

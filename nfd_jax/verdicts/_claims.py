@@ -163,9 +163,15 @@ def rates(tree: xr.DataTree, *, margin: float = MARGIN) -> xr.Dataset:
     Raises:
         ValueError: for a margin outside (0, 1).
     """
+    return conclusions(tree, margin=margin)[0]
+
+
+def conclusions(tree: xr.DataTree, *, margin: float = MARGIN) -> tuple[xr.Dataset, xr.Dataset]:
+    """`rates` and `judge` of a tree, from one set of fits. Raises as they do."""
     context = Context.of(tree, margin)
-    found = to_dataset([one.row for one in _judged(context)[0]], margin)
-    return found.assign_attrs(_attributes(context))
+    rows, verdicts = _judged(context)
+    found = to_dataset([one.row for one in rows], margin)
+    return found.assign_attrs(_attributes(context)), _verdicts(context, verdicts)
 
 
 def judge(tree: xr.DataTree, *, margin: float = MARGIN) -> xr.Dataset:
@@ -184,8 +190,10 @@ def judge(tree: xr.DataTree, *, margin: float = MARGIN) -> xr.Dataset:
     Raises:
         ValueError: for a margin outside (0, 1).
     """
-    context = Context.of(tree, margin)
-    verdicts = _judged(context)[1]
+    return conclusions(tree, margin=margin)[1]
+
+
+def _verdicts(context: Context, verdicts: dict[tuple[str, str], Judged]) -> xr.Dataset:
     texts = {
         "verdict": ("verdict on the claim", lambda claim, reading: verdicts[claim, reading].verdict),
         "reason": ("what decides it, or what would", lambda claim, reading: verdicts[claim, reading].reason),
