@@ -147,7 +147,7 @@ def _verdict_table(verdicts: Mapping[str, list[Card]]) -> Table:
     for name in by_claim:
         table.add_column(name, ratio=2)
     for claim, words in CLAIM_WORDS.items():
-        table.add_row(claim, words, *(_styled(found[claim]) for found in by_claim.values()))
+        table.add_row(claim, words, *(_styled(found[claim]) if claim in found else Text("") for found in by_claim.values()))
     return table
 
 
