@@ -93,9 +93,8 @@ def child(script: str, *arguments: str, timeout: float = 600) -> dict:
     """
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(
-        [sys.executable, str(HERE / script), *arguments], env=env, capture_output=True, text=True, timeout=timeout, check=False
-    )
+    command = [sys.executable, "-m", f"{HERE.name}.{script.removesuffix('.py')}", *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, check=False)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise RuntimeError(f"{script} {' '.join(arguments)} failed: {done.stderr.strip().splitlines()[-1:]}")

@@ -8,11 +8,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from _tools import Figure, alternate, compiled, matmul, median
 
 from nfd_jax.finite._draws import Initial
 from nfd_jax.finite._grid import Shape, train
 from nfd_jax.problem import Problem
+
+from ._tools import Figure, alternate, compiled, matmul, median
 
 DIM = 8
 

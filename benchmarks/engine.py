@@ -15,7 +15,8 @@ imported = time.perf_counter()
 import json  # noqa: E402
 
 import numpy as np  # noqa: E402
-from _tools import count_compilations, learning_rates, reference_data, use_cache  # noqa: E402
+
+from ._tools import count_compilations, learning_rates, reference_data, use_cache  # noqa: E402
 
 
 def main(sweep: dict, sizes: dict[int, int], rates: int, flags: tuple[str, ...], cache: str) -> dict:

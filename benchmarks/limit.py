@@ -5,13 +5,14 @@ The matrix-free network of as many layers as the limit has Euler steps is the sa
 
 import jax
 import numpy as np
-from _tools import Figure, alternate, bandwidth, compiled, median, once
 
 from nfd_jax import training
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.limit import Limit
 from nfd_jax.noise import sample_noise
 from nfd_jax.problem import Problem
+
+from ._tools import Figure, alternate, bandwidth, compiled, median, once
 
 STEPS, BATCH, DIM = 5, 4, 8
 

@@ -2,12 +2,13 @@
 
 import jax
 import numpy as np
-from _tools import Figure, alternate, compiled, median, once, peak_bytes, slope
 
 from nfd_jax._orthogonal import by_products, by_rows
 from nfd_jax.finite import train_finite
 from nfd_jax.finite._engine import Grid, compile_grid, train_grids
 from nfd_jax.problem import Problem
+
+from ._tools import Figure, alternate, compiled, median, once, peak_bytes, slope
 
 DEPTH, STEPS, BATCH, DIM = 32, 5, 4, 8
 

@@ -19,7 +19,7 @@ imported = time.perf_counter()
 
 import json  # noqa: E402
 
-from _tools import count_compilations, learning_rates, reference_data, use_cache  # noqa: E402
+from ._tools import count_compilations, learning_rates, reference_data, use_cache  # noqa: E402
 
 
 class ResNet(eqx.Module):

@@ -11,7 +11,7 @@ imported = time.perf_counter()
 
 import json  # noqa: E402
 
-from _tools import learning_rates, reference_data  # noqa: E402
+from ._tools import learning_rates, reference_data  # noqa: E402
 
 
 class ResNet(torch.nn.Module):

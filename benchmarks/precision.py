@@ -2,12 +2,13 @@
 
 import jax
 import numpy as np
-from _tools import Figure
 
 from nfd_jax.finite import train_finite
 from nfd_jax.finite._engine import Grid, train_grids
 from nfd_jax.noise import sample_noise
 from nfd_jax.problem import Problem
+
+from ._tools import Figure
 
 LESS = ("tensorfloat32", "bfloat16")
 STEPS, BATCH, DIM = 5, 4, 8

@@ -9,13 +9,14 @@ from unittest import mock
 
 import cloudpickle
 import numpy as np
-from _tools import HERE, Figure
 
 from nfd_jax import launch
 from nfd_jax.config import SweepConfig
 from nfd_jax.store._batch import Batch
 from nfd_jax.sweep import _cluster
 from nfd_jax.sweep._execute import run_batch
+
+from ._tools import HERE, Figure
 
 SWEEP = {
     "name": "cells",

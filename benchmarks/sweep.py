@@ -7,9 +7,9 @@ seconds from outside, interpreter and imports included.
 import json
 from importlib.util import find_spec
 
-from _tools import REFERENCE, TINY, Figure, cache_folder, child, median, reference_config
-
 from nfd_jax.sweep._plan import make_plan
+
+from ._tools import REFERENCE, TINY, Figure, cache_folder, child, median, reference_config
 
 RATES = 8
 BOTH = "reused,independent"

@@ -41,9 +41,10 @@ def by_rows(x: Rows, norms: Float[Array, " P"]) -> tuple[Float[Array, "P P"], Ro
         rest = x[j] - once @ q
         twice = q @ rest
         rest = rest - twice @ q
-        norm = jnp.sqrt(rest @ rest)
-        kept = norm > tol * norms[j]
-        q = q.at[j].set(jnp.where(kept, rest / jnp.where(kept, norm, 1), 0))
+        square = rest @ rest
+        kept = square > (tol * norms[j]) ** 2
+        norm = jnp.sqrt(jnp.where(kept, square, 1))  # 1 where dropped: a derivative of 0, not NaN
+        q = q.at[j].set(jnp.where(kept, rest / norm, 0))
         return r.at[j].set((once + twice).at[j].set(jnp.where(kept, norm, 0))), q
 
     start = jnp.zeros((rows, rows), x.dtype), jnp.zeros_like(x)

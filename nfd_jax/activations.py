@@ -1,14 +1,17 @@
 """Activations φ with the derivatives φ' that the hand-written backward pass needs.
 
-At a kink the derivative follows JAX's own convention: relu'(0) = 0 and abs'(0) = 0.
+A name, or any elementwise function of JAX arrays: its derivative is taken by JAX. At a kink the derivative follows JAX's own
+convention for the named ones: relu'(0) = 0 and abs'(0) = 0.
 """
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 
@@ -40,8 +43,50 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def activation(name: str) -> Activation:
-    """The activation called `name`; ValueError naming the known ones otherwise."""
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation {name!r} is not known; choose one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
+def resolve(activation: "str | Activation | Callable[[Array], Array]") -> Activation:
+    """φ and φ' from a name, an `Activation` of both, or a function φ of arrays, differentiated by JAX.
+
+    Raises ValueError on a name that is not known, and on a function that is not elementwise, changes shape or dtype, or cannot be
+    differentiated.
+    """
+    if isinstance(activation, str):
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation {activation!r} is not known; choose one of {', '.join(ACTIVATIONS)}, or give a function")
+        return ACTIVATIONS[activation]
+    if not isinstance(activation, Activation) and not callable(activation):
+        raise ValueError(f"activation must be a name or an elementwise function of arrays; received {activation!r}")
+    return _checked(activation)
+
+
+@lru_cache(maxsize=256)
+def _checked(activation: "Activation | Callable[[Array], Array]") -> Activation:
+    if isinstance(activation, Activation):
+        found = activation
+    else:
+        found = Activation(activation, lambda z: jax.jvp(activation, (z,), (jnp.ones_like(z),))[1])
+    name = getattr(found.value, "__name__", repr(found.value))
+    z = jax.numpy.asarray(np.random.default_rng(0).standard_normal((3, 4)), jnp.result_type(float))
+
+    def tried(part: Callable, what: str) -> Array:
+        try:
+            with jax.ensure_compile_time_eval():
+                value = part(z)
+        except Exception as error:
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"activation {name}: {what} fails on an array of shape (3, 4): {first}") from error
+        if jnp.shape(value) != z.shape or jnp.result_type(value) != z.dtype:
+            got = f"shape {jnp.shape(value)} and dtype {jnp.result_type(value)}"
+            raise ValueError(f"activation {name}: {what} gives {got} for shape {z.shape} and dtype {z.dtype}; it must keep both")
+        return value
+
+    value = tried(found.value, "the function")
+    tried(found.derivative, "its derivative (it must be differentiable by JAX)")
+    with jax.ensure_compile_time_eval():
+        alone = jnp.stack([jnp.stack([found.value(x[None])[0] for x in row]) for row in z])
+        elementwise = bool(jnp.allclose(alone, value, rtol=1e-4, atol=1e-5))
+    if not elementwise:
+        raise ValueError(f"activation {name} is not elementwise: an entry of its value depends on other entries; give φ of one number")
+    return found
+
+
+activation = resolve

@@ -1,22 +1,24 @@
 """`nfd bench`: the scripts of the source tree's benchmarks/ folder, run on whatever device JAX sees.
 
-Every figure is a ratio to a peer or a limit measured in the same run; building, compiling and running are timed apart. A table goes to
-the terminal, every sample with device and versions into a JSON file where one is asked for.
+Every figure is a ratio to a peer or a limit measured in the same run; building, compiling and running are
+timed apart. A table goes to the terminal, every sample with device and versions into a JSON file where one is
+asked for.
 """
 
 import json
 import os
 import platform
 import sys
-from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from time import perf_counter
 
 from nfd_jax.config import ConfigError
 
+PACKAGE = "nfd_benchmarks"
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
 SCRIPTS = ("sweep", "dense_step", "matrix_free", "limit", "precision", "robustness")
@@ -28,18 +30,23 @@ PACKAGES = ("jax", "jaxlib", "equinox", "optax", "diffrax", "numpy", "torch", "n
 def main(json_path: Path | None = None, *, quick: bool | None = None) -> list:
     """Measure everything, print the table, write `json_path`; returns the figures.
 
-    `quick` (default: whether NFD_BENCH_QUICK is set) takes tiny sizes and one sample, to see that the benchmarks work. Raises
-    ConfigError where the package was installed without its source tree.
+    `quick` (default: whether NFD_BENCH_QUICK is set) takes tiny sizes and one sample, to see that the
+    benchmarks work. Raises ConfigError where the package was installed without its source tree.
     """
     if not (FOLDER / f"{SCRIPTS[0]}.py").is_file():
-        raise ConfigError([f"{FOLDER}: no benchmarks in it, allowed: a source tree of nfd_jax, installed with pip install -e"])
+        raise ConfigError(
+            [
+                f"{FOLDER}: no benchmarks in it, "
+                "allowed: a source tree of nfd_jax, installed with pip install -e"
+            ]
+        )
     quick = bool(os.environ.get("NFD_BENCH_QUICK")) if quick is None else quick
     figures, started, loads = [], perf_counter(), [_load()]
-    with _on_path(FOLDER):
-        for name in SCRIPTS:
-            _say(f"{name} …")
-            figures += import_module(name).measure(quick)
-            loads.append(_load())
+    _make_importable(FOLDER)
+    for name in SCRIPTS:
+        _say(f"{name} …")
+        figures += import_module(f"{PACKAGE}.{name}").measure(quick)
+        loads.append(_load())
     about = describe() | {"quick": quick, "seconds": perf_counter() - started, "load": loads}
     if json_path is not None:
         rows = [asdict(figure) | {"goal": figure.goal, "met": figure.met} for figure in figures]
@@ -68,8 +75,12 @@ def show(about: dict, figures: list) -> None:
     from rich.table import Table
 
     versions = ", ".join(f"{name} {found}" for name, found in about["versions"].items())
-    title = f"{about['device']} × {about['devices']}, {about['cores']} cores, Python {about['python']}, {versions}"
-    table = Table(title=title, caption=f"{about['seconds']:.0f} s" + (", quick: tiny sizes, one sample" if about["quick"] else ""))
+    machine = f"{about['device']} × {about['devices']}, {about['cores']} cores"
+    title = f"{machine}, Python {about['python']}, {versions}"
+    table = Table(
+        title=title,
+        caption=f"{about['seconds']:.0f} s" + (", quick: tiny sizes, one sample" if about["quick"] else ""),
+    )
     for heading in ("", "figure", "measured", "goal", "", "behind it"):
         table.add_column(heading)
     for figure in figures:
@@ -95,11 +106,13 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-@contextmanager
-def _on_path(folder: Path):
-    """The benchmarks are scripts, no package: they import one another by name."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
+def _make_importable(folder: Path) -> None:
+    """The folder as the package PACKAGE: a benchmark is PACKAGE.sweep, and no module is called sweep for
+    it.
+    """
+    spec = spec_from_file_location(PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)])
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]  # of another folder
+    package = module_from_spec(spec)
+    sys.modules[PACKAGE] = package
+    spec.loader.exec_module(package)

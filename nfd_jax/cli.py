@@ -1,7 +1,8 @@
-"""The command line, thin: arguments in, exit status out. Nothing numerical is imported before a command needs it.
+"""The command line, thin: arguments in, exit status out. Nothing numerical is imported before a command needs
+it.
 
-Exit status: 0 done; 2 bad input, one line a problem on stderr; 3 finished with failed cells; 4 store locked, unwritable
-or disk full; 130 interrupted.
+Exit status: 0 done; 2 bad input, one line a problem on stderr; 3 finished with failed cells; 4 store locked,
+unwritable or disk full; 130 interrupted.
 """
 
 import errno
@@ -16,10 +17,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from nfd_jax.config import ConfigError, SweepConfig, load_config
+from nfd_jax._version import __version__
+from nfd_jax.config import (
+    ConfigError,
+    SweepConfig,
+    advice,
+    find_config,
+    load_config,
+    shipped_configs,
+    summary,
+)
 
 app = typer.Typer(
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -34,21 +44,67 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-_DISK = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOTDIR, errno.EEXIST}
+_DISK = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
 
-Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file.", show_default=False)]
+
+def _shipped_names(incomplete: str) -> list[str]:
+    return [name for name in shipped_configs() if name.startswith(incomplete)]
+
+
+Config = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CONFIG",
+        help="A YAML file, or the name of a shipped config (see nfd configs).",
+        show_default=False,
+        autocompletion=_shipped_names,
+    ),
+]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="a.b=v", help="Override a key.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A results folder.", show_default=False)]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nfd_jax {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
 def run(
     config: Config,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to; by default results/<name>.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="a.b=v", help="Override a key.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to; by default results/<name>.")
+    ] = None,
+    set_: Overrides = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over: discard the results in DIR.")] = False,
     scheduler: Annotated[str | None, typer.Option(metavar="ADDR", help="Run on this Dask cluster.")] = None,
-    workers: Annotated[int | None, typer.Option(metavar="N", min=1, max=1024, help="Run on N local processes.")] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Recompute a sample of stored cells and compare.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1024, help="Run on N local processes.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Recompute a sample of stored cells and compare.")
+    ] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Stop after the arrays.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only problems.")] = False,
 ) -> None:
     """Run a sweep, or resume it where it stopped."""
@@ -59,17 +115,24 @@ def run(
     with _exit_statuses(out):
         from nfd_jax.launch import run_sweep
 
-        outcome = run_sweep(sweep, out, fresh=fresh, scheduler=scheduler, workers=workers, verify=verify, quiet=quiet)
-    if not quiet:
-        typer.echo(f"results: {outcome.store}")
+        outcome = run_sweep(
+            sweep,
+            out,
+            fresh=fresh,
+            scheduler=scheduler,
+            workers=workers,
+            verify=verify,
+            report=not no_report,
+            quiet=quiet,
+        )
     if outcome.failed:
         _stop([f"failed: {cell}" for cell in outcome.failed], Exit.FAILED_CELLS)
 
 
 @app.command()
-def plan(config: Config) -> None:
+def plan(config: Config, set_: Overrides = None) -> None:
     """Say what a sweep would do and cost, without starting it."""
-    sweep = _load(config)
+    sweep = _load(config, set_ or ())
     with _exit_statuses(config):
         from nfd_jax.launch import describe_plan
 
@@ -78,19 +141,43 @@ def plan(config: Config) -> None:
 
 @app.command()
 def validate(
-    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="YAML files.", show_default=False)],
+    configs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CONFIG...",
+            help="YAML files, or names of shipped configs.",
+            show_default=False,
+            autocompletion=_shipped_names,
+        ),
+    ],
+    set_: Overrides = None,
 ) -> None:
     """Check config files and print every problem in them."""
     problems: list[str] = []
     for config in configs:
         try:
-            load_config(config)
+            sweep = _read(config, set_ or ())
         except ConfigError as error:
             problems += error.problems
         else:
             typer.echo(f"{config}: valid")
+            for line in advice(sweep):
+                typer.echo(f"{config}: {line}")
     if problems:
-        _stop(problems, Exit.BAD_INPUT)
+        _stop(dict.fromkeys(problems), Exit.BAD_INPUT)
+
+
+@app.command()
+def configs() -> None:
+    """List the shipped configs, which run, plan and validate take by name."""
+    found = shipped_configs()
+    if not found:
+        _stop(
+            ["configs: none here, allowed: a source tree of nfd_jax, installed with pip install -e"],
+            Exit.BAD_INPUT,
+        )
+    for name, file in found.items():
+        typer.echo(f"{name:<{max(map(len, found))}}  {summary(file)}".rstrip())
 
 
 @app.command()
@@ -109,18 +196,29 @@ def show(
 
 
 @app.command()
-def report(folder: Folder) -> None:
-    """Rewrite report.html and figures/."""
-    _require_store(folder)
-    with _exit_statuses(folder):
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="A results folder, or several to compare.", show_default=False),
+    ],
+) -> None:
+    """Rewrite report.html and figures/; of several folders, compare what they hold."""
+    for folder in folders:
+        _require_store(folder)
+    with _exit_statuses(folders[0]):
         from nfd_jax import report
 
-        typer.echo(report.write_report(folder))
+        if len(folders) == 1:
+            typer.echo(report.write_report(folders[0]))
+        else:
+            typer.echo(report.write_comparison(folders))
 
 
 @app.command()
 def bench(
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every sample to FILE.")] = None,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write every sample to FILE.")
+    ] = None,
 ) -> None:
     """Run the benchmarks on whatever device JAX sees."""
     with _exit_statuses(json or Path()):
@@ -129,16 +227,29 @@ def bench(
         benchmarks.main(json)
 
 
+def _read(name: Path, overrides: Iterable[str]) -> SweepConfig:
+    """The config of a file or of a shipped name. Raises ConfigError."""
+    path = find_config(name)
+    if path.suffix == "" and not path.exists() and (found := shipped_configs()):
+        shipped = ", ".join(found)
+        raise ConfigError(
+            [f"{name}: no such file, allowed: the path of a YAML file, or a shipped config: {shipped}"]
+        )
+    return load_config(path, overrides)
+
+
 def _load(path: Path, overrides: Iterable[str] = ()) -> SweepConfig:
     try:
-        return load_config(path, overrides)
+        return _read(path, overrides)
     except ConfigError as error:
         _stop(error.problems, Exit.BAD_INPUT)
 
 
 def _require_store(folder: Path) -> None:
     if not (folder / "results.zarr").is_dir() and not any(folder.glob("*/results.zarr")):  # a variant each
-        _stop([f"{folder}: no results.zarr in it, allowed: a folder that nfd run has written"], Exit.BAD_INPUT)
+        _stop(
+            [f"{folder}: no results.zarr in it, allowed: a folder that nfd run has written"], Exit.BAD_INPUT
+        )
 
 
 @contextmanager
@@ -159,7 +270,10 @@ def _exit_statuses(place: Path) -> Iterator[None]:
         _stop([f"{error.filename or place}: {os.strerror(error.errno or 0)}"], Exit.STORE)
     except KeyboardInterrupt:
         command = shlex.join(["nfd", *sys.argv[1:]])
-        _stop([f"interrupted; what is finished is kept, and the same command resumes: {command}"], Exit.INTERRUPTED)
+        _stop(
+            [f"interrupted; what is finished is kept, and the same command resumes: {command}"],
+            Exit.INTERRUPTED,
+        )
 
 
 def _stop(lines: Iterable[str], status: Exit) -> NoReturn:
@@ -170,9 +284,11 @@ def _stop(lines: Iterable[str], status: Exit) -> NoReturn:
 
 def main() -> None:
     try:
-        app()
+        app(prog_name="nfd")
     except SystemExit as stop:
-        if stop.code == Exit.INTERRUPTED:  # threads compute on, and Python would wait until they have done all they were given
+        if (
+            stop.code == Exit.INTERRUPTED
+        ):  # threads compute on, and Python would wait until all their work is done
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(Exit.INTERRUPTED)

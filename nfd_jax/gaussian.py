@@ -33,36 +33,40 @@ from nfd_jax._types import Rows
 class Basis(eqx.Module):
     """One family's queries: an orthonormal basis of them, `q` (…, A, n); unfilled rows are zero.
 
-    `correction` (…, A, A') holds the m of each row, by which its image differs from its noise. `response` (…, A, A'), the part q Ξ'ᵀ of
-    it, is the coupling inside the image. `coordinates` (…, A, A): the queries themselves, as rows, are coordinates @ q.
+    `correction` (…, A, A') holds the m of each row, by which its image differs from its noise. `response` (…, A, A'), the part
+    q Ξ'ᵀ of it, is the coupling inside the image. `coordinates` (…, A, A): the queries themselves, as rows, are coordinates @ q. The
+    first `offset` rows are queries that training did not learn from (those of `centered` outputs).
     """
 
     q: Float[Array, "... A n"]
     correction: Float[Array, "... A B"]
     response: Float[Array, "... A B"]
-    coordinates: Float[Array, "... A A"]
+    coordinates: Float[Array, "... A A"] | None
+    offset: int = eqx.field(static=True, default=0)
 
     @classmethod
-    def empty(cls, layers: int, directions: int, width: int, dtype) -> "Basis":
+    def empty(cls, layers: int, directions: int, width: int, dtype, *, others: int | None = None, offset: int = 0) -> "Basis":
+        """No queries yet, with room for `directions` of them in view of `others` (default: as many) of the other family."""
         rows = lambda columns: jnp.zeros((layers, directions, columns), dtype)
-        return cls(rows(width), rows(directions), rows(directions), rows(directions))
+        others = directions if others is None else others
+        return cls(rows(width), rows(others), rows(others), rows(directions), offset)
 
     def append(self, new: "Answers", row: Array, seen: Array) -> "Basis":
-        """The basis of every layer with a block of answers written at `row`, given in view of the other family's first `seen` queries."""
+        """The basis of every layer with a block of answers at `row`, given in view of the other family's first `seen` queries."""
         put = lambda block, rows: jax.lax.dynamic_update_slice_in_dim(block, rows, row, axis=1)
         own = jax.lax.dynamic_update_slice_in_dim(new.known, new.new, row, axis=2)
         # Directions to come were zero in Q' then, and will not be.
         past = lambda x: jnp.where(jnp.arange(x.shape[-1]) < seen, x, 0)
         correction, response = put(self.correction, past(new.correction)), put(self.response, past(new.response))
-        return Basis(put(self.q, new.q), correction, response, put(self.coordinates, own))
+        return Basis(put(self.q, new.q), correction, response, put(self.coordinates, own), self.offset)
 
     def overlaps(self, x: Rows) -> Float[Array, "P A"]:
-        """x · X_i of each row x with each query X_i, of one layer."""
-        return (x @ self.q.T) @ self.coordinates.T
+        """x · X_i of each row x with each query X_i that training learned from, of one layer."""
+        return ((x @ self.q.T) @ self.coordinates.T)[:, self.offset :]
 
     def combine(self, weights: Float[Array, "P A"]) -> Rows:
-        """Σ_i weights_i X_i of one layer's queries."""
-        return (weights @ self.coordinates) @ self.q
+        """Σ_i weights_i X_i over one layer's queries that training learned from."""
+        return (weights @ self.coordinates[self.offset :]) @ self.q
 
 
 class Answers(eqx.Module):
@@ -76,9 +80,11 @@ class Answers(eqx.Module):
     new: Float[Array, "*L P P"]
 
     @classmethod
-    def empty(cls, layers: int, rows: int, directions: int, width: int, dtype) -> "Answers":
-        zeros = lambda columns: jnp.zeros((layers, rows, columns), dtype)
-        return cls(zeros(width), zeros(directions), zeros(directions), zeros(directions), zeros(rows))
+    def empty(cls, layers: int, rows: int, own: Basis, other: Basis) -> "Answers":
+        """Room for the answers of a pass that asks the family `own`."""
+        zeros = lambda columns: jnp.zeros((layers, rows, columns), own.q.dtype)
+        width, directions, others = own.q.shape[-1], own.q.shape[-2], other.q.shape[-2]
+        return cls(zeros(width), zeros(others), zeros(others), zeros(directions), zeros(rows))
 
     def put(self, i: Array, one: "Answers") -> "Answers":
         """With the answers of layer `i` filled in."""
@@ -104,13 +110,19 @@ class Split(eqx.Module):
 
 def split(q_known: Float[Array, "A n"], x: Rows) -> Split:
     """Resolve the queries x against the orthonormal rows `q_known`; rank-deficient blocks are the normal case."""
-    norms = jnp.sqrt(jnp.sum(x * x, axis=1))
+    norms = _norms(x)
     with jax.default_matmul_precision("highest"):  # whatever was chosen for other products: directions must stay orthogonal
         once = x @ q_known.T
         r1, q1 = orthonormalize(x - once @ q_known, norms)
         twice = q1 @ q_known.T
-        r2, q = orthonormalize(q1 - twice @ q_known, jnp.sqrt(jnp.sum(q1 * q1, axis=1)))
+        r2, q = orthonormalize(q1 - twice @ q_known, _norms(q1))
         return Split(once + r1 @ twice, r1 @ r2, q)
+
+
+def _norms(x: Rows) -> Float[Array, " P"]:
+    """‖x_p‖, with derivative 0 at x_p = 0."""
+    square = jnp.sum(x * x, axis=1)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
 def split_discarded(q_known: Float[Array, "A n"], x: Rows) -> Split:
@@ -125,7 +137,7 @@ def split_discarded(q_known: Float[Array, "A n"], x: Rows) -> Split:
         rest = rest - twice @ q_known
         values, vectors = jnp.linalg.eigh(rest @ rest.T)
         # The symmetric root: eigenvectors alone are arbitrary, and rounding would change the answers.
-        root = (vectors * jnp.sqrt(jnp.maximum(values, 0))) @ vectors.T
+        root = (vectors * jnp.where(values > 0, jnp.sqrt(jnp.where(values > 0, values, 1)), 0)) @ vectors.T
     return Split(once + twice, jnp.eye(x.shape[0], dtype=x.dtype), rest, root)
 
 
@@ -146,3 +158,25 @@ def images(parts: Split, xi: Rows, correction: Array, own_xi: Float[Array, "A n"
 def coupled_part(parts: Split, response: Array, own_response: Array, other_q: Array) -> Rows:
     """The coupling inside `images`, what earlier coupling left in the images known included."""
     return (parts.known @ own_response + parts.new @ response) @ other_q
+
+
+class Answer(eqx.Module):
+    """Answer of one layer's matrix to P queries: their `image`, the `coupled` part of it, and what there is to remember."""
+
+    image: Rows
+    coupled: Rows
+    new: Answers
+
+
+def answer(
+    parts: Split, own: Basis, own_xi: Float[Array, "A n"], other: Basis, other_xi: Float[Array, "B n"], xi: Rows, reuse: Array
+) -> Answer:
+    """The one place where a Gaussian matrix answers: queries resolved as `parts`, of the family `own`, with fresh noise ξ.
+
+    `own_xi` and `other_xi` are Ξ and Ξ', `reuse` is ρ.
+    """
+    fresh = parts.noise(xi)
+    correction, response = draw(parts.q, fresh, other.q, other_xi, reuse)
+    image = images(parts, fresh, correction, own_xi, own.correction, other.q)
+    coupled = coupled_part(parts, response, own.response, other.q)
+    return Answer(image, coupled, Answers(parts.q, correction, response, parts.known, parts.new))

@@ -1,7 +1,8 @@
-"""The vocabulary: every word that a config, an argument or a stored array may use. Imports nothing of the package.
+"""The vocabulary: every word that a config, an argument or a stored array may use. Imports nothing of the
+package.
 
-Types are `Literal`s, for signatures; the tuples beside them hold the same words in the same order. Data sets are named
-where they are defined, in `nfd_jax.data`, so that a new one touches one file.
+Types are `Literal`s, for signatures; the tuples beside them hold the same words in the same order. Data sets
+are named where they are defined, in `nfd_jax.data`, so that a new one touches one file.
 """
 
 from enum import IntEnum
@@ -38,7 +39,9 @@ OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 
 LINEAR_OPTIMIZERS: tuple[OptimizerName, ...] = ("sgd",)
-"""Their updates are linear in the gradients: matrix-free networks and limits can follow them; others need matrices."""
+"""Their updates are linear in the gradients: matrix-free networks and limits can follow them; others need
+matrices.
+"""
 
 
 class CellStatus(IntEnum):
@@ -54,9 +57,11 @@ PENDING, DONE, DIVERGED, FAILED = CellStatus
 
 
 def outputs_of(classes: int, loss: str) -> int:
-    """Number of outputs C for a number of classes: two classes under the squared loss share one output, targets ∓1.
+    """Number of outputs C for a number of classes: two classes under the squared loss share one output,
+    targets ∓1.
 
-    Everything else is one-hot, an output a class; `classes` = 0 stands for real-valued targets and is refused.
+    Everything else is one-hot, an output a class; `classes` = 0 stands for real-valued targets and is
+    refused.
     """
     if classes < 2:
         raise ValueError(f"{classes} classes, allowed: 2 or more")

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax._types import Key, LayerRows
-from nfd_jax.problem import Problem, check_size
+from nfd_jax.problem import Problem, check_key, check_size
 
-FORWARD, BACKWARD, INPUT, READOUT, HELDOUT, PROBE, WEIGHTS, INDEPENDENT_WEIGHTS, BRIDGE = range(9)
+FORWARD, BACKWARD, INPUT, READOUT, HELDOUT, PROBE, WEIGHTS, INDEPENDENT_WEIGHTS, BRIDGE, INITIAL = range(10)
 
 
 def stream(key: Key, *path: int | Array) -> Key:
@@ -25,6 +25,11 @@ def stream(key: Key, *path: int | Array) -> Key:
     for part in path:
         key = jax.random.fold_in(key, part)
     return key
+
+
+def seed_key(config, seed: int) -> Key:
+    """The key of one repetition of a sweep: what its networks and limits of seed number `seed` are drawn from."""
+    return stream(jax.random.key(config.seed), seed)
 
 
 def normal_rows(key: Key, rows: int, width: int, dtype) -> Float[Array, "rows n"]:
@@ -45,6 +50,15 @@ def coarsened(xi: Float[Array, "... M P n"], depth: int) -> Float[Array, "... L 
     """The same Brownian motions seen by `depth` layers: sums of m = M/depth neighbours, over √m."""
     m = neighbours(xi.shape[-3], depth)
     return xi.reshape(*xi.shape[:-3], depth, m, *xi.shape[-2:]).sum(-3) / math.sqrt(m)
+
+
+def bridged(xi: Float[Array, "... L P n"], depth: int, key: Key) -> Float[Array, "... M P n"]:
+    """The same Brownian motions seen by `depth` layers: ξ_fine = ξ/√m + g − mean g over the m fine increments of each, g fresh."""
+    *lead, layers, rows, width = xi.shape
+    m = depth // layers
+    g = normal_rows(key, math.prod(lead) * depth * rows, width, xi.dtype).reshape(*lead, layers, m, rows, width)
+    fine = xi[..., None, :, :] / m**0.5 + g - g.mean(-3, keepdims=True)
+    return fine.reshape(*lead, depth, rows, width)
 
 
 def ends(key: Key, problem: Problem, width: int) -> tuple[Float[Array, "n d"], Float[Array, "n C"]]:
@@ -80,28 +94,62 @@ class AbstractNoise(eqx.Module):
     def layer(self, direction: int, index: Array) -> Float[Array, "KP n"]:
         """ξ of one layer (from 0) for the samples of all steps."""
 
+    @abstractmethod
+    def initial_increments(self) -> Float[Array, "L KP n"]:
+        """ξ that all samples meet under the initial weights: for `centered` outputs on batches that differ."""
+
+    @abstractmethod
+    def initial_layer(self, index: Array) -> Float[Array, "KP n"]:
+        """One layer of `initial_increments`."""
+
+    def __repr__(self) -> str:
+        rows = self.forward.shape[-2] if isinstance(self, Noise) else self.rows
+        steps = self.forward.shape[-4] if isinstance(self, Noise) else self.steps
+        return f"{type(self).__name__}(width={self.width}, depth={self.depth}, K={steps}, P={rows}, {self.U.dtype})"
+
 
 class Noise(AbstractNoise):
-    """Noise held as arrays: `U` (n, d), `V` (n, C), `forward` and `backward` increments (K, L, P, n)."""
+    """Noise held as arrays: `U` (n, d), `V` (n, C), `forward` and `backward` increments (K, L, P, n).
+
+    `initial` (L, K·P, n), for `centered` outputs on batches that differ, is None elsewhere.
+    """
 
     U: Float[Array, "n d"]
     V: Float[Array, "n C"]
     forward: Float[Array, "K L P n"]
     backward: Float[Array, "K L P n"]
+    initial: Float[Array, "L KP n"] | None = None
 
     @property
     def depth(self) -> int:
         return self.forward.shape[-3]
 
     def coarsen(self, depth: int) -> "Noise":
-        return Noise(self.U, self.V, coarsened(self.forward, depth), coarsened(self.backward, depth))
+        """The same motions seen by `depth` layers; ValueError unless `depth` divides this noise's."""
+        return self._with(lambda xi: coarsened(xi, depth))
+
+    def refine(self, depth: int, key: Key) -> "Noise":
+        """Noise of `depth` layers whose coarsening is this one: Brownian bridges between its increments, drawn from `key`.
+
+        Raises ValueError unless this noise's depth divides `depth`.
+        """
+        check_size("depth", depth)
+        if depth % self.depth:
+            raise ValueError(f"depth {depth} must be a multiple of the noise's depth {self.depth}")
+        key, kinds = check_key(key), iter((FORWARD, BACKWARD, INITIAL))
+        return self._with(lambda xi: bridged(xi, depth, stream(key, BRIDGE, next(kinds))))
+
+    def _with(self, change) -> "Noise":
+        forward, backward = change(self.forward), change(self.backward)
+        return Noise(self.U, self.V, forward, backward, None if self.initial is None else change(self.initial))
 
     def narrow(self, width: int) -> "Noise":
         """The same noise for the first `width` coordinates; ValueError where it has fewer."""
         if not 1 <= width <= self.width:
             raise ValueError(f"width {width} must lie in 1 … {self.width}, the noise's own width")
         cut = lambda a: a[..., :width]
-        return Noise(self.U[:width], self.V[:width], cut(self.forward), cut(self.backward))
+        initial = None if self.initial is None else cut(self.initial)
+        return Noise(self.U[:width], self.V[:width], cut(self.forward), cut(self.backward), initial)
 
     def increments(self, direction: int, step: Array) -> LayerRows:
         return jax.lax.dynamic_index_in_dim(self._all(direction), step, 0, keepdims=False)
@@ -109,6 +157,14 @@ class Noise(AbstractNoise):
     def layer(self, direction: int, index: Array) -> Float[Array, "KP n"]:
         every = jax.lax.dynamic_index_in_dim(self._all(direction), index, 1, keepdims=False)
         return every.reshape(-1, self.width)
+
+    def initial_increments(self) -> Float[Array, "L KP n"]:
+        if self.initial is None:
+            raise ValueError("this noise was sampled for a problem that is not centered, or whose batches are all the same: sample it anew")
+        return self.initial
+
+    def initial_layer(self, index: Array) -> Float[Array, "KP n"]:
+        return jax.lax.dynamic_index_in_dim(self.initial_increments(), index, 0, keepdims=False)
 
     def _all(self, direction: int) -> Float[Array, "K L P n"]:
         return self.forward if direction == FORWARD else self.backward
@@ -144,7 +200,17 @@ class KeyedNoise(AbstractNoise):
         return jax.vmap(at)(jnp.arange(self.steps * self.rows))
 
     def _row(self, direction: int, step: Array, slot: Array, layer: Array) -> Float[Array, " n"]:
-        at = stream(self.key, direction, step, slot)
+        return self._summed(stream(self.key, direction, step, slot), layer)
+
+    def initial_increments(self) -> Float[Array, "L KP n"]:
+        return jax.lax.map(self.initial_layer, jnp.arange(self.depth))
+
+    def initial_layer(self, index: Array) -> Float[Array, "KP n"]:
+        one = lambda sample: self._summed(stream(self.key, INITIAL, sample), index)
+        return jax.vmap(one)(jnp.arange(self.steps * self.rows))
+
+    def _summed(self, at: Key, layer: Array) -> Float[Array, " n"]:
+        """One layer's increment of the motion at key `at`."""
         one = lambda i: jax.random.normal(stream(at, self.fine * layer + i), (self.width,), self.U.dtype)
         if self.fine == 1:
             return one(0)
@@ -152,22 +218,50 @@ class KeyedNoise(AbstractNoise):
         return total / math.sqrt(self.fine)
 
 
-@eqx.filter_jit
 def keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> KeyedNoise:
     """`sample_noise` without its arrays: every increment is drawn again each time it is needed.
 
-    Of the four largest parts of a system's memory two are saved; 2 (K·P)·L·width normals are drawn in each of the 2 K passes instead
-    of once.
+    Of the four largest parts of a system's memory two are saved; 2 (K·P)·L·width normals are drawn in each of the 2 K passes
+    instead of once. Raises as `sample_noise` does.
     """
-    return KeyedNoise(*ends(key, problem, width), key, problem.steps, problem.batch_size, depth)
+    check_size("width", width)
+    check_size("depth", depth)
+    return _keyed(problem, width, depth, check_key(key))
 
 
-@eqx.filter_jit
 def sample_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise:
     """Draw the noise of a network of `width` and `depth`, or of a limit with as many particles and Euler steps.
 
     Two calls with one key agree on what they share: the first n coordinates of U, V and, at equal depth, of the increments.
+    Raises ValueError on sizes that are no positive integers, TypeError on anything but a key.
     """
-    keyed = keyed_noise(problem, width=width, depth=depth, key=key)
+    check_size("width", width)
+    check_size("depth", depth)
+    return _sampled(problem, width, depth, check_key(key))
+
+
+def shared_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise:
+    """Noise whose Brownian motions are the same at `depth` and at twice, four times, … `depth`, for one key.
+
+    Drawn at the odd part of `depth` and refined by halving; so a limit solved with more Euler steps sees more of the same motions.
+    """
+    check_size("width", width)
+    check_size("depth", depth)
+    doublings = (depth & -depth).bit_length() - 1
+    noise = sample_noise(problem, width=width, depth=depth >> doublings, key=key)
+    for level in range(doublings):
+        noise = noise.refine(2 * noise.depth, stream(check_key(key), BRIDGE, level))
+    return noise
+
+
+@eqx.filter_jit
+def _keyed(problem: Problem, width: int, depth: int, key: Key) -> KeyedNoise:
+    return KeyedNoise(*ends(key, problem, width), key, problem.steps, problem.batch_size, depth)
+
+
+@eqx.filter_jit
+def _sampled(problem: Problem, width: int, depth: int, key: Key) -> Noise:
+    keyed = _keyed(problem, width, depth, key)
     every = lambda direction: jax.lax.map(lambda k: keyed.increments(direction, k), jnp.arange(problem.steps))
-    return Noise(keyed.U, keyed.V, every(FORWARD), every(BACKWARD))
+    initial = keyed.initial_increments() if problem.centered and not problem.repeated else None
+    return Noise(keyed.U, keyed.V, every(FORWARD), every(BACKWARD), initial)

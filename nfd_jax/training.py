@@ -4,46 +4,35 @@ The network of finite depth and its limit share everything except how one pass r
 passes are the argument `interior`. This module is what stands around them: the ends (U, V), the loss, the history that
 SGD leaves behind, and what is recorded.
 
-    h_0 = U x/√d        f = Vᵀ h_L / n        b_L = V χ/s        s_p, χ_p: see `losses`
+    h_0 = U x/√d        f = Vᵀ h_L / (γ n)        b_L = V χ/s        s_p, χ_p: see `losses`
 
-SGD never forms a matrix. After the updates of all earlier samples i a query meets, besides the initial weights,
+SGD never forms a hidden matrix. After the updates of all earlier samples i a query meets, besides α_k times the initial weights,
 
-    ΔU x/√d = −η Σ_i s_i b_{0,i} (x_i·x)/d          ΔV = −η Σ_i h_{L,i} χ_iᵀ
-    a n^{-1/2} ΔW_ℓ φ = −η a² Σ_i s_i b_{ℓ,i} (φ_{ℓ-1,i}·φ)/n
+    ΔU x/√d = γ Σ_i c_i s_i b_{0,i} (x_i·x)/d          ΔV = γ Σ_i c_i h_{L,i} χ_iᵀ
+    a n^{-1/2} ΔW_ℓ φ = γ a² Σ_i c_i s_i b_{ℓ,i} (φ_{ℓ-1,i}·φ)/n
+
+with α_k and c_i = c_{k,i} the optimizer's coefficients (`optimizers`; plain SGD: 1 and −η) and γ the richness.
 
 Held-out inputs are asked after training, jointly at each step and conditionally on everything training asked; their answers
 are discarded, so they change nothing.
 """
 
 from abc import abstractmethod
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nfd_jax import observables
+from nfd_jax import observables, optimizers
 from nfd_jax._types import LayerRows, Rows
-from nfd_jax.gaussian import Answers, Basis
+from nfd_jax.gaussian import Answers
+from nfd_jax.history import History, Learned
 from nfd_jax.losses import loss_function, split_signal
 from nfd_jax.noise import BACKWARD, FORWARD, HELDOUT, PROBE, AbstractNoise, normal_rows, stream
-from nfd_jax.problem import Coupling, Problem, Trajectory
-
-
-class History(eqx.Module):
-    """What SGD has left in the hidden layers: A = K·P rows of samples, zero until their step comes; layer ℓ at index ℓ − 1.
-
-    `forward` holds the queries φ(h_{ℓ-1}) of W_ℓ(0), `backward` the queries b_ℓ of W_ℓ(0)ᵀ. Both make up ΔW_ℓ too, and are kept
-    as coordinates in their bases alone; their answers are made anew from the noise.
-    """
-
-    forward: Basis
-    backward: Basis
-
-    @classmethod
-    def empty(cls, layers: int, directions: int, width: int, dtype) -> "History":
-        basis = Basis.empty(layers, directions, width, dtype)
-        return cls(basis, basis)
+from nfd_jax.problem import Problem
+from nfd_jax.trajectory import Coupling, Trajectory
 
 
 class Pass(eqx.Module):
@@ -53,24 +42,6 @@ class Pass(eqx.Module):
     path: Float[Array, "G P n"]
     answers: Answers
     coupling: LayerRows | None = None
-
-    @classmethod
-    def empty(cls, layers: int, rows: int, history: History, coupling: bool) -> "Pass":
-        """Zeros, to be filled layer by layer."""
-        directions, width = history.forward.q.shape[1:]
-        dtype = history.forward.q.dtype
-        zeros = lambda length: jnp.zeros((length, rows, width), dtype)
-        answers = Answers.empty(layers, rows, directions, width, dtype)
-        return cls(zeros(layers + 1), answers, zeros(layers) if coupling else None)
-
-    def begin(self, ell: int | Array, start: Rows) -> "Pass":
-        """The pass with the state at layer `ell` to start from."""
-        return eqx.tree_at(lambda p: p.path, self, self.path.at[ell].set(start))
-
-    def put(self, i: Array, ell: Array, state: Rows, new: Answers, coupling: Rows | None) -> "Pass":
-        """The pass with the answers of block `i` and the state at layer `ell` filled in."""
-        coupled = None if self.coupling is None else self.coupling.at[i].set(coupling)
-        return Pass(self.path.at[ell].set(state), self.answers.put(i, new), coupled)
 
 
 class Questions(eqx.Module):
@@ -86,9 +57,10 @@ class Questions(eqx.Module):
         return cls(inputs, jax.vmap(rows)(jnp.arange(layers)))
 
 
-def heldout_questions(inputs: Float[Array, "H d"], layers: int, width: int, key: Array) -> Questions:
-    """Held-out inputs, for `train`."""
-    return Questions.draw(inputs, layers, width, stream(key, HELDOUT))
+def heldout_questions(problem: Problem, inputs: Float[Array, "H d"], layers: int, width: int, key: Array) -> Questions:
+    """Held-out inputs, for `train`; where outputs are centered, a second time under the initial weights."""
+    asked = jnp.concatenate([inputs, inputs]) if problem.centered else inputs
+    return Questions.draw(asked, layers, width, stream(key, HELDOUT))
 
 
 def probe_questions(problem: Problem, layers: int, width: int, key: Array) -> Questions:
@@ -97,21 +69,23 @@ def probe_questions(problem: Problem, layers: int, width: int, key: Array) -> Qu
 
 
 class Interior(eqx.Module):
-    """How a pass runs between the ends. `pull` (P, A) is η s_i, zero for samples a row must not see.
+    """How a pass runs between the ends, on the history and under the weights that `learned` describes.
 
     `noise` holds what earlier answers were drawn from, `xi` (L, P, n) what these will be. `coupling` asks for the coupling's
     decomposition; `discard` says that these queries will not be remembered.
-    `depth` is the last layer's index: arrays may be longer, zero from there on.
+    `depth` is the last layer's index: arrays may be longer, and what they hold beyond it means nothing. `width` is the number of
+    coordinates that averages run over: arrays may be wider, zero from there on.
     """
 
     depth: eqx.AbstractVar[int | Array]
+    width: eqx.AbstractVar[Array]
 
     @abstractmethod
     def forward(
         self,
         h0: Rows,
         xi: LayerRows,
-        pull: Array,
+        learned: Learned,
         history: History,
         noise: AbstractNoise,
         *,
@@ -121,8 +95,38 @@ class Interior(eqx.Module):
         """From h at t = 0 to t = 1."""
 
     @abstractmethod
-    def backward(self, b1: Rows, h: Array, xi: LayerRows, pull: Array, history: History, noise: AbstractNoise, *, coupling: bool) -> Pass:
+    def backward(
+        self, b1: Rows, h: Array, xi: LayerRows, learned: Learned, history: History, noise: AbstractNoise, *, coupling: bool
+    ) -> Pass:
         """From b at t = 1 to t = 0, along the features h (L+1, P, n) of the forward pass."""
+
+
+class Rule(NamedTuple):
+    """An optimizer's coefficients by sample: row k of `hidden` and `ends` (K, K·P) are γ c_{k,i}; the matrices' own scales α_k."""
+
+    hidden_scale: Float[Array, " K"]
+    hidden: Float[Array, "K A"]
+    ends_scale: Float[Array, " K"]
+    ends: Float[Array, "K A"]
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Rule":
+        settings = problem.optimizer, problem.learning_rate, problem.steps
+        hidden = optimizers.coefficients(*settings)
+        ends = hidden if problem.train == "all" else optimizers.coefficients(*settings, learns=False)
+        by_sample = lambda c: problem.richness * jnp.repeat(c, problem.batch_size, axis=1)
+        return cls(hidden.alpha, by_sample(hidden.steps), ends.alpha, by_sample(ends.steps))
+
+
+def check_room(problem: Problem, width: int) -> None:
+    """Raise ValueError where a basis would need more directions than there are coordinates."""
+    needed = problem.samples * (2 if problem.centered and not problem.repeated else 1)
+    if needed > width:
+        why = "steps × batch size" if needed == problem.samples else "2 × steps × batch size (centered outputs)"
+        raise ValueError(
+            f"width {width} is too small for {why} = {needed} queries: the matrix-free form and the limit need "
+            "as many coordinates as queries; raise the width, bound the history (directions=), or take the dense simulator"
+        )
 
 
 def train(
@@ -142,40 +146,44 @@ def train(
     `heldout` and `probe` fill those fields. Raises ValueError where K·P exceeds the width: a basis holds at most as many
     directions as there are coordinates.
     """
-    steps, rows, width, layers, dtype = problem.steps, problem.batch_size, noise.width, noise.depth, problem.dtype
-    samples = problem.samples
-    if samples > width:
-        raise ValueError(
-            f"width {width} is too small for steps × batch size = {samples} queries: the matrix-free form and the limit need "
-            "as many coordinates as queries; raise the width or take the dense simulator"
-        )
-    grid = noise.depth if grid is None else grid
-    places = jnp.arange(grid + 1) * (interior.depth // grid)
-    loss, eta = loss_function(problem.loss), problem.learning_rate
-    outer = eta if problem.train == "all" else jnp.zeros_like(eta)
+    steps, rows, layers, dtype = problem.steps, problem.batch_size, noise.depth, problem.dtype
+    samples, size, width = problem.samples, noise.width, interior.width
+    check_room(problem, size)
+    loss, rule, gamma = loss_function(problem.loss), Rule.of(problem), problem.richness
+    coupling = coupling or "coupling" in record
+    places = jnp.arange((grid or layers) + 1) * (interior.depth // (grid or layers) if grid else 1)
     inputs = problem.inputs.reshape(samples, -1)
-    embedded = inputs @ noise.U.T / jnp.sqrt(jnp.asarray(problem.input_dim, dtype))
+    embed = lambda x: x @ noise.U.T / jnp.sqrt(jnp.asarray(problem.input_dim, dtype))
+    embedded = embed(inputs)
     gram = inputs @ inputs.T / problem.input_dim
+    read = lambda h, V: h @ V.T / (gamma * width)
+    everywhere = lambda k, s: Learned(rule.hidden_scale[k], jnp.broadcast_to(rule.hidden[k] * s, (rows, samples)))
+    apart = problem.centered and not problem.repeated
 
     def step(carry, k):
-        history, s, b0, V = carry
+        history, s, b0, last, chi, start = carry
         now = k * rows
         here = lambda array: jax.lax.dynamic_slice_in_dim(array, now, rows)
-        put = lambda array, block: jax.lax.dynamic_update_slice_in_dim(array, block, now, axis=array.ndim - 2)
+        put = lambda array, block: jax.lax.dynamic_update_slice_in_dim(array, block, now, axis=0)
 
-        pull = jnp.broadcast_to(eta * s, (rows, samples))
-        h0 = here(embedded) - (outer * s * here(gram)) @ b0
-        forward = interior.forward(h0, noise.increments(FORWARD, k), pull, history, noise, coupling=coupling)
+        learned, V = everywhere(k, s), rule.ends_scale[k] * noise.V.T + (rule.ends[k] * chi.T) @ last
+        h0 = rule.ends_scale[k] * here(embedded) + (rule.ends[k] * s * here(gram)) @ b0
+        forward = interior.forward(h0, noise.increments(FORWARD, k), learned, history, noise, coupling=coupling)
         h = forward.path
-        last = h[interior.depth]
-        f = last @ V.T / width
-        chi = loss.signal(f, problem.targets[k])
-        s_new, direction = split_signal(chi)
+        end = h[interior.depth]
+        f = read(end, V)
+        if problem.centered:
+            start = here(start) if apart else jnp.where(k == 0, f, start)
+            f = f - start
+        chi_new = loss.signal(f, problem.targets[k])
+        s_new, direction = split_signal(chi_new)
 
-        history = History(history.forward.append(forward.answers, now, now), history.backward)
-        backward = interior.backward(direction @ V, h, noise.increments(BACKWARD, k), pull, history, noise, coupling=coupling)
+        history = history.remember(forward.answers, now, transpose=False)
+        backward = interior.backward(
+            direction @ V, h, noise.increments(BACKWARD, k), learned, history, noise, coupling=coupling
+        )
         b = backward.path
-        history = History(history.forward, history.backward.append(backward.answers, now, now + rows))
+        history = history.remember(backward.answers, now, transpose=True)
         out = {"output": f, "loss": loss.value(f, problem.targets[k]), "V": V}
         if "features" in record:
             out["features"] = h[places]
@@ -183,33 +191,40 @@ def train(
             out["gradients"] = b[places]
         if coupling:
             out["coupling"] = Coupling(*observables.coupling(forward.coupling, backward.coupling, interior.depth, places))
-        s = jax.lax.dynamic_update_slice(s, s_new, (now,))
-        return (history, s, put(b0, b[0]), V - outer * chi.T @ last), out
+        start = carry[-1] if apart else start
+        return (history, put(s, s_new), put(b0, b[0]), put(last, end), put(chi, chi_new), start), out
 
-    history = History.empty(layers, samples, width, dtype)
-    start = history, jnp.zeros(samples, dtype), jnp.zeros((samples, width), dtype), noise.V.T
-    (history, s, b0, _), out = jax.lax.scan(step, start, jnp.arange(steps))
+    history = History.empty(layers, samples, size, dtype, offset=samples if apart else 0)
+    start = jnp.zeros((rows, problem.outputs), dtype)
+    if apart:  # all samples under the initial weights, before anything is learned
+        unseen = Learned(jnp.ones((), dtype), jnp.zeros((samples, samples), dtype))
+        first = interior.forward(embedded, noise.initial_increments(), unseen, history, noise)
+        history = history.remember(first.answers, -samples, transpose=False)
+        start = read(first.path[interior.depth], noise.V.T)
+    zeros = lambda *shape: jnp.zeros(shape, dtype)
+    begin = history, zeros(samples), zeros(samples, size), zeros(samples, size), zeros(samples, problem.outputs), start
+    (history, s, b0, *_), out = jax.lax.scan(step, begin, jnp.arange(steps))
     V = out.pop("V")
 
-    def ask(question: Questions, step_of: Array) -> Array:
+    def ask(question: Questions, x: Array, xi: LayerRows, step_of: Array) -> Array:
         """Features (L+1, R, n), row r under the weights before update step_of[r], on W(0) given all of training."""
-        x = question.inputs
-        seen = jnp.arange(samples)[None, :] < rows * step_of[:, None]
         inner = x @ inputs.T / problem.input_dim
-        h0 = x @ noise.U.T / jnp.sqrt(jnp.asarray(problem.input_dim, dtype)) - jnp.where(seen, outer * s * inner, 0) @ b0
-        return interior.forward(h0, question.xi, jnp.where(seen, eta * s, 0), history, noise, discard=True).path
+        h0 = rule.ends_scale[step_of][:, None] * embed(x) + (rule.ends[step_of] * s * inner) @ b0
+        learned = Learned(rule.hidden_scale[step_of][:, None], rule.hidden[step_of] * s)
+        return interior.forward(h0, xi, learned, history, noise, discard=True).path
 
     if heldout is not None:
-        # One ξ for all steps: each step's law is exact, and answers of different steps are never compared.
-        at = lambda k: ask(heldout, jnp.full(heldout.inputs.shape[0], k))[interior.depth] @ V[k].T / width
+        count = heldout.inputs.shape[0] // (2 if problem.centered else 1)
+
+        def at(k):
+            # One ξ for all steps: each step's law is exact, and answers of different steps are never compared.
+            when = jnp.where(jnp.arange(heldout.inputs.shape[0]) < count, k, 0)
+            end = ask(heldout, heldout.inputs, heldout.xi, when)[interior.depth]
+            return read(end[:count], V[k]) - (read(end[count:], V[0]) if problem.centered else 0)
+
         out["heldout"] = jax.lax.map(at, jnp.arange(steps))
     if probe is not None:
         # All steps in one block, jointly: features of one input are compared between steps.
-        path = ask(probe, jnp.repeat(jnp.arange(steps), rows))[places]
-        out["probe"] = jnp.moveaxis(path.reshape(path.shape[0], steps, rows, width), 1, 0)
+        path = ask(probe, probe.inputs, probe.xi, jnp.repeat(jnp.arange(steps), rows))[places]
+        out["probe"] = jnp.moveaxis(path.reshape(path.shape[0], steps, rows, size), 1, 0)
     return Trajectory(**out)
-
-
-def at_layer(tree, i: Array):
-    """One layer of a tree of arrays (L, …)."""
-    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), tree)

@@ -9,7 +9,7 @@ import pytest
 import nfd_jax as nfd
 from nfd_jax import observables, training
 from nfd_jax.activations import activation as phi_of
-from nfd_jax.finite import _dense
+from nfd_jax.finite._dense import initial_weights, train_weights
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.limit import Limit
 from nfd_jax.noise import sample_noise
@@ -17,6 +17,9 @@ from nfd_jax.noise import sample_noise
 RATE = 1e-5
 HORIZON = 0.8
 KAPPA = 1.3
+
+
+INTERIORS = {"free": MatrixFree.of, "limit": lambda problem, reuse, depth, width: Limit(problem, reuse, depth, width=width)}
 
 
 def single(activation, rate=RATE, horizon=HORIZON, loss_target=2.0):
@@ -35,7 +38,7 @@ def per_signal(problem, output):
 def changes(problem, keys, width, depth, reuse, kind):
     def one(key):
         noise = sample_noise(problem, width=width, depth=depth, key=key)
-        return training.train(problem, noise, {"free": MatrixFree, "limit": Limit}[kind](problem, reuse, depth)).output
+        return training.train(problem, noise, INTERIORS[kind](problem, reuse, depth, noise.width)).output
 
     return jax.lax.map(one, keys)
 
@@ -73,8 +76,8 @@ def test_linear_dense_network(backward_weights):
     problem, depth = single("linear"), 4
 
     def one(key):
-        weights = _dense.initial_weights(problem, width=256, depth=depth, key=key, backward_weights=backward_weights)
-        return _dense.train(problem, weights).output
+        weights = initial_weights(problem, width=256, depth=depth, key=key, backward_weights=backward_weights)
+        return train_weights(problem, weights, backward_weights).output
 
     output = jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(jax.random.key(6), 32))
     assert_within(per_signal(problem, output), linear_form(depth, backward_weights == "reused"))
@@ -91,7 +94,7 @@ def test_first_order_integrals(activation):
     def extrapolated(keys, reuse):
         def one(key):
             noise = nfd.sample_noise(problem, width=width, depth=64, key=key)
-            at = lambda noise: training.train(problem, noise, MatrixFree(problem, reuse, noise.depth)).output
+            at = lambda noise: training.train(problem, noise, MatrixFree.of(problem, reuse, noise.depth, noise.width)).output
             return 2 * at(noise) - at(noise.coarsen(32)), at(noise)
 
         return jax.lax.map(one, keys)
@@ -129,7 +132,7 @@ def test_independent_weights_have_one_in_place_of_the_gradient_kernel():
 
     def one(key):
         noise = sample_noise(problem, width=2048, depth=8, key=key)
-        run = training.train(problem, noise, MatrixFree(problem, jnp.asarray(0.0), 8), record=("features", "gradients"))
+        run = training.train(problem, noise, MatrixFree.of(problem, jnp.asarray(0.0), 8, noise.width), record=("features", "gradients"))
         chi = run.output[0, 0, 0] - problem.targets[0, 0, 0]
         change = (run.output[1, 0, 0] - run.output[0, 0, 0]) / (-RATE * chi)
         return change / energy(problem, run, True), change / energy(problem, run, False)
@@ -176,7 +179,7 @@ def test_kernels_against_networks(make_problem):
 
             def at(noise):
                 run = training.train(
-                    problem, noise, MatrixFree(problem, jnp.asarray(1.0), noise.depth), record=("features", "gradients"), grid=2
+                    problem, noise, MatrixFree.of(problem, jnp.asarray(1.0), noise.depth, noise.width), record=("features", "gradients"), grid=2
                 )
                 return observables.kernel(run.features[0]), observables.kernel(run.gradients[0])
 

@@ -1,4 +1,5 @@
-"""Thousands of broken and borderline configs: each is refused in single lines or loads, and none hangs or crashes.
+"""Thousands of broken and borderline configs: each is refused in single lines or loads, and none hangs or
+crashes.
 
 NFD_EXAMPLES=10000 runs the long version.
 """
@@ -12,17 +13,51 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nfd_jax import names
 from nfd_jax.config import ConfigError, SweepConfig, load_config
 
 EXAMPLES = int(os.environ.get("NFD_EXAMPLES", "300"))
-MEASURES = ["limit_error", "coupling", "spectrum", "kernels"]
+MEASURES = list(names.MEASURES)
 EXAMPLE = SweepConfig.model_validate({"name": "x", "finite": {}, "limit": {}, "measure": MEASURES}).to_yaml()
 LINES = [line.partition(":")[0].strip() for line in EXAMPLE.splitlines()]
 
+SECTIONS = ("problem", "finite", "limit", "history", "verdicts", "variants")
+
 WORDS = st.sampled_from(
     [
-        *("null", "true", "false", "~", "", "''", "'8'", "0", "1", "-1", "4", "8", "16", "17", "64", "1e-3", "1e999"),
-        *(".nan", ".inf", "-.inf", "0x10", "1_0", "1:30", "2024-01-01", "9" * 30, "9" * 5000, "é" * 70, "\u2028", "| "),
+        *(
+            "null",
+            "true",
+            "false",
+            "~",
+            "",
+            "''",
+            "'8'",
+            "0",
+            "1",
+            "-1",
+            "4",
+            "8",
+            "16",
+            "17",
+            "64",
+            "1e-3",
+            "1e999",
+        ),
+        *(
+            ".nan",
+            ".inf",
+            "-.inf",
+            "0x10",
+            "1_0",
+            "1:30",
+            "2024-01-01",
+            "9" * 30,
+            "9" * 5000,
+            "é" * 70,
+            "\u2028",
+            "| ",
+        ),
         *(
             "matched",
             "reused",
@@ -58,17 +93,28 @@ WORDS = st.sampled_from(
 KEYS = st.sampled_from(
     [
         *LINES,
-        *(f"{s}.{k}" for s in ("problem", "finite", "limit", "variants") for k in LINES),
+        *(f"{s}.{k}" for s in SECTIONS for k in LINES),
+        *(f"problem.optimizer.{k}" for k in ("name", "momentum", "nesterov", "b1", "weight_decay")),
+        *(f"problem.schedule.{k}" for k in ("name", "warmup_steps", "end_factor")),
         "variants",
         "variants.a.seed",
     ]
 )
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["matched", "reused"]),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS | st.text(max_size=4), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["matched", "reused"]),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(KEYS | st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=8,
 )
-EDITS = st.tuples(st.sampled_from(["drop", "twice", "value", "insert", "indent", "swap", "cut"]), st.integers(0, 999), WORDS)
+EDITS = st.tuples(
+    st.sampled_from(["drop", "twice", "value", "insert", "indent", "swap", "cut"]), st.integers(0, 999), WORDS
+)
 BORDERLINE = st.fixed_dictionaries(
     {},
     optional={
@@ -90,7 +136,43 @@ BORDERLINE = st.fixed_dictionaries(
         "limit.particles": st.sampled_from(["matched", 1, 16, 17, 10**8]),
         "limit.depth_steps": st.sampled_from([1, 4, 512, 10**6]),
         "measure": st.none() | st.lists(st.sampled_from(MEASURES), unique=True),
-        "variants": st.sampled_from([{"a": {"limit": None}}, {"a": {"finite.widths": [8]}, "b": {"problem.steps": 2}}]),
+        "variants": st.sampled_from(
+            [
+                {"a": {"limit": None}},
+                {"a": {"finite.widths": [8]}, "b": {"problem.steps": 2}},
+                {"a": {"problem.optimizer.name": "adam", "limit": None, "finite.simulator": "dense"}},
+            ]
+        ),
+        "problem.batches": st.sampled_from(["fixed", "stream", "epochs"]),
+        "problem.pool": st.sampled_from([None, 1, 4, 64, 100_000]),
+        "problem.data_seed": st.sampled_from(["fixed", "per_seed"]),
+        "problem.optimizer": st.sampled_from(
+            [
+                None,
+                {},
+                {"momentum": 0.9, "nesterov": True},
+                {"nesterov": True},
+                {"name": "sgd", "weight_decay": 0.1},
+                {"name": "adam", "momentum": 0.5},
+                {"name": "adamw", "b1": 0.5, "eps": 1e-6},
+            ]
+        ),
+        "problem.schedule": st.sampled_from(
+            [
+                {"name": "cosine", "warmup_steps": 3},
+                {"name": "linear", "end_factor": 0.1},
+                {"name": "constant", "end_factor": 1.0},
+                {"warmup_steps": 64},
+            ]
+        ),
+        "problem.richness": st.sampled_from([0.01, 1, 0, -1.0]),
+        "problem.centered": st.booleans(),
+        "history.directions": st.sampled_from([None, 1, 4, 16, 300]),
+        "history.tolerance": st.sampled_from([0, 0.05, 1]),
+        "verdicts.margin": st.sampled_from([0.0025, 0, 0.5]),
+        "limit.reference_particles": st.sampled_from([None, 1024, 4096, 10**8]),
+        "limit.tolerance": st.sampled_from([None, 1e-3, 1e-7, 0]),
+        "limit.max_seconds": st.sampled_from([None, 60]),
     },
 )  # fmt: skip
 
@@ -134,7 +216,12 @@ def edited(text: str, edits: list[tuple[str, int, str]]) -> str:
         if kind == "cut":
             text = text[: max(40, where)]
             continue
-        changed = {"drop": [], "twice": [lines[at]] * 2, "value": [f"{key}: {word}"], "indent": [f"  {lines[at]}"]}
+        changed = {
+            "drop": [],
+            "twice": [lines[at]] * 2,
+            "value": [f"{key}: {word}"],
+            "indent": [f"  {lines[at]}"],
+        }
         changed["swap"] = [lines[at - 1], lines[at]]
         lines[at : at + 1] = changed[kind]
         text = "\n".join(lines)
@@ -186,4 +273,10 @@ def test_borderline_values_load_or_are_refused(file, values):
     if config and config.finite and config.limit:
         assert all(config.limit.depth_steps % depth == 0 for depth in config.finite.depths)
     if config and config.finite and config.finite.simulator == "matrix_free":
-        assert min(config.finite.widths) > config.problem.steps * config.problem.batch_size
+        assert min(config.finite.widths) >= config.directions
+    if config and config.problem.optimizer.name != "sgd":
+        assert config.limit is None and config.finite and config.finite.simulator != "matrix_free"
+    if config and config.problem.batches == "epochs":
+        assert config.problem.pool and config.problem.pool >= config.problem.batch_size
+    if config and config.limit and config.limit.reference_particles:
+        assert config.limit.reference_particles >= 4 * max(config.finite.widths)

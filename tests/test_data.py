@@ -1,4 +1,6 @@
-"""Readers on files written here, refusal of damaged and malicious ones, standardization, batches, determinism."""
+"""Readers on files written here, refusal of damaged and malicious ones, standardization, batches,
+determinism.
+"""
 
 import gzip
 import os
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nfd_jax.data import DataError, check_data, load_problem_data
+from nfd_jax.data import DATASETS, DataError, check_data, input_dim, load_problem_data
 from nfd_jax.data._formats import read_cifar_binary, read_cifar_pickle, read_idx, read_npz
 
 CIFAR_SUBSET = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "cifar10_subset.npz"
@@ -20,7 +22,9 @@ ROWS = 12  # per CIFAR-10 batch written here
 
 
 def make_problem(dataset: str = "digits", **changes: Any) -> Any:
-    defaults = dict(data_dir=None, input_dim=32, classes=(0, 1), steps=3, batch_size=4, batches="fixed", loss="squared")
+    defaults = dict(
+        data_dir=None, input_dim=32, classes=(0, 1), steps=3, batch_size=4, batches="fixed", loss="squared"
+    )
     defaults |= dict(pool=None, data_seed="fixed")
     return SimpleNamespace(dataset=str(dataset), **{**defaults, **changes})
 
@@ -85,7 +89,9 @@ def write_npz(path: Path, **arrays: Any) -> str:
 
 @pytest.fixture
 def points(tmp_path: Path) -> str:
-    """40 samples of 4 classes; the first feature is the class, the second tells samples apart, the last is constant."""
+    """40 samples of 4 classes; the first feature is the class, the second tells samples apart, the last is
+    constant.
+    """
     labels = np.arange(40) % 4
     inputs = np.stack([labels, np.linspace(-300, 900, 40), np.full(40, 0.1)], axis=1)
     return write_npz(tmp_path / "points.npz", inputs=inputs, targets=labels)
@@ -144,7 +150,9 @@ def test_fashion_mnist_layouts(tmp_path: Path, suffix: str, inner: str):
 
 
 def test_fashion_mnist_of_debian_is_found_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("nfd_jax.data._datasets.DEBIAN_FASHION_MNIST", write_fashion(tmp_path / "debian", ".gz"))
+    monkeypatch.setattr(
+        "nfd_jax.data._datasets.DEBIAN_FASHION_MNIST", write_fashion(tmp_path / "debian", ".gz")
+    )
     assert load_problem_data(make_problem("fashion_mnist"), seed=0).inputs.shape == (3, 4, 784)
 
 
@@ -156,7 +164,11 @@ def test_gaussian_targets_are_those_of_one_teacher():
     angles = np.sort(np.arctan2(reflected[:, 1], reflected[:, 0]))
     assert np.diff(angles, append=angles[0] + 2 * np.pi).max() >= np.pi  # x·y all lie in one half-plane
     assert abs(norms(data.inputs).mean() - 1) < 4 * np.sqrt(2 / data.inputs.size)
-    assert load_problem_data(make_problem("gaussian", loss="cross_entropy"), seed=5).targets.shape == (3, 4, 2)
+    assert load_problem_data(make_problem("gaussian", loss="cross_entropy"), seed=5).targets.shape == (
+        3,
+        4,
+        2,
+    )
 
 
 def test_real_valued_targets_pass_unchanged(tmp_path: Path):
@@ -171,19 +183,28 @@ def test_real_valued_targets_pass_unchanged(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("classes", "loss", "outputs"),
-    [((2, 0), "squared", 1), ((2, 0), "cross_entropy", 2), ((3, 1, 0), "squared", 3), (None, "cross_entropy", 4)],
+    [
+        ((2, 0), "squared", 1),
+        ((2, 0), "cross_entropy", 2),
+        ((3, 1, 0), "squared", 3),
+        (None, "cross_entropy", 4),
+    ],
 )
 def test_targets_follow_the_order_of_classes(points: str, classes: Any, loss: str, outputs: int):
     data = load_problem_data(make_problem(points, classes=classes, loss=loss, batch_size=8), seed=0)
     assert data.classes == (classes or (0, 1, 2, 3))
-    _, ranks = np.unique(data.inputs[0, :, 0].round(9), return_inverse=True)  # the first feature grows with the class
+    _, ranks = np.unique(
+        data.inputs[0, :, 0].round(9), return_inverse=True
+    )  # the first feature grows with the class
     index = np.array([data.classes.index(sorted(data.classes)[rank]) for rank in ranks])
     expected = 2.0 * index[:, None] - 1 if outputs == 1 else np.eye(outputs)[index]
     assert np.array_equal(data.targets[0], expected)
 
 
 def test_standardization(points: str):
-    """Over all training samples: every feature centred, mean of |x|²/d equal to 1, proportions kept, constants 0."""
+    """Over all training samples: every feature centred, mean of |x|²/d equal to 1, proportions kept,
+    constants 0.
+    """
     data = load_problem_data(make_problem(points, classes=None, steps=1, batch_size=30), seed=0)
     inputs = data.inputs[0]
     assert data.heldout_inputs.shape == (10, 3)
@@ -195,14 +216,18 @@ def test_standardization(points: str):
 
 
 def test_stream_takes_disjoint_batches_and_starts_afresh(points: str):
-    """30 training samples: four batches of 7 without repetition, then a new order; nothing held out is ever seen."""
+    """30 training samples: four batches of 7 without repetition, then a new order; nothing held out is ever
+    seen.
+    """
     problem = make_problem(points, classes=None, steps=8, batch_size=7, batches="stream")
     data = load_problem_data(problem, seed=0)
     names = data.inputs[..., 1].round(9)
     epochs = names[:4].ravel(), names[4:].ravel()
     assert all(len(np.unique(epoch)) == 28 for epoch in epochs) and not np.array_equal(*epochs)
     assert not np.isin(names, data.heldout_inputs[:, 1].round(9)).any()
-    assert (data.targets.sum(axis=1) > 0).all()  # 7 samples, 4 classes: all of them in every batch of this balanced set
+    assert (
+        data.targets.sum(axis=1) > 0
+    ).all()  # 7 samples, 4 classes: all of them in every batch of this balanced set
     shorter = load_problem_data(make_problem(**{**vars(problem), "steps": 3}), seed=0)
     assert np.array_equal(shorter.inputs, data.inputs[:3])
 
@@ -210,8 +235,63 @@ def test_stream_takes_disjoint_batches_and_starts_afresh(points: str):
 @pytest.mark.parametrize("dataset", ["digits", "gaussian"])
 def test_the_seed_decides(dataset: str):
     first, again, other = (load_problem_data(make_problem(dataset), seed=seed) for seed in (7, 7, 8))
-    assert np.array_equal(first.inputs, again.inputs) and np.array_equal(first.heldout_inputs, again.heldout_inputs)
+    assert np.array_equal(first.inputs, again.inputs) and np.array_equal(
+        first.heldout_inputs, again.heldout_inputs
+    )
     assert not np.array_equal(first.inputs, other.inputs)
+
+
+@pytest.mark.parametrize("dataset", ["digits", "gaussian"])
+def test_epochs_pass_over_one_pool_in_new_orders(dataset: str):
+    """A pool of 10 in batches of 4: two a pass, no sample twice in a pass, 10 samples in all."""
+    problem = make_problem(dataset, steps=40, batches="epochs", pool=10)
+    data = load_problem_data(problem, seed=1)
+    passes = data.inputs.reshape(20, 8, -1)
+    assert all(len(np.unique(samples, axis=0)) == 8 for samples in passes)
+    assert len(np.unique(data.inputs.reshape(160, -1), axis=0)) == 10
+    assert not np.array_equal(passes[0], passes[1])
+    assert np.array_equal(
+        data.inputs[:5], load_problem_data(make_problem(**{**vars(problem), "steps": 5}), 1).inputs
+    )
+    whole = load_problem_data(make_problem(**{**vars(problem), "pool": 4}), seed=1).inputs
+    assert all(np.array_equal(np.unique(batch, axis=0), np.unique(whole[0], axis=0)) for batch in whole)
+
+
+@pytest.mark.parametrize("batches", ["fixed", "stream", "epochs"])
+@pytest.mark.parametrize("dataset", ["digits", "gaussian"])
+def test_data_drawn_anew_for_each_repetition(dataset: str, batches: str):
+    problem = make_problem(
+        dataset, batches=batches, pool=8 if batches == "epochs" else None, data_seed="per_seed"
+    )
+    first, again, second = (load_problem_data(problem, 3, repetition) for repetition in (0, 0, 1))
+    assert np.array_equal(first.inputs, again.inputs) and np.array_equal(
+        first.heldout_inputs, again.heldout_inputs
+    )
+    assert not np.array_equal(first.inputs, second.inputs)
+    assert not np.array_equal(first.heldout_inputs, second.heldout_inputs)
+    one_draw = make_problem(**{**vars(problem), "data_seed": "fixed"})
+    fixed = [load_problem_data(one_draw, 3, repetition).inputs for repetition in (None, 0, 1)]
+    assert np.array_equal(fixed[0], fixed[1]) and np.array_equal(fixed[0], fixed[2])
+    assert not np.array_equal(fixed[0], first.inputs)
+    with pytest.raises(ValueError, match="an integer from 0"):
+        load_problem_data(problem, 3)
+
+
+def test_repetitions_share_the_gaussian_teacher():
+    problem = make_problem("gaussian", input_dim=2, batch_size=400, data_seed="per_seed")
+    data = [load_problem_data(problem, 5, repetition) for repetition in range(4)]
+    reflected = np.concatenate([(d.inputs * d.targets).reshape(-1, 2) for d in data])
+    angles = np.sort(np.arctan2(reflected[:, 1], reflected[:, 0]))
+    assert np.diff(angles, append=angles[0] + 2 * np.pi).max() >= np.pi
+
+
+def test_input_dim_is_that_of_the_data(tmp_path: Path, points: str):
+    images = write_npz(tmp_path / "i.npz", train_images=np.zeros((9, 2, 3, 5)), train_labels=np.arange(9))
+    assert [input_dim(make_problem(dataset)) for dataset in (points, images, "gaussian")] == [3, 30, 32]
+    assert input_dim(make_problem("digits")) == load_problem_data(make_problem("digits"), 0).inputs.shape[2]
+    assert all(len(known.class_names) in (0, known.classes) for known in DATASETS.values())
+    with pytest.raises(DataError, match="no such file"):
+        input_dim(make_problem(tmp_path / "missing.npz"))
 
 
 class Payload:
@@ -271,7 +351,9 @@ def test_files_that_claim_too_much_are_refused(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "claim.npz", "w") as archive:
         shape = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({2**50}, 3)}}".ljust(117) + "\n"
         for name in ("inputs", "targets"):
-            archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(shape)) + shape.encode())
+            archive.writestr(
+                f"{name}.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(shape)) + shape.encode()
+            )
     with pytest.raises(DataError, match="claim.npz"):
         read_npz(tmp_path / "claim.npz", (("inputs", "targets"),))
     with zipfile.ZipFile(write_npz(tmp_path / "good.npz", inputs=np.eye(2))) as archive:
@@ -284,7 +366,9 @@ def test_files_that_claim_too_much_are_refused(tmp_path: Path):
 
 
 def test_damaged_files_give_data_errors_or_data(tmp_path: Path):
-    """200 seeded truncations and bit flips of each; with a checksum (.npz, .gz) what loads is what was written."""
+    """200 seeded truncations and bit flips of each; with a checksum (.npz, .gz) what loads is what was
+    written.
+    """
     rng = np.random.default_rng(0)
     images, labels = cifar_rows(0)
     npz = Path(write_npz(tmp_path / "good.npz", inputs=images, targets=labels)).read_bytes()
@@ -346,7 +430,10 @@ def test_what_is_missing_is_said_in_one_line(changes: dict[str, Any], message: s
     ("arrays", "message"),
     [
         (dict(inputs=np.eye(8)), "holds inputs; expected a .npz with numeric arrays"),
-        (dict(inputs=np.eye(8), targets=np.arange(7)), r"inputs of shape \(8, 8\) and targets of shape \(7,\)"),
+        (
+            dict(inputs=np.eye(8), targets=np.arange(7)),
+            r"inputs of shape \(8, 8\) and targets of shape \(7,\)",
+        ),
         (dict(inputs=np.full((8, 2), np.nan), targets=np.arange(8) % 2), "non-finite"),
         (dict(inputs=np.eye(8).astype(str), targets=np.arange(8) % 2), "dtype <U32"),
         (dict(inputs=np.eye(8), targets=np.arange(8) % 2, heldout_inputs=np.eye(8)), "only one of"),
@@ -368,7 +455,9 @@ def test_a_pipe_does_not_block(tmp_path: Path):
         check_data(make_problem(str(tmp_path / "pipe.npz")))
 
 
-@pytest.mark.skipif(not CIFAR_SUBSET.is_file(), reason="needs shared/data/cifar10_subset.npz beside the repository")
+@pytest.mark.skipif(
+    not CIFAR_SUBSET.is_file(), reason="needs shared/data/cifar10_subset.npz beside the repository"
+)
 def test_real_cifar10():
     stream = {"steps": 8, "batch_size": 32, "batches": "stream"}
     problem = make_problem("cifar10", data_dir=CIFAR_SUBSET.parent, classes=(3, 5), **stream)

@@ -1,45 +1,107 @@
-"""Dense networks: passes by hand against autodiff, updates against the formulas, shapes and refusals of the public calls."""
+"""Dense networks: passes and updates against autodiff and optax on plain matrices, shapes and refusals of the public calls."""
 
 import dataclasses
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from _oracle import train as by_definition
 
 import nfd_jax as nfd
-from nfd_jax import config
+from nfd_jax import names
 from nfd_jax.activations import ACTIVATIONS
-from nfd_jax.finite import _dense
-from nfd_jax.losses import LOSSES, loss_function
+from nfd_jax.finite._dense import initial_weights, train_weights
+from nfd_jax.losses import LOSSES
 from nfd_jax.parametrization import PARAMETRIZATIONS
 
 CASES = [("squared", 1), ("squared", 3), ("cross_entropy", 3)]
+PATHS = ("features", "gradients")
 
 
 def drawn(problem, backward_weights="reused", width=7, depth=3):
-    return _dense.initial_weights(problem, width=width, depth=depth, key=jax.random.key(1), backward_weights=backward_weights)
+    return initial_weights(problem, width=width, depth=depth, key=jax.random.key(1), backward_weights=backward_weights)
+
+
+def agrees(ours, theirs, tolerance=1e-10):
+    return np.linalg.norm(ours - theirs) <= tolerance * np.linalg.norm(theirs)
+
+
+def check_against_definition(problem, flag, *, width=7, depth=3, tolerance=1e-10, jit=False):
+    """Outputs, losses, h, b and the final matrices of a trained network, explicit and factored, are those of the definition."""
+    weights = drawn(problem, flag, width, depth)
+    heldout = jax.random.normal(jax.random.key(3), (2, problem.input_dim))
+
+    def compare():
+        expected, after = by_definition(problem, weights, heldout=heldout)
+        found = train_weights(problem, weights, flag, record=(*PATHS, "weights"), heldout=heldout)
+        for name in ("output", "loss", *PATHS, "heldout"):
+            assert agrees(getattr(found, name), getattr(expected, name), tolerance), name
+        for name in ("U", "V", "W", "W_backward"):
+            assert agrees(getattr(found.weights, name), getattr(after, name), tolerance), name
+        if 3 * problem.samples <= width:  # the form that is chosen where nobody asks for matrices
+            assert agrees(train_weights(problem, weights, flag).output, expected.output, tolerance)
+
+    if jit:
+        return compare()
+    with jax.disable_jit():  # three layers of width 7 run sooner than they compile
+        compare()
 
 
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 @pytest.mark.parametrize("loss,outputs", CASES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_backward_pass_is_the_gradient(make_problem, activation, loss, outputs, parametrization):
-    problem = make_problem(outputs=outputs, loss=loss, activation=activation, parametrization=parametrization, horizon=0.7)
-    weights = drawn(problem)
-    x, y = problem.inputs[0], problem.targets[0]
-    value = lambda w: loss_function(loss).value(_dense.forward(problem, w, x)[1], y)
-    with jax.disable_jit():  # three layers of width 7 run sooner than they compile
-        by_hand = _dense.gradients(problem, weights, x, y)[0]
-        autodiffed = jax.grad(value)(weights)
-    for ours, autodiff in zip(jax.tree.leaves(by_hand), jax.tree.leaves(autodiffed), strict=True):
-        assert np.linalg.norm(ours - autodiff) <= 1e-10 * np.linalg.norm(autodiff)
+    options = {"loss": loss, "activation": activation, "parametrization": parametrization, "horizon": 0.7}
+    check_against_definition(make_problem(steps=1, outputs=outputs, **options), "reused")
+
+
+FUNCTIONS = {"elu": jax.nn.elu, "cubic": lambda z: z - 0.1 * z**3}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_ones_own_are_as_good_as_names(make_problem, name):
+    """An activation and a loss of one's own: gradients, and the same numbers as a named one where it is the same function."""
+    huber = lambda f, y: jnp.sum(jnp.sqrt(1 + (f - y) ** 2) - 1) / f.shape[0]
+    check_against_definition(make_problem(steps=2, outputs=2, activation=FUNCTIONS[name], loss=huber), "reused")
+    named = make_problem(activation="tanh")
+    mine = make_problem(activation=lambda z: jnp.tanh(z), loss=lambda f, y: LOSSES["squared"].value(f, y))
+    for simulator in ("dense", "matrix_free"):
+        run = lambda problem, s=simulator: nfd.train_finite(problem, width=9, depth=2, key=jax.random.key(0), simulator=s).output
+        np.testing.assert_allclose(run(mine), run(named), rtol=1e-10)
+
+
+LINEAR = {
+    "momentum": lambda rate: optax.sgd(rate, momentum=0.9),
+    "nesterov": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
+    "decay": lambda rate: optax.chain(optax.add_decayed_weights(0.1), optax.sgd(rate)),
+    "cosine": lambda rate: optax.sgd(lambda k: rate * (1 + jnp.cos(jnp.pi * k / 4)) / 2, momentum=0.5),
+}
+
+
+@pytest.mark.parametrize("flag", ["reused", "independent"])
+@pytest.mark.parametrize("rule", [None, *LINEAR])
+@pytest.mark.parametrize("train", ["all", "hidden"])
+def test_optimizers_are_optax_on_plain_matrices(make_problem, train, rule, flag):
+    """50 steps in one go where it compiles, a few elsewhere; explicit and factored form, both kinds of backward weights."""
+    long = rule == "momentum" and train == "all"
+    problem = make_problem(steps=50 if long else 3, rows=1, optimizer=LINEAR.get(rule), train=train, richness=0.6, rate=0.2)
+    check_against_definition(problem, flag, width=7 if long else 10, depth=2, jit=long)
+
+
+def test_centered_outputs_start_at_zero(make_problem):
+    for stream in (False, True):
+        problem = make_problem(steps=3, rows=2, stream=stream, centered=True, richness=0.5)
+        check_against_definition(problem, "reused", width=19)
+        run = nfd.train_finite(problem, width=19, depth=2, key=jax.random.key(0))
+        np.testing.assert_allclose(run.output[0], 0, atol=1e-15)
 
 
 def test_names_agree_with_what_a_config_may_say():
-    assert set(config.ACTIVATIONS) == set(ACTIVATIONS)
-    assert set(LOSSES) == {"squared", "cross_entropy"}
+    assert set(names.ACTIVATIONS) == set(ACTIVATIONS)
+    assert set(names.LOSSES) == set(LOSSES)
+    assert set(names.PARAMETRIZATIONS) == set(PARAMETRIZATIONS)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -50,37 +112,27 @@ def test_derivatives(activation):
     np.testing.assert_allclose(phi.derivative(z), autodiff, rtol=1e-12, atol=1e-14)
 
 
-def test_one_step_moves_every_matrix_as_stated(make_problem):
-    """ΔΘ = −η n ∂loss/∂Θ, all gradients taken before any update."""
+def test_independent_backward_weights_are_others_and_get_the_same_updates(make_problem):
     problem = make_problem(steps=2)
-    weights = drawn(problem)
-    gradient = _dense.gradients(problem, weights, problem.inputs[0], problem.targets[0])[0]
-    moved = jax.tree.map(lambda w, g: w - problem.learning_rate * 7 * g, weights, gradient)
-    expected = _dense.forward(problem, moved, problem.inputs[1])[1]
-    np.testing.assert_allclose(_dense.train(problem, weights).output[1], expected, rtol=1e-12)
+    run = nfd.train_finite(problem, width=7, depth=3, key=jax.random.key(1), backward_weights="independent", record="weights")
+    before = drawn(problem, "independent")
+    assert not np.allclose(before.W, before.W_backward)
+    np.testing.assert_allclose(run.weights.W - before.W, run.weights.W_backward - before.W_backward, atol=1e-12)
 
 
-def test_training_hidden_weights_leaves_the_ends(make_problem):
-    problem = make_problem(steps=2, train="hidden")
-    weights = drawn(problem)
-    gradient = _dense.gradients(problem, weights, problem.inputs[0], problem.targets[0])[0]
-    moved = eqx.tree_at(lambda w: w.W, weights, weights.W - problem.learning_rate * 7 * gradient.W)
-    expected = _dense.forward(problem, moved, problem.inputs[1])[1]
-    np.testing.assert_allclose(_dense.train(problem, weights).output[1], expected, rtol=1e-12)
+@pytest.mark.parametrize("simulator", ["dense", "matrix_free"])
+def test_derivatives_through_training(make_problem, simulator):
+    """Forward and reverse mode, and differences of the learning rate, agree."""
+    problem = make_problem(steps=3, rows=2)
 
+    def final(rate):
+        here = dataclasses.replace(problem, learning_rate=rate)
+        return nfd.train_finite(here, width=12, depth=2, key=jax.random.key(0), simulator=simulator).loss[-1]
 
-def test_independent_backward_weights_get_the_same_updates(make_problem):
-    problem = make_problem(steps=2)
-    weights = drawn(problem, "independent")
-    assert not np.allclose(weights.W, weights.W_backward)
-    gradient = _dense.gradients(problem, weights, problem.inputs[0], problem.targets[0])[0]
-    np.testing.assert_array_equal(gradient.W, gradient.W_backward)
-    # The backward pass runs on W̃ alone: replacing W̃ by W gives the reused network's gradient of the hidden weights.
-    tied = eqx.tree_at(lambda w: w.W_backward, weights, weights.W)
-    same = _dense.gradients(problem, tied, problem.inputs[0], problem.targets[0])[0]
-    reused = eqx.tree_at(lambda w: w.W_backward, weights, None)
-    np.testing.assert_allclose(same.W, _dense.gradients(problem, reused, problem.inputs[0], problem.targets[0])[0].W, rtol=1e-12)
-    assert not np.allclose(same.W, gradient.W)
+    rate = jnp.asarray(0.3)
+    _, forward = jax.jvp(final, (rate,), (jnp.ones(()),))
+    np.testing.assert_allclose(jax.grad(final)(rate), forward, rtol=1e-9)
+    np.testing.assert_allclose((final(rate + 1e-5) - final(rate - 1e-5)) / 2e-5, forward, rtol=1e-6)
 
 
 def test_recorded_shapes(make_problem):
@@ -106,7 +158,11 @@ def test_dtype_follows_the_inputs(make_problem):
         ({"depth": 2.5}, "positive integer"),
         ({"backward_weights": "tied"}, "reused, independent"),
         ({"simulator": "sparse"}, "dense, matrix_free"),
-        ({"record": ("weights",)}, "features, gradients"),
+        ({"record": ("losses",)}, "features, gradients"),
+        ({"simulator": "matrix_free", "record": ("weights",)}, "no \"weights\""),
+        ({"directions": 4}, "matrix_free"),
+        ({"grid": 3}, "divisor of the depth"),
+        ({"heldout": np.ones((2, 4))}, "d = 5"),
         ({"key": None}, "key="),
         ({"simulator": "matrix_free", "width": 4}, "too small"),
     ],
@@ -141,6 +197,17 @@ def test_noise_must_fit(make_problem):
         ({"activation": "swish"}, "choose one of"),
         ({"parametrization": "ntk"}, "depth_mup"),
         ({"train": "readout"}, "all, hidden"),
+        ({"learning_rate": -0.1}, "0 or above"),
+        ({"learning_rate": np.ones(2)}, "one number"),
+        ({"horizon": 0.0}, "above 0"),
+        ({"richness": -1.0}, "above 0"),
+        ({"inputs": np.full((2, 3, 5), np.nan)}, "NaN"),
+        ({"activation": lambda z: z.sum()}, "must keep both"),
+        ({"activation": lambda z: jax.nn.softmax(z)}, "not elementwise"),
+        ({"activation": lambda z: (z > 0).astype(int)}, "dtype"),
+        ({"activation": lambda z: jnp.asarray(np.tanh(np.asarray(z)))}, "differentiable"),
+        ({"loss": lambda f, y: f - y}, "its value"),
+        ({"optimizer": "adam"}, "learning_rate -> optax"),
     ],
 )
 def test_problem_refusals(change, message):

@@ -94,7 +94,7 @@ def test_training_is_the_same_either_way(monkeypatch, make_problem):
     outputs = []
     for form in (by_rows, by_products):
         monkeypatch.setattr(gaussian, "orthonormalize", form)
-        train = jax.jit(lambda noise: training.train(problem, noise, MatrixFree(problem, jnp.ones(()), 4)).output)
+        train = jax.jit(lambda noise: training.train(problem, noise, MatrixFree.of(problem, jnp.ones(()), 4, noise.width)).output)
         outputs.append(train(noise))
     np.testing.assert_allclose(*outputs, rtol=1e-8)
 

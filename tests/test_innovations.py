@@ -7,14 +7,10 @@ import pytest
 from scipy.stats import kstest
 
 import nfd_jax as nfd
-from nfd_jax.finite import _dense
-from nfd_jax.finite._innovations import refined, train_with_innovations
 
 
 def dense_with_noise(problem, flag, width=32, depth=5):
-    key = jax.random.key(4)
-    weights = _dense.initial_weights(problem, width=width, depth=depth, key=key, backward_weights=flag)
-    return train_with_innovations(problem, weights, jax.random.key(5))
+    return nfd.train_with_innovations(problem, width=width, depth=depth, key=jax.random.key(4), backward_weights=flag)
 
 
 @pytest.mark.parametrize("flag", ["reused", "independent"])
@@ -50,11 +46,11 @@ def test_innovations_are_standard_normal_and_uncorrelated(make_problem):
 def test_bridges_coarsen_back_and_are_normal(make_problem):
     problem = make_problem()
     noise = nfd.sample_noise(problem, width=40, depth=4, key=jax.random.key(0))
-    fine = refined(noise, 32, jax.random.key(1))
+    fine = noise.refine(32, jax.random.key(1))
     for a, b in zip(jax.tree.leaves(fine.coarsen(4)), jax.tree.leaves(noise), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
     assert kstest(np.ravel(fine.forward), "norm").pvalue > 1e-4
     neighbours = jnp.mean(fine.forward[:, 1:] * fine.forward[:, :-1])
     assert abs(neighbours) < 4.5 / np.sqrt(fine.forward[:, 1:].size)
     with pytest.raises(ValueError, match="multiple"):
-        refined(noise, 10, jax.random.key(1))
+        noise.refine(10, jax.random.key(1))

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from nfd_jax import training
-from nfd_jax.finite import _dense
+from nfd_jax.finite._dense import initial_weights, train_weights
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.noise import sample_noise
 
@@ -23,7 +23,7 @@ def small(make_problem):
 def dense_losses(problem, backward_weights):
     def one(key):
         draw = {"width": WIDTH, "depth": DEPTH, "key": key, "backward_weights": backward_weights}
-        return _dense.train(problem, _dense.initial_weights(problem, **draw)).loss
+        return train_weights(problem, initial_weights(problem, **draw), backward_weights).loss
 
     return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), SEEDS)))
 
@@ -33,7 +33,7 @@ def free_losses(problem, reuse):
     def every(keys):
         def one(key):
             noise = sample_noise(problem, width=WIDTH, depth=DEPTH, key=key)
-            return training.train(problem, noise, MatrixFree(problem, jnp.asarray(reuse), DEPTH)).loss
+            return training.train(problem, noise, MatrixFree.of(problem, jnp.asarray(reuse), DEPTH, WIDTH)).loss
 
         return jax.vmap(one)(keys)
 

@@ -58,7 +58,7 @@ def test_order_in_depth(make_problem, activation, record_property):
 
     @eqx.filter_jit
     def paths(noise, reuse, depth):
-        run = training.train(problem, noise, MatrixFree(problem, reuse, depth), record=PATHS, grid=8)
+        run = training.train(problem, noise, MatrixFree.of(problem, reuse, depth, noise.width), record=PATHS, grid=8)
         return run.features, run.gradients
 
     errors = []

@@ -8,9 +8,10 @@ import pytest
 
 import nfd_jax as nfd
 from nfd_jax import training
-from nfd_jax.finite import _dense, _train_drawn
+from nfd_jax.conditional import _drawn
+from nfd_jax.finite._dense import initial_weights, train_weights
 from nfd_jax.finite._matrix_free import MatrixFree
-from nfd_jax.limit import Limit
+from nfd_jax.limit import _limit
 from nfd_jax.sweep._cells import coarsened_noise
 
 PATHS = ("features", "gradients")
@@ -107,7 +108,7 @@ def test_padding_and_batching_change_nothing(make_problem):
 
     @eqx.filter_jit
     def padded(noise, depth, reuse):
-        return training.train(problem, noise, MatrixFree(problem, reuse, depth), record=PATHS, grid=2, coupling=True)
+        return training.train(problem, noise, MatrixFree.of(problem, reuse, depth, noise.width), record=PATHS, grid=2, coupling=True)
 
     pairs = jnp.array([4, 8]), jnp.array([1.0, 0.0])
     stack = jax.tree.map(lambda *x: jnp.stack(x), coarsened_noise(noise, 4, 8), noise)
@@ -130,7 +131,7 @@ def test_one_compilation_per_shape(make_problem, caplog):
         with jax.log_compiles(), caplog.at_level("WARNING"):
             caplog.clear()
             work()
-            return sum("Compiling jit(_train" in record.message for record in caplog.records)
+            return sum(f"Compiling jit({name})" in record.message for name in ("_train_dense", "_drawn") for record in caplog.records)
 
     def run(simulator, width=19, depth=3, **changes):
         here = nfd.Problem(problem.inputs, problem.targets, **({"learning_rate": 0.1} | changes))
@@ -145,7 +146,8 @@ def test_memory_of_a_very_wide_network(make_problem):
     """n = 100 000, L = 32, K·P = 8 in float32: what the compiled program asks for, without running it."""
     problem = make_problem(steps=4, rows=2, dtype=np.float32)
     reuse = jnp.ones((), jnp.float32)
-    program = _train_drawn.lower(problem, jax.random.key(0), 100_000, 32, reuse, ()).compile()
+    options = nfd.sample_noise, 100_000, 32, reuse, None, (), None, None, 0.05
+    program = _drawn.lower(problem, jax.random.key(0), MatrixFree.of, *options).compile()
     sizes = program.compiled.memory_analysis()
     total = sizes.temp_size_in_bytes + sizes.output_size_in_bytes + sizes.argument_size_in_bytes
     assert 0 < total < 8e9
@@ -158,7 +160,7 @@ def test_a_very_wide_network_trains(make_problem):
     assert np.all(np.isfinite(run.loss))
 
 
-@pytest.mark.parametrize("interior", [MatrixFree, pytest.param(Limit, marks=pytest.mark.long)])
+@pytest.mark.parametrize("interior", [MatrixFree.of, pytest.param(_limit, marks=pytest.mark.long)])
 def test_held_out_questions_about_training_inputs_get_the_training_answers(make_problem, interior):
     problem = make_problem(steps=3, rows=3, stream=True)
     noise = nfd.sample_noise(problem, width=32, depth=4, key=jax.random.key(0))
@@ -166,9 +168,9 @@ def test_held_out_questions_about_training_inputs_get_the_training_answers(make_
     @eqx.filter_jit
     def ask(reuse, rate):
         learning = eqx.tree_at(lambda p: p.learning_rate, problem, jnp.asarray(rate))
-        heldout = training.heldout_questions(problem.inputs[0], 4, 32, jax.random.key(1))
+        heldout = training.heldout_questions(problem, problem.inputs[0], 4, 32, jax.random.key(1))
         probe = training.probe_questions(problem, 4, 32, jax.random.key(1))
-        return training.train(learning, noise, interior(learning, reuse, 4), record=PATHS, heldout=heldout, probe=probe)
+        return training.train(learning, noise, interior(learning, reuse, 4, 32), record=PATHS, heldout=heldout, probe=probe)
 
     root = 10 * np.sqrt(np.finfo(float).eps)  # discarded queries go through the root of a Gram matrix
     for reuse in (0.0, 1.0):
@@ -188,12 +190,12 @@ def test_held_out_answers_have_the_dense_law(make_problem):
 
     def free(key):
         noise = nfd.sample_noise(problem, width=width, depth=depth, key=key)
-        heldout = training.heldout_questions(questions, depth, width, key)
-        return training.train(problem, noise, MatrixFree(problem, jnp.asarray(1.0), depth), heldout=heldout).heldout[..., 0]
+        heldout = training.heldout_questions(problem, questions, depth, width, key)
+        return training.train(problem, noise, MatrixFree.of(problem, jnp.asarray(1.0), depth, width), heldout=heldout).heldout[..., 0]
 
     def dense(key):
-        weights = _dense.initial_weights(problem, width=width, depth=depth, key=key, backward_weights="reused")
-        return _dense.train(problem, weights, heldout=questions).heldout[..., 0]
+        weights = initial_weights(problem, width=width, depth=depth, key=key, backward_weights="reused")
+        return train_weights(problem, weights, "reused", heldout=questions).heldout[..., 0]
 
     moments = []
     for draw, key in ((free, 0), (dense, 1)):

@@ -84,7 +84,7 @@ def _measure() -> dict:
         """The network as accelerators orthogonalize."""
         gaussian.orthonormalize = by_products
         try:
-            return training.train(problem, noise, MatrixFree(problem, jnp.ones(()), DEPTH), record=record)
+            return training.train(problem, noise, MatrixFree.of(problem, jnp.ones(()), DEPTH, noise.width), record=record)
         finally:
             gaussian.orthonormalize = by_rows
 

@@ -1,8 +1,9 @@
-"""The config of a sweep: what a YAML file may say, its defaults, and every reason to refuse it, found at once.
+"""The config of a sweep: what a YAML file may say, its defaults, and every reason to refuse it.
 
 The only reader of YAML. `load_config` takes a file, `SweepConfig.model_validate` a tree; both check the same.
 """
 
+from nfd_jax.config._advice import advice
 from nfd_jax.config._errors import ConfigError
 from nfd_jax.config._load import load_config
 from nfd_jax.config._measures import applicable, measures, obstacle, register_measure
@@ -15,6 +16,7 @@ from nfd_jax.config._sections import (
     ScheduleConfig,
     VerdictsConfig,
 )
+from nfd_jax.config._shipped import find_config, shipped_configs, summary
 from nfd_jax.config._sweep import SweepConfig
 from nfd_jax.config._tree import dotted, flat
 
@@ -28,11 +30,15 @@ __all__ = [
     "ScheduleConfig",
     "SweepConfig",
     "VerdictsConfig",
+    "advice",
     "applicable",
     "dotted",
+    "find_config",
     "flat",
     "load_config",
     "measures",
     "obstacle",
     "register_measure",
+    "shipped_configs",
+    "summary",
 ]

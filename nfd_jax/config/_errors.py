@@ -1,4 +1,6 @@
-"""What is wrong with a config, in words: one line a problem, `file:line: key.path: what is wrong, what is allowed`."""
+"""What is wrong with a config, in words: one line a problem, `file:line: key.path: what is wrong, what is
+allowed`.
+"""
 
 import difflib
 import math
@@ -19,7 +21,9 @@ _WORDS = {None: "null", True: "true", False: "false"}
 
 
 class ConfigError(ValueError):
-    """A config that cannot be used. `problems`: lines "file:line: key.path: what is wrong, what is allowed"."""
+    """A config that cannot be used. `problems`: lines "file:line: key.path: what is wrong, what is
+    allowed".
+    """
 
     def __init__(self, problems: list[str]):
         self.problems = tuple(_one_line(problem) for problem in problems)
@@ -30,7 +34,9 @@ class ConfigError(ValueError):
 
 
 def locate(key: str, message: str, places: dict[str, str]) -> str:
-    """The line for a problem with a dotted key; a key that is not written anywhere is placed where its section is."""
+    """The line for a problem with a dotted key; a key that is not written anywhere is placed where its
+    section is.
+    """
     parent, _, last = key.rpartition(".")
     if last.isdigit() and key not in places:  # the single value that stands for a list
         key = parent
@@ -51,7 +57,9 @@ def in_order(problems: list[str], file: str) -> list[str]:
 
 
 def explain(model: type[BaseModel], error: ErrorDetails) -> tuple[str, Loc | None]:
-    """One of pydantic's errors as what is wrong and allowed; and for an unknown key the location of the one meant."""
+    """One of pydantic's errors as what is wrong and allowed; and for an unknown key the location of the one
+    meant.
+    """
     loc, got = error["loc"], error["input"]
     if error["type"] == "in_words":  # a validator that knows better than the field's description
         return error["msg"], None

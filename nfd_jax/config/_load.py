@@ -1,7 +1,7 @@
 """From a file to a config, or to every problem in it with its line.
 
-The text is checked in `_yaml`, each value by its field in `_sections`, what values imply for one another in `_rules`,
-and the data files, here alone, by `data.check_data`.
+The text is checked in `_yaml`, each value by its field in `_sections`, what values imply for one another in
+`_rules`, and the data files, here alone, by `data.check_data`.
 """
 
 import os
@@ -18,13 +18,17 @@ from nfd_jax.config._sections import ProblemConfig
 from nfd_jax.config._sweep import SweepConfig, validate
 from nfd_jax.data import DataError, check_data, reads_folder
 
-EMBEDDED = 256  # samples that any two classes of digits have to spare, so that nobody waits for a look at them
+EMBEDDED = (
+    256  # samples that any two classes of digits have to spare, so that nobody waits for a look at them
+)
 
 
 def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> SweepConfig:
-    """The config in a YAML file, with overrides "a.b=v" (v in YAML) applied; looks at data files, but loads none.
+    """The config in a YAML file, with overrides "a.b=v" (v in YAML) applied; looks at data files, but loads
+    none.
 
-    Relative paths in it are resolved against the file's folder. Raises ConfigError with every problem there is.
+    Relative paths in it are resolved against the file's folder. Raises ConfigError with every problem there
+    is.
     """
     file = Path(path)
     try:

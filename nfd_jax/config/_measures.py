@@ -1,4 +1,6 @@
-"""When a measure can be taken, and why not. `nfd_jax.measures` adds measures of others with `register_measure`."""
+"""When a measure can be taken, and why not. `nfd_jax.measures` adds measures of others with
+`register_measure`.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -27,8 +29,10 @@ def measures() -> tuple[str, ...]:
 
 
 def obstacle(config: "SweepConfig", measure: str) -> str | None:
-    """Why a measure cannot be taken, or None."""
-    return _OBSTACLES[measure](config)
+    """Why a measure cannot be taken, or None; `reference_error` is asked for by
+    `limit.reference_particles`.
+    """
+    return (_OBSTACLES | _BY_OTHER_KEYS)[measure](config)
 
 
 def applicable(config: "SweepConfig") -> tuple[str, ...]:
@@ -50,12 +54,21 @@ def _common_noise(config: "SweepConfig") -> str | None:
     if config.limit is None:
         return "compares with the limit, allowed: with a limit section"
     if config.limit.particles != "matched":
-        return f"has no common noise when particles is {config.limit.particles}, allowed: with limit.particles matched"
+        got = f"has no common noise when particles is {config.limit.particles}"
+        return f"{got}, allowed: with limit.particles matched"
     return None
 
 
+def _too_narrow(config: "SweepConfig") -> str | None:
+    least, needed = min(config.finite.widths), config.directions
+    if least >= needed:
+        return None
+    wider = f"widths of at least {config.directions_rule} = {needed}"
+    return f"needs the matrix-free network, impossible at width {least}, allowed: with {wider}"
+
+
 def _coupling(config: "SweepConfig") -> str | None:
-    finite, needed = config.finite, config.directions
+    finite = config.finite
     if finite is None:
         return _networks(config)
     if set(finite.backward_weights) != set(names.BACKWARD_WEIGHTS):
@@ -66,11 +79,21 @@ def _coupling(config: "SweepConfig") -> str | None:
         return "needs the matrix-free network, allowed: with finite.simulator auto or matrix_free"
     if config.needs_matrices:
         linear = ", ".join(names.LINEAR_OPTIMIZERS)
-        return f"needs the matrix-free network, not with {config.problem.optimizer.name}, allowed: with {linear}"
-    if min(finite.widths) < needed:
-        allowed = f"widths of at least {config.directions_rule} = {needed}"
-        return f"needs the matrix-free network, impossible at width {min(finite.widths)}, allowed: with {allowed}"
-    return None
+        return (
+            f"needs the matrix-free network, not with {config.problem.optimizer.name}, allowed: with {linear}"
+        )
+    return _too_narrow(config)
+
+
+def _reference(config: "SweepConfig") -> str | None:
+    finite, limit = config.finite, config.limit
+    if finite is None:
+        return _networks(config)
+    if limit is None or limit.reference_particles is None:
+        return "compares with a larger limit, allowed: with limit.reference_particles"
+    if finite.simulator == "dense":
+        return "needs the matrix-free network, allowed: with finite.simulator auto or matrix_free"
+    return _too_narrow(config)
 
 
 def _response(config: "SweepConfig") -> str | None:
@@ -89,5 +112,7 @@ _BUILT_IN: dict[names.MeasureName, Obstacle] = {
     "law": _common_noise,
     "response": _response,
 }
+_BY_OTHER_KEYS: dict[str, Obstacle] = {"reference_error": _reference}
+
 for _name in names.MEASURES:
     register_measure(_name, _BUILT_IN[_name])

@@ -1,4 +1,6 @@
-"""A text as a tree, overrides applied to it, and whatever is wrong put in its place, `file:line` or `--set …`."""
+"""A text as a tree, overrides applied to it, and whatever is wrong put in its place, `file:line` or `--set
+…`.
+"""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,9 +20,11 @@ def read(
     folder: Path | None,
     check: Callable[[dict[str, Any]], tuple[Config | None, Problems]],
 ) -> Config:
-    """What `check` makes of a text's tree with `overrides` applied and, given a folder, its paths made absolute.
+    """What `check` makes of a text's tree with `overrides` applied and, given a folder, its paths made
+    absolute.
 
-    Raises ConfigError: the text's own problems, the overrides' and what `check` found, in the order of their lines.
+    Raises ConfigError: the text's own problems, the overrides' and what `check` found, in the order of their
+    lines.
     """
     try:
         tree, lines, duplicates = _yaml.parse(data)
@@ -28,7 +32,9 @@ def read(
         raise ConfigError([f"{file}:{error.line}: {error}"]) from None
     if not isinstance(tree, dict):
         got = "empty" if tree is None else f"only {show(tree)}"
-        raise ConfigError([f"{file}:1: the file is {got}, allowed: name, a finite or a limit section, and more keys"])
+        raise ConfigError(
+            [f"{file}:1: the file is {got}, allowed: name, a finite or a limit section, and more keys"]
+        )
     places = {key: f"{file}:{line}" for key, line in lines.items()}
     problems = [f"{file}:{line}: {key}: {message}" for key, line, message in duplicates]
     problems += [problem for override in overrides for problem in _set(tree, places, override)]

@@ -1,6 +1,8 @@
-"""What makes a config impossible although every value by itself is fine: one small rule each, all checked at once.
+"""What makes a config impossible although every value by itself is fine: one small rule each, all checked at
+once.
 
-A rule names the keys it reads, so that it is skipped where one of them is already wrong, and yields (key, message).
+A rule names the keys it reads, so that it is skipped where one of them is already wrong, and yields (key,
+message).
 """
 
 import math
@@ -38,10 +40,14 @@ def _reads(*keys: str) -> Callable[[Callable[["SweepConfig"], Found]], Callable[
 
 
 def broken_rules(config: "SweepConfig", skip: frozenset[str] = frozenset()) -> list[tuple[str, str]]:
-    """(key, message) of everything wrong; rules that read a key of `skip`, or one above or below it, are left out."""
+    """(key, message) of everything wrong; rules that read a key of `skip`, or one above or below it, are left
+    out.
+    """
 
     def readable(rule: _Rule) -> bool:
-        return not any(f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.") for a in rule.reads for b in skip)
+        return not any(
+            f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.") for a in rule.reads for b in skip
+        )
 
     return [found for rule in _RULES if readable(rule) for found in rule.check(config)]
 
@@ -57,9 +63,15 @@ def _outputs(config: "SweepConfig") -> Found:
     problem, classes = config.problem, config.problem.classes or ()
     if problem.dataset == "gaussian":
         if problem.loss == "cross_entropy":
-            yield "problem.loss", "got cross_entropy with dataset gaussian, which has one output, allowed: squared"
+            yield (
+                "problem.loss",
+                "got cross_entropy with dataset gaussian, which has one output, allowed: squared",
+            )
         if len(classes) > 2:
-            yield "problem.classes", f"got {len(classes)} classes with dataset gaussian, which has two, allowed: null"
+            yield (
+                "problem.classes",
+                f"got {len(classes)} classes with dataset gaussian, which has two, allowed: null",
+            )
     elif (known := DATASETS.get(problem.dataset)) and max(classes, default=0) >= known.classes:
         allowed = f"the classes 0 to {known.classes - 1} of {problem.dataset}"
         yield "problem.classes", f"got class {max(classes)}, allowed: {allowed}"
@@ -79,7 +91,10 @@ def _common_grid(config: "SweepConfig") -> Found:
         if odd := [depth for depth in depths if steps % depth]:
             common = f", the first of which is {multiple}" if (multiple := math.lcm(*depths)) <= 10**6 else ""
             allowed = f"a multiple of every depth{common}"
-            yield "limit.depth_steps", f"got {steps}, not a multiple of depth {_join(odd)}, allowed: {allowed}"
+            yield (
+                "limit.depth_steps",
+                f"got {steps}, not a multiple of depth {_join(odd)}, allowed: {allowed}",
+            )
 
 
 _HISTORY = ("history.directions", "problem.steps", "problem.batch_size")
@@ -101,7 +116,9 @@ def _enough_coordinates(config: "SweepConfig") -> Found:
 
 
 def _what_lowers(config: "SweepConfig") -> str:
-    return "problem.steps or problem.batch_size" if config.history.directions is None else "history.directions"
+    return (
+        "problem.steps or problem.batch_size" if config.history.directions is None else "history.directions"
+    )
 
 
 @_reads("history.directions", "problem.batch_size")
@@ -113,13 +130,22 @@ def _history(config: "SweepConfig") -> Found:
 
 @_reads("problem.batches", "problem.pool", "problem.batch_size")
 def _pool(config: "SweepConfig") -> Found:
-    problem, allowed = config.problem, f"an integer of at least problem.batch_size = {config.problem.batch_size}"
+    problem, allowed = (
+        config.problem,
+        f"an integer of at least problem.batch_size = {config.problem.batch_size}",
+    )
     if problem.batches == "epochs" and problem.pool is None:
-        yield "problem.pool", f"missing with batches epochs, allowed: {allowed}, the number of samples in the pool"
+        yield (
+            "problem.pool",
+            f"missing with batches epochs, allowed: {allowed}, the number of samples in the pool",
+        )
     elif problem.batches == "epochs" and problem.pool < problem.batch_size:
         yield "problem.pool", f"got {problem.pool}, allowed: {allowed}"
     elif problem.batches != "epochs" and problem.pool is not None:
-        yield "problem.pool", f"got {problem.pool} with batches {problem.batches}, allowed: null, or batches: epochs"
+        yield (
+            "problem.pool",
+            f"got {problem.pool} with batches {problem.batches}, allowed: null, or batches: epochs",
+        )
 
 
 @_reads("problem.optimizer", "finite", "limit")
@@ -127,9 +153,14 @@ def _optimizer_needs_matrices(config: "SweepConfig") -> Found:
     if not config.needs_matrices:
         return
     optimizer, linear = config.problem.optimizer.name, ", ".join(names.LINEAR_OPTIMIZERS)
-    reason = f"whose update is not linear in the gradients, allowed: {linear}, or finite networks with matrices"
+    reason = (
+        f"whose update is not linear in the gradients, allowed: {linear}, or finite networks with matrices"
+    )
     if config.finite and config.finite.simulator == "matrix_free":
-        yield "problem.optimizer.name", f"got {optimizer} with simulator matrix_free, {reason} (auto or dense)"
+        yield (
+            "problem.optimizer.name",
+            f"got {optimizer} with simulator matrix_free, {reason} (auto or dense)",
+        )
     if config.limit:
         yield "problem.optimizer.name", f"got {optimizer} with a limit section, {reason} and no limit section"
 
@@ -141,7 +172,10 @@ def _optimizer_keys(config: "SweepConfig") -> Found:
     for key in sorted(optimizer.model_fields_set & set(optimizer.idle())):
         yield f"problem.optimizer.{key}", f"given with {optimizer.name}, allowed: {', '.join(own)}"
     if optimizer.nesterov and optimizer.momentum == 0:
-        yield "problem.optimizer.nesterov", "got true without momentum, allowed: true with a momentum above 0, false"
+        yield (
+            "problem.optimizer.nesterov",
+            "got true without momentum, allowed: true with a momentum above 0, false",
+        )
 
 
 @_reads("problem.schedule", "problem.steps")
@@ -149,7 +183,9 @@ def _schedule_fits_the_run(config: "SweepConfig") -> Found:
     schedule, steps = config.problem.schedule, config.problem.steps
     for key in sorted(schedule.model_fields_set & set(schedule.idle())):
         yield f"problem.schedule.{key}", f"given with {schedule.name}, allowed: name, warmup_steps"
-    longest = steps if schedule.name == "constant" else steps - 1  # a schedule that falls has a step to fall in
+    longest = (
+        steps if schedule.name == "constant" else steps - 1
+    )  # a schedule that falls has a step to fall in
     if schedule.warmup_steps > longest:
         allowed = f"0 to {longest} with {schedule.name} and problem.steps = {steps}"
         yield "problem.schedule.warmup_steps", f"got {schedule.warmup_steps}, allowed: {allowed}"
@@ -183,7 +219,10 @@ def _tolerance(config: "SweepConfig") -> Found:
 @_reads("limit.particles", "finite")
 def _matched_to_something(config: "SweepConfig") -> Found:
     if config.limit and not config.finite and config.limit.particles == "matched":
-        yield "limit.particles", "got matched without a finite section, allowed: an integer, the number of particles"
+        yield (
+            "limit.particles",
+            "got matched without a finite section, allowed: an integer, the number of particles",
+        )
 
 
 @_reads("measure", "finite", "limit", "problem.parametrization", "problem.optimizer", *_HISTORY)
@@ -201,7 +240,8 @@ def _too_few_for_a_slope(config: "SweepConfig", measure: str) -> str | None:
         return None
     depths, widths = config.finite.depths, config.finite.widths
     if len(depths) < 3 or max(depths) < 4 * min(depths):
-        return f"has depths {_join(depths)} to fit a slope to, allowed: 3 or more finite.depths over a factor of 4"
+        got = f"has depths {_join(depths)} to fit a slope to"
+        return f"{got}, allowed: 3 or more finite.depths over a factor of 4"
     if measure == "coupling" and len(widths) < 2:
         return f"has width {_join(widths)} to fit a slope to, allowed: at least 2 finite.widths"
     return None
@@ -213,7 +253,10 @@ def _countable(config: "SweepConfig") -> Found:
     if config.finite:
         cells *= len(config.finite.widths) * len(config.finite.depths)
     if cells > MAX_CELLS:
-        yield "seeds", f"makes {cells} cells (flags x rates x widths x depths x seeds), allowed: at most {MAX_CELLS}"
+        yield (
+            "seeds",
+            f"makes {cells} cells (flags x rates x widths x depths x seeds), allowed: at most {MAX_CELLS}",
+        )
 
 
 @_reads("finite", "limit", "measure", "precision", "problem.optimizer", *_HISTORY)
@@ -235,7 +278,10 @@ def _fits_any_memory(config: "SweepConfig") -> Found:
         grid = math.gcd(*config.finite.depths) if config.finite else 16
         if (size := 8 * (grid + 1) * config.problem.steps * config.problem.batch_size**2) > MAX_BYTES:
             samples = f"{config.problem.batch_size} samples"
-            yield "problem.batch_size", f"the kernels of {samples} need {_too_much(size)} it or leave kernels out"
+            yield (
+                "problem.batch_size",
+                f"the kernels of {samples} need {_too_much(size)} it or leave kernels out",
+            )
 
 
 def _finite_bytes(config: "SweepConfig", finite: "FiniteConfig", width: int, depth: int) -> int:

@@ -30,7 +30,9 @@ _LARGEST = 10**6
 
 
 def integer(default: Any, low: int, high: int) -> Any:
-    return Field(default=default, strict=True, ge=low, le=high, description=f"an integer from {low} to {high}")
+    return Field(
+        default=default, strict=True, ge=low, le=high, description=f"an integer from {low} to {high}"
+    )
 
 
 def optional_integer(low: int, high: int) -> Any:
@@ -88,11 +90,17 @@ def _particles(value: Any) -> str | int:
 def _class_numbers(value: Any, info: ValidationInfo) -> Any:
     """Names of classes as their numbers, for a data set whose classes have names."""
     dataset = info.data.get("dataset")
-    if not isinstance(value, list | tuple) or not any(isinstance(item, str) for item in value) or dataset is None:
+    if (
+        not isinstance(value, list | tuple)
+        or not any(isinstance(item, str) for item in value)
+        or dataset is None
+    ):
         return value
     known = class_names(dataset)
     number = {name: index for index, name in enumerate(known)}
-    allowed = f"numbers, or names among {', '.join(known)}" if known else f"numbers, for {dataset} names no classes"
+    allowed = (
+        f"numbers, or names among {', '.join(known)}" if known else f"numbers, for {dataset} names no classes"
+    )
     numbers = []
     for item in value:
         plain = re.sub(r"[^a-z0-9]+", "_", item.lower()) if isinstance(item, str) else item
@@ -120,7 +128,9 @@ class Section(BaseModel):
 
 
 class _Named(Section):
-    """A section whose `name` decides which of its keys mean anything: the others are neither written nor read."""
+    """A section whose `name` decides which of its keys mean anything: the others are neither written nor
+    read.
+    """
 
     def idle(self) -> tuple[str, ...]:
         """Keys that do not belong to `name`."""
@@ -132,7 +142,9 @@ class _Named(Section):
 
 
 class OptimizerConfig(_Named):
-    """How gradients become updates. sgd: momentum, nesterov, weight_decay; adam, adamw: b1, b2, eps, weight_decay."""
+    """How gradients become updates. sgd: momentum, nesterov, weight_decay; adam, adamw: b1, b2, eps,
+    weight_decay.
+    """
 
     name: names.OptimizerName = options("sgd", names.OptimizerName)
     momentum: float = number(0.0, _SHARE, ge=0, lt=1)
@@ -166,7 +178,9 @@ class ProblemConfig(Section):
     dataset: Annotated[str, PlainValidator(_dataset)] = Field(
         default="digits", description=f"{', '.join(DATASETS)} or a path that ends in .npz"
     )
-    data_dir: Annotated[str, PlainValidator(_folder)] | None = Field(default=None, description="a folder, or null")
+    data_dir: Annotated[str, PlainValidator(_folder)] | None = Field(
+        default=None, description="a folder, or null"
+    )
     input_dim: int = integer(32, 1, 10**6)
     classes: Annotated[
         Annotated[tuple[Class, ...], AfterValidator(distinct)] | None, BeforeValidator(_class_numbers)
@@ -226,18 +240,24 @@ class LimitConfig(Section):
     reference_particles: int | None = optional_integer(1, 10**8)
     depth_steps: int = integer(512, 1, 10**6)
     tolerance: float | None = number(None, f"null, or {_POSITIVE}", gt=0, le=_LARGEST)
-    max_seconds: float | None = number(None, "null, or a number of seconds from 1 to 10000000", ge=1, le=10**7)
+    max_seconds: float | None = number(
+        None, "null, or a number of seconds from 1 to 10000000", ge=1, le=10**7
+    )
 
 
 class HistoryConfig(Section):
-    """How much of the past matrix-free networks and limits remember: `directions` a family, null for all (exact)."""
+    """How much of the past matrix-free networks and limits remember: `directions` a family, null for all
+    (exact).
+    """
 
     directions: int | None = optional_integer(1, 10**7)
     tolerance: float = number(0.05, _SHARE, ge=0, lt=1)
 
 
 class VerdictsConfig(Section):
-    """How verdicts judge: `margin` is the share of what learning moves below which a constant counts as none."""
+    """How verdicts judge: `margin` is the share of what learning moves below which a constant counts as
+    none.
+    """
 
     margin: float = number(0.0025, "a number above 0, below 1", gt=0, lt=1)
 

@@ -1,10 +1,21 @@
-"""A whole sweep as one object: defaults that depend on other keys are resolved, and every rule has been checked."""
+"""A whole sweep as one object: defaults that depend on other keys are resolved, and every rule has been
+checked.
+"""
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from nfd_jax import names
@@ -26,16 +37,29 @@ from nfd_jax.config._sections import (
     without_nulls,
 )
 from nfd_jax.config._tree import assign, dotted, flat, names_first, without
-from nfd_jax.data import reads_folder
+from nfd_jax.data import Data, load_problem_data, reads_folder
 
-RESERVED = ("figures", "results.zarr", "config.yaml", "report.html", "log.jsonl")  # each variant has a folder beside
+RESERVED = (
+    "figures",
+    "results.zarr",
+    "config.yaml",
+    "report.html",
+    "log.jsonl",
+)  # each variant has a folder beside
 LIMIT_PARTICLES = 1024  # of a limit on its own, where no width says how many
 
 _NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
-_NAME_RULE = "1 to 64 of the characters A-Z a-z 0-9 . _ - without a leading dot (in quotes if it reads as a number)"
+_NAME_RULE = (
+    "1 to 64 of the characters A-Z a-z 0-9 . _ - without a leading dot (in quotes if it reads as a number)"
+)
 _VARIANTS_RULE = "one to 100 names (as for name), each with a section of dotted keys and their values"
 _EXTENDABLE = {"name", "variants", "seeds", "finite.widths", "finite.depths"}  # these name or extend a store
 _LATER = {"verdicts.margin", "limit.max_seconds"}  # how results are read, and how long to go on for them
+
+
+@lru_cache(maxsize=8)
+def _loaded(problem: ProblemConfig, seed: int, repetition: int | None) -> Data:
+    return load_problem_data(problem, seed, repetition)
 
 
 def _measure(name: Any) -> Any:
@@ -51,14 +75,17 @@ def _overrides(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     plain = {name: {} if changes is None else changes for name, changes in value.items()}
-    return {name: dict(flat(changes)) if isinstance(changes, dict) else changes for name, changes in plain.items()}
+    return {
+        name: dict(flat(changes)) if isinstance(changes, dict) else changes for name, changes in plain.items()
+    }
 
 
 class SweepConfig(Section):
-    """A whole sweep. Construction checks all but the data files; it raises pydantic's ValidationError, a ValueError.
+    """A whole sweep. Construction checks all but the data files; it raises pydantic's ValidationError, a
+    ValueError.
 
-    `measure` is resolved: where none is named, what applies. `variants` maps names to dotted keys and the values they
-    take in place of the config's own; `expand` gives each as a config.
+    `measure` is resolved: where none is named, what applies. `variants` maps names to dotted keys and the
+    values they take in place of the config's own; `expand` gives each as a config.
     """
 
     name: str = Field(strict=True, pattern=_NAME, description=_NAME_RULE)
@@ -71,7 +98,9 @@ class SweepConfig(Section):
     history: HistoryConfig = HistoryConfig()
     verdicts: VerdictsConfig = VerdictsConfig()
     measure: Annotated[
-        tuple[Annotated[str, PlainValidator(_measure)], ...], BeforeValidator(as_list), AfterValidator(distinct)
+        tuple[Annotated[str, PlainValidator(_measure)], ...],
+        BeforeValidator(as_list),
+        AfterValidator(distinct),
     ] = Field(default=(), description=f"one, or a list of different ones, of {', '.join(names.MEASURES)}")
     variants: (
         Annotated[
@@ -89,7 +118,9 @@ class SweepConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> "SweepConfig":
-        """Resolves defaults that depend on other keys (past `frozen`, so that they stay unset); checks the rules."""
+        """Resolves defaults that depend on other keys (past `frozen`, so that they stay unset); checks the
+        rules.
+        """
         if self.limit and not self.finite and "particles" not in self.limit.model_fields_set:
             limit = self.limit.model_copy()
             object.__setattr__(limit, "particles", LIMIT_PARTICLES)
@@ -105,7 +136,9 @@ class SweepConfig(Section):
             fixed = [key for key in changes if key.partition(".")[0] in ("name", "variants")]
             found = [(key, "cannot vary, allowed: any key but name and variants") for key in fixed]
             found += validate(self._varied(variant), skip - changes.keys())[1] if not fixed else []
-            problems += [(f"variants.{variant}.{key}", text) for key, text in found if (key, text) not in problems]
+            problems += [
+                (f"variants.{variant}.{key}", text) for key, text in found if (key, text) not in problems
+            ]
         if problems:
             text = "; ".join(f"{key}: {message}" for key, message in problems)
             raise PydanticCustomError("inconsistent", "{text}", {"text": text, "problems": problems})
@@ -134,6 +167,10 @@ class SweepConfig(Section):
             assign(tree, key, value)
         return tree
 
+    def load_data(self, repetition: int = 0) -> Data:
+        """The data that one repetition learns from, kept for the next who asks; raises DataError."""
+        return _loaded(self.problem, self.seed, repetition if self.problem.data_seed == "per_seed" else None)
+
     def expand(self) -> "dict[str, SweepConfig]":
         """{"": self} without variants, otherwise each variant's name with its full config, which has none."""
         if self.variants is None:
@@ -141,11 +178,15 @@ class SweepConfig(Section):
         return {variant: SweepConfig.model_validate(self._varied(variant)) for variant in self.variants}
 
     def to_yaml(self) -> str:
-        """Every key with its value; reading it gives the same config. A `measure` nobody named is a comment."""
+        """Every key with its value; reading it gives the same config. A `measure` nobody named is a
+        comment.
+        """
         tree = self.model_dump(mode="json")
         named = "measure" in self.model_fields_set
         resolved = "" if named else f"# measure: [{', '.join(tree.pop('measure'))}]  (what applies)\n"
-        return _yaml.dump({key: value for key, value in tree.items() if key != "variants" or value}) + resolved
+        return (
+            _yaml.dump({key: value for key, value in tree.items() if key != "variants" or value}) + resolved
+        )
 
     @classmethod
     def from_yaml(cls, text: str) -> "SweepConfig":
@@ -153,7 +194,9 @@ class SweepConfig(Section):
         return read(text.encode(), "config", (), None, validate)
 
     def digest(self) -> str:
-        """sha256 of everything that affects a cell's results; further seeds, widths and depths leave it as it is."""
+        """sha256 of everything that affects a cell's results; further seeds, widths and depths leave it as it
+        is.
+        """
         return hashlib.sha256(json.dumps(self._relevant(), sort_keys=True).encode()).hexdigest()
 
     def difference(self, other: "SweepConfig") -> list[str]:
@@ -161,7 +204,9 @@ class SweepConfig(Section):
         lines = []
         stored, now = self._relevant(), other._relevant()
         if stored.keys() != now.keys():
-            lines.append(f"variants: stored {show(list(self.variants or ()))}, now {show(list(other.variants or ()))}")
+            lines.append(
+                f"variants: stored {show(list(self.variants or ()))}, now {show(list(other.variants or ()))}"
+            )
         for variant in (variant for variant in stored if variant in now):
             old, new = stored[variant], now[variant]
             for key in (key for key in old | new if key not in old or key not in new or old[key] != new[key]):
@@ -184,7 +229,9 @@ class SweepConfig(Section):
 
 
 def validate(tree: dict[str, Any], skip: frozenset[str] = frozenset()) -> tuple[SweepConfig | None, Problems]:
-    """The config, or all that is wrong with it: values first, then, with those left out, the rules that still apply."""
+    """The config, or all that is wrong with it: values first, then, with those left out, the rules that still
+    apply.
+    """
     try:
         return SweepConfig.model_validate(tree, context={"skip": skip}), []
     except ValidationError as error:

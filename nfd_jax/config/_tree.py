@@ -39,7 +39,12 @@ def assign(tree: dict[str, Any], key: str, value: Any) -> list[str]:
             tree[section] = {}
             made.append(".".join(sections[:depth]))
         tree = tree[section]
-    if sections and last == "name" and not key.startswith("variants.") and tree.get("name") not in (None, value):
+    if (
+        sections
+        and last == "name"
+        and not key.startswith("variants.")
+        and tree.get("name") not in (None, value)
+    ):
         tree.clear()
     if value != {} or not isinstance(tree.get(last), dict):
         tree[last] = value
@@ -52,8 +57,8 @@ def without(tree: dict[str, Any], locs: list[Loc]) -> dict[str, Any]:
     for loc in locs:
         section, key = copy, loc[0]
         for inner in loc[1:]:
-            if not isinstance(section.get(key), dict):
-                break
+            if not isinstance(section.get(key), dict) or inner not in section[key]:
+                break  # at an element of a list, or at a key that is itself wrong
             section, key = section[key], inner
         section.pop(key, None)
     return copy

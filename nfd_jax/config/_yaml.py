@@ -1,7 +1,9 @@
-"""Strict YAML: plain trees of dict, list and scalars, with the line of every key, and nothing a config has no use for.
+"""Strict YAML: plain trees of dict, list and scalars, with the line of every key, and nothing a config has no
+use for.
 
-Refused: anchors, aliases and tags (so no bombs and no objects), several documents, duplicate keys, more than 1 MiB,
-20 levels or 10 000 values. Plain scalars follow YAML 1.2's core schema: `1e-3` is a number, `yes` and `1:30` are text.
+Refused: anchors, aliases and tags (so no bombs and no objects), several documents, duplicate keys, more than
+1 MiB, 20 levels or 10 000 values. Plain scalars follow YAML 1.2's core schema: `1e-3` is a number, `yes` and
+`1:30` are text.
 """
 
 import math
@@ -38,7 +40,9 @@ def parse(data: bytes) -> tuple[Any, dict[str, int], list[tuple[str, int, str]]]
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise YamlError(line, f"byte 0x{data[error.start]:02x} is not UTF-8, the only encoding allowed") from None
+        raise YamlError(
+            line, f"byte 0x{data[error.start]:02x} is not UTF-8, the only encoding allowed"
+        ) from None
     loader = None
     try:
         loader = _Loader(text)
@@ -53,7 +57,9 @@ def parse(data: bytes) -> tuple[Any, dict[str, int], list[tuple[str, int, str]]]
         line = text.count("\n", 0, error.position) + 1
         raise YamlError(line, f"character #x{error.character:04x} is not allowed in YAML") from None
     except (ValueError, OverflowError):  # PyYAML's int() and chr()
-        raise YamlError(loader.line + 1 if loader else 1, "not valid YAML: an escape or %directive is too large") from None
+        raise YamlError(
+            loader.line + 1 if loader else 1, "not valid YAML: an escape or %directive is too large"
+        ) from None
     lines, duplicates = {"": 1}, []
     return (None if node is None else _build(node, "", lines, duplicates)), lines, duplicates
 
@@ -95,7 +101,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(_INT.pattern + r"\Z"), list("-+0123456789"))
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT.pattern + r"\Z"), list("-+.0123456789"))
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(_FLOAT.pattern + r"\Z"), list("-+.0123456789")
+)
 
 
 def _build(node: yaml.Node, path: str, lines: dict[str, int], duplicates: list[tuple[str, int, str]]) -> Any:
@@ -110,7 +118,9 @@ def _build(node: yaml.Node, path: str, lines: dict[str, int], duplicates: list[t
         elif isinstance(key, yaml.ScalarNode):
             name, line = key.value, key.start_mark.line + 1
         else:
-            raise YamlError(key.start_mark.line + 1, "a list or section cannot be a key; keys are plain words")
+            raise YamlError(
+                key.start_mark.line + 1, "a list or section cannot be a key; keys are plain words"
+            )
         if len(name) > MAX_KEY:
             raise YamlError(line, f"a key of {len(name)} characters, at most {MAX_KEY} are allowed")
         inner = f"{path}.{name}" if path else name

@@ -1,10 +1,11 @@
 """Data sets to SGD batches: choose classes, hold samples out, standardize, and lay the rest out step by step.
 
-**Standardization.** From the training samples x of the chosen classes, held-out samples left out, take the mean m of
-each feature and one scale s for all, s² = mean over samples and features of (x − m)². Every input, held-out ones too,
-becomes (x − m)/s, so that the mean of ‖x‖²/d over the training samples is exactly 1 (single samples scatter about it)
-and h_0 = U x/√d has coordinates of order one. One scale keeps the proportions of the features; a constant feature
-becomes 0 and still counts in d. `gaussian` inputs are N(0, I) as drawn.
+**Standardization.** From the training samples x of the chosen classes, held-out samples left out, take the
+mean m of each feature and one scale s for all, s² = mean over samples and features of (x − m)². Every input,
+held-out ones too, becomes (x − m)/s, so that the mean of ‖x‖²/d over the training samples is exactly 1
+(single samples scatter about it) and h_0 = U x/√d has coordinates of order one. One scale keeps the
+proportions of the features; a constant feature becomes 0 and still counts in d. `gaussian` inputs are N(0, I)
+as drawn.
 """
 
 from collections.abc import Iterator
@@ -54,8 +55,9 @@ class Data:
 
     inputs (K, P, d), targets (K, P, C), heldout_inputs (H, d), heldout_targets (H, C), with 1 ≤ H ≤ 32.
 
-    Inputs are standardized as the module says. Two classes under the squared loss: C = 1, target −1 for the first of
-    `classes` and +1 for the second; otherwise one-hot in the order of `classes`, which is () for real-valued targets.
+    Inputs are standardized as the module says. Two classes under the squared loss: C = 1, target −1 for the
+    first of `classes` and +1 for the second; otherwise one-hot in the order of `classes`, which is () for
+    real-valued targets.
     """
 
     inputs: np.ndarray
@@ -67,20 +69,22 @@ class Data:
 
 
 def load_problem_data(problem: ProblemData, seed: int, repetition: int | None = None) -> Data:
-    """Batches for K steps of P samples each, a function of `problem`, the master seed and, where it counts, a repetition.
+    """Batches for K steps of P samples each, a function of `problem`, the master seed and, where it counts, a
+    repetition.
 
-    `batches`: `fixed` repeats one batch; `stream` takes consecutive disjoint batches of a random order, and starts a
-    fresh order when fewer than P samples are left; `epochs` does the same with a pool of `pool` samples, chosen once,
-    so that every pass over it is in a new order and leaves out what no longer fills a batch. Orders take the classes in
-    turn, so that a batch of at least as many samples as there are classes has them all, while the smallest lasts.
-    Held-out samples come from the test split, or else from the training samples (at most a quarter of them), and then
-    never appear in a batch.
+    `batches`: `fixed` repeats one batch; `stream` takes consecutive disjoint batches of a random order, and
+    starts a fresh order when fewer than P samples are left; `epochs` does the same with a pool of `pool`
+    samples, chosen once, so that every pass over it is in a new order and leaves out what no longer fills a
+    batch. Orders take the classes in turn, so that a batch of at least as many samples as there are classes
+    has them all, while the smallest lasts. Held-out samples come from the test split, or else from the
+    training samples (at most a quarter of them), and then never appear in a batch.
 
-    `data_seed`: `fixed` gives every repetition the same data, whatever `repetition` is; `per_seed` draws held-out
-    samples, pool and order anew for each `repetition` (0, 1, …); the gaussian data's teacher u stays the same.
+    `data_seed`: `fixed` gives every repetition the same data, whatever `repetition` is; `per_seed` draws
+    held-out samples, pool and order anew for each `repetition` (0, 1, …); the gaussian data's teacher u stays
+    the same.
 
-    Raises DataError for missing or malformed files, absent classes, too few samples, or inputs that do not vary, and
-    ValueError where per_seed data are asked for without a repetition.
+    Raises DataError for missing or malformed files, absent classes, too few samples, or inputs that do not
+    vary, and ValueError where per_seed data are asked for without a repetition.
     """
     rng = _generator(problem, seed, repetition)
     if problem.dataset == "gaussian":
@@ -98,7 +102,9 @@ def load_problem_data(problem: ProblemData, seed: int, repetition: int | None = 
 
 
 def check_data(problem: ProblemData) -> None:
-    """Raise the DataError that `load_problem_data` would raise for files, classes or sizes. Reads, prepares nothing."""
+    """Raise the DataError that `load_problem_data` would raise for files, classes or sizes. Reads, prepares
+    nothing.
+    """
     if problem.dataset != "gaussian":
         _split(problem, np.random.default_rng(0))
 
@@ -159,12 +165,12 @@ def _split(problem: ProblemData, rng: np.random.Generator) -> tuple[Samples, Sam
         order = _in_turn(train, rng)
         count = min(HELDOUT, max(1, len(order) // 4))
         train, heldout = train[np.sort(order[count:])], train[order[:count]]
-    key = "pool" if problem.batches == "epochs" else "batch_size"
+    key = "pool" if problem.batches == "epochs" and problem.pool is not None else "batch_size"
     needed = getattr(problem, key)
     if len(train) < needed or not len(heldout):
         raise DataError(
-            f"{train.place}: {len(train)} training and {len(heldout)} held-out samples of the chosen classes; expected"
-            f" at least {key} = {needed} and 1: lower {key} or choose other classes"
+            f"{train.place}: {len(train)} training and {len(heldout)} held-out samples of the chosen classes;"
+            f" expected at least {key} = {needed} and 1: lower {key} or choose other classes"
         )
     return train, heldout, classes
 
@@ -175,13 +181,17 @@ def _classes(train: Samples, problem: ProblemData) -> tuple[int, ...]:
         if problem.classes is not None:
             raise DataError(f"{train.place}: targets are no class labels; expected classes: null")
         if problem.loss == "cross_entropy" and train.targets.shape[1] < 2:
-            raise DataError(f"{train.place}: one real target a sample; cross_entropy expects two or more: use squared")
+            raise DataError(
+                f"{train.place}: one real target a sample; cross_entropy expects two or more: use squared"
+            )
         return ()
     present = tuple(np.unique(train.targets).tolist())
     classes = present if problem.classes is None else tuple(problem.classes)
     if len(classes) < 2 or len(set(classes)) < len(classes) or not set(classes) <= set(present):
         shown = ", ".join(map(str, present[:20])) + (", …" if len(present) > 20 else "")
-        raise DataError(f"{train.place}: classes {list(classes)[:20]}; expected two or more different ones of {shown}")
+        raise DataError(
+            f"{train.place}: classes {list(classes)[:20]}; expected two or more different ones of {shown}"
+        )
     return classes
 
 
@@ -190,7 +200,9 @@ def _only(samples: Samples, classes: tuple[int, ...]) -> Samples:
 
 
 def _in_turn(samples: Samples, rng: np.random.Generator) -> np.ndarray:
-    """A random order (N,) in rounds, each with one sample of every class not yet used up; plain for real targets."""
+    """A random order (N,) in rounds, each with one sample of every class not yet used up; plain for real
+    targets.
+    """
     order = rng.permutation(len(samples))
     if not samples.labelled:
         return order
@@ -207,7 +219,9 @@ def _batches(samples: Samples, size: int, rng: np.random.Generator) -> Iterator[
 
 
 def _standardization(train: Samples, chunk: int = 1024) -> tuple[np.ndarray, float]:
-    """Mean (d,) and scale s of the inputs, summed by chunks: a float64 copy of all of CIFAR-10 takes 1.2 GB."""
+    """Mean (d,) and scale s of the inputs, summed by chunks: a float64 copy of all of CIFAR-10 takes 1.2
+    GB.
+    """
     x = train.inputs
     with np.errstate(over="ignore", invalid="ignore"):  # judged below
         mean = x.mean(axis=0, dtype=np.float64)
@@ -215,12 +229,16 @@ def _standardization(train: Samples, chunk: int = 1024) -> tuple[np.ndarray, flo
         scale = float(np.sqrt(total / x.size))
     # Where all inputs are equal, the rounding of the mean still leaves about 1e-16 of their size.
     if not 1e-12 * float(np.abs(mean).max()) < scale < np.inf:
-        raise DataError(f"{train.place}: inputs lie {scale:g} rms about their mean; expected finite inputs that vary")
+        raise DataError(
+            f"{train.place}: inputs lie {scale:g} rms about their mean; expected finite inputs that vary"
+        )
     return mean, scale
 
 
 def _encode(targets: np.ndarray, classes: tuple[int, ...], loss: str) -> np.ndarray:
-    """(..., C) float64: real-valued targets as they are; labels (...) as ±1 for two classes, squared; else one-hot."""
+    """(..., C) float64: real-valued targets as they are; labels (...) as ±1 for two classes, squared; else
+    one-hot.
+    """
     if not classes:
         return targets
     if signed(len(classes), loss):

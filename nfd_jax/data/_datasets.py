@@ -1,4 +1,5 @@
-"""The data sets by name: sizes, classes, where their files lie, and their samples as they are (not standardized).
+"""The data sets by name: sizes, classes, where their files lie, and their samples as they are (not
+standardized).
 
 A new one is an entry of DATASETS with its reader; everything else asks here.
 """
@@ -33,9 +34,9 @@ _INPUTS = ("inputs", "targets", "heldout_inputs", "heldout_targets")
 class Dataset:
     """A data set with a name.
 
-    `read`: training and test samples from the folder given, or from where the reader looks by itself; None where
-    samples are drawn. `input_dim`: d, None where the config says it. `classes`: how many, with labels 0, 1, ….
-    `from_folder`: whether the config's `data_dir` means anything to it.
+    `read`: training and test samples from the folder given, or from where the reader looks by itself; None
+    where samples are drawn. `input_dim`: d, None where the config says it. `classes`: how many, with labels
+    0, 1, …. `from_folder`: whether the config's `data_dir` means anything to it.
     """
 
     read: Callable[[Path | None], Splits] | None
@@ -104,7 +105,9 @@ def _cifar10(root: Path | None) -> Splits:
     for folder in (root, root / "cifar-10-batches-py", root / "cifar-10-batches-bin"):
         for suffix, read in (("", read_cifar_pickle), (".bin", read_cifar_binary)):
             if os.path.isfile(folder / (_CIFAR_BATCHES[0] + suffix)):
-                *train, test = [samples(str(folder), *read(folder / (name + suffix))) for name in _CIFAR_BATCHES]
+                *train, test = [
+                    samples(str(folder), *read(folder / (name + suffix))) for name in _CIFAR_BATCHES
+                ]
                 images = np.concatenate([batch.inputs for batch in train])
                 return Samples(str(folder), images, np.concatenate([batch.targets for batch in train])), test
     archives = [path for path in _listing(root) if path.suffix == ".npz"]
@@ -124,14 +127,20 @@ def _listing(folder: Path) -> list[Path]:
 
 def _fashion_mnist(root: Path) -> Splits:
     def locate(name: str) -> Path:
-        candidates = (root / folder / (name + suffix) for folder in _FASHION_FOLDERS for suffix in (".gz", ""))
+        candidates = (
+            root / folder / (name + suffix) for folder in _FASHION_FOLDERS for suffix in (".gz", "")
+        )
         path = next((path for path in candidates if os.path.isfile(path)), None)
         if path is None:
-            raise DataError(f"{root}: no {name}.gz; expected the four IDX files, .gz or unpacked: set data_dir to them")
+            raise DataError(
+                f"{root}: no {name}.gz; expected the four IDX files, .gz or unpacked: set data_dir to them"
+            )
         return path
 
     kinds = (("images-idx3-ubyte", (28, 28)), ("labels-idx1-ubyte", ()))
-    arrays = (read_idx(locate(f"{split}-{name}"), item) for split in ("train", "t10k") for name, item in kinds)
+    arrays = (
+        read_idx(locate(f"{split}-{name}"), item) for split in ("train", "t10k") for name, item in kinds
+    )
     return splits(str(root), *arrays)
 
 
@@ -158,7 +167,18 @@ DATASETS: dict[str, Dataset] = {
         lambda folder: _ten_classes(_fashion_mnist(folder or DEBIAN_FASHION_MNIST), 28 * 28),
         28 * 28,
         10,
-        ("t_shirt_top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle_boot"),
+        (
+            "t_shirt_top",
+            "trouser",
+            "pullover",
+            "dress",
+            "coat",
+            "sandal",
+            "shirt",
+            "sneaker",
+            "bag",
+            "ankle_boot",
+        ),
         from_folder=True,
     ),
     "gaussian": Dataset(None, None, 2),

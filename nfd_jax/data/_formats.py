@@ -1,4 +1,6 @@
-"""File formats to numpy arrays. Nothing in a file is executed, and no file can claim more than MAX_BYTES of memory."""
+"""File formats to numpy arrays. Nothing in a file is executed, and no file can claim more than MAX_BYTES of
+memory.
+"""
 
 import gzip
 import math
@@ -22,13 +24,16 @@ CIFAR_PIXELS = 3 * 32 * 32
 
 # What the parsers of the standard library and numpy raise on hostile or damaged files.
 _FAULTS = (
-    OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, MemoryError,
-    SyntaxError, ImportError, struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError, pickle.UnpicklingError,
+    OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError,
+    MemoryError, SyntaxError, ImportError, struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
+    pickle.UnpicklingError,
 )  # fmt: skip
 
 
 class DataError(ValueError):
-    """A data set that is missing, malformed or too small: one line with what was found and what is expected."""
+    """A data set that is missing, malformed or too small: one line with what was found and what is
+    expected.
+    """
 
 
 @contextmanager
@@ -46,7 +51,8 @@ def _parsing(path: Path, expected: str) -> Iterator[None]:
 
 
 def read_npz(path: Path, layouts: tuple[tuple[str, ...], ...]) -> dict[str, np.ndarray]:
-    """Arrays of the first of `layouts` whose first two names the archive holds, with the other two where present.
+    """Arrays of the first of `layouts` whose first two names the archive holds, with the other two where
+    present.
 
     Raises DataError for anything but a .npz of plain numeric arrays of at most MAX_BYTES each.
     """
@@ -56,7 +62,9 @@ def read_npz(path: Path, layouts: tuple[tuple[str, ...], ...]) -> dict[str, np.n
         arrays = {}
         for name in (name for name in layout if name in members):
             if members[name].file_size > MAX_BYTES:
-                raise DataError(f"{path}: {name} unpacks to {members[name].file_size} bytes; allowed are {MAX_BYTES}")
+                raise DataError(
+                    f"{path}: {name} unpacks to {members[name].file_size} bytes; allowed are {MAX_BYTES}"
+                )
             with archive.open(members[name]) as stream:
                 arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
                 if stream.read(1):  # reaching the end also checks the member's checksum
@@ -67,12 +75,17 @@ def read_npz(path: Path, layouts: tuple[tuple[str, ...], ...]) -> dict[str, np.n
 
 
 def npz_shape(path: Path, layouts: tuple[tuple[str, ...], ...]) -> tuple[int, ...]:
-    """Shape of the first array of the layout that `read_npz` would take, from its header alone. Raises DataError."""
+    """Shape of the first array of the layout that `read_npz` would take, from its header alone. Raises
+    DataError.
+    """
     with _parsing(path, _npz_expected(layouts)), zipfile.ZipFile(path) as archive:
         members, layout = _members(archive, path, layouts)
         with archive.open(members[layout[0]]) as stream:
             version = np.lib.format.read_magic(stream)
-            header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
             return header[version](stream)[0]
 
 
@@ -98,7 +111,9 @@ def read_idx(path: Path, item: tuple[int, ...]) -> np.ndarray:
     with _parsing(path, expected), (gzip.open if path.suffix == ".gz" else open)(path, "rb") as stream:
         zeros, kind, ndim = struct.unpack(">HBB", stream.read(4))
         if (zeros, kind, ndim) != (0, 8, 1 + len(item)):
-            raise DataError(f"{path}: magic number {zeros << 16 | kind << 8 | ndim:#010x}; expected {expected}")
+            raise DataError(
+                f"{path}: magic number {zeros << 16 | kind << 8 | ndim:#010x}; expected {expected}"
+            )
         shape = struct.unpack(f">{ndim}I", stream.read(4 * ndim))
         size = math.prod(shape)
         if shape[1:] != item or size > MAX_BYTES:
@@ -123,10 +138,16 @@ def read_cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_cifar_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3072) bytes and (N,) labels of one batch of the python version, unpickled inertly. Raises DataError."""
+    """(N, 3072) bytes and (N,) labels of one batch of the python version, unpickled inertly. Raises
+    DataError.
+    """
     with _parsing(path, "a CIFAR-10 python batch: a dict with data (N, 3072) of unsigned bytes and N labels"):
         content = _small_file(path)
-        memo = (argument or 0 for opcode, argument, _ in pickletools.genops(content) if opcode.name.endswith("PUT"))
+        memo = (
+            argument or 0
+            for opcode, argument, _ in pickletools.genops(content)
+            if opcode.name.endswith("PUT")
+        )
         if max(memo, default=0) > len(content):  # unpickling allocates the memo up to its highest index
             raise ValueError("memo indices beyond the size of the file")
         batch = _InertUnpickler(BytesIO(content), encoding="bytes").load()
@@ -161,12 +182,21 @@ class _Record:
 
 
 class _InertUnpickler(pickle.Unpickler):
-    """Builds containers, strings, numbers and records of the four names an array needs; refuses every other name."""
+    """Builds containers, strings, numbers and records of the four names an array needs; refuses every other
+    name.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         full = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
-        if full not in ("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype", "_codecs.encode"):
-            raise pickle.UnpicklingError(f"it names {full}, and a pickle here may name nothing but numpy arrays")
+        if full not in (
+            "numpy.core.multiarray._reconstruct",
+            "numpy.ndarray",
+            "numpy.dtype",
+            "_codecs.encode",
+        ):
+            raise pickle.UnpicklingError(
+                f"it names {full}, and a pickle here may name nothing but numpy arrays"
+            )
         return _Record(full)  # not numpy's own constructor, which is not made for hostile arguments
 
 
@@ -179,6 +209,8 @@ def _uint8_array(record: _Record) -> np.ndarray:
 
 
 def _bytes(value: Any) -> Any:
-    """Bytes as they are, or from the latin1 string or call of _codecs.encode that old protocols have in their place."""
+    """Bytes as they are, or from the latin1 string or call of _codecs.encode that old protocols have in their
+    place.
+    """
     text = value.args[0] if isinstance(value, _Record) else value
     return text.encode("latin1") if isinstance(text, str) else text

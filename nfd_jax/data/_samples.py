@@ -1,4 +1,6 @@
-"""Samples and the split into training and test samples, checked: shapes that fit one another, finite numbers."""
+"""Samples and the split into training and test samples, checked: shapes that fit one another, finite
+numbers.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -9,7 +11,9 @@ from nfd_jax.data._formats import DataError
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """inputs (N, d), any real dtype; targets (N,) int64 labels or (N, C) float64; `place`: their origin, for errors."""
+    """inputs (N, d), any real dtype; targets (N,) int64 labels or (N, C) float64; `place`: their origin, for
+    errors.
+    """
 
     place: str
     inputs: np.ndarray
@@ -35,10 +39,14 @@ def splits(place: str, inputs: np.ndarray, targets: np.ndarray, *test: np.ndarra
     if not test:
         return train, None
     heldout = samples(place, *test)
-    if heldout.inputs.shape[1] != train.inputs.shape[1] or heldout.targets.shape[1:] != train.targets.shape[1:]:
+    if (
+        heldout.inputs.shape[1] != train.inputs.shape[1]
+        or heldout.targets.shape[1:] != train.targets.shape[1:]
+    ):
         raise DataError(
-            f"{place}: test inputs {heldout.inputs.shape} and targets {heldout.targets.shape} do not fit training"
-            f" inputs {train.inputs.shape} and targets {train.targets.shape}; expected equal sizes but for the first"
+            f"{place}: test inputs {heldout.inputs.shape} and targets {heldout.targets.shape} do not fit"
+            f" training inputs {train.inputs.shape} and targets {train.targets.shape};"
+            " expected equal sizes but for the first"
         )
     return train, heldout
 
@@ -52,7 +60,9 @@ def samples(place: str, inputs: np.ndarray, targets: np.ndarray) -> Samples:
         )
     for array in (inputs, targets):
         if array.dtype.kind not in "buif" or not np.isfinite(array).all():
-            raise DataError(f"{place}: non-finite or non-numeric values ({array.dtype}); expected finite numbers")
+            raise DataError(
+                f"{place}: non-finite or non-numeric values ({array.dtype}); expected finite numbers"
+            )
     if targets.dtype.kind != "f" and targets.size == len(targets):
         targets = targets.reshape(-1).astype(np.int64)
     else:

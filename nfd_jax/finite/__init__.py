@@ -1,24 +1,31 @@
 """Finite networks: dense (weight matrices) and matrix-free (exact in law, O(n) a layer)."""
 
+from typing import Any, Literal
+
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
-from nfd_jax import training
-from nfd_jax.finite import _dense
+from nfd_jax import conditional, optimizers
+from nfd_jax.finite._dense import initial_weights, train_weights
+from nfd_jax.finite._innovations import coupling_of, train_with_innovations
 from nfd_jax.finite._matrix_free import MatrixFree
+from nfd_jax.finite._train_grid import train_grid
 from nfd_jax.noise import AbstractNoise, sample_noise
 from nfd_jax.problem import (
     BACKWARD_WEIGHTS,
     MATMUL_PRECISIONS,
+    BackwardWeights,
     Problem,
-    Trajectory,
+    Record,
     check_choice,
     check_key,
     check_record,
     check_size,
 )
+from nfd_jax.trajectory import Trajectory
+
+__all__ = ["SIMULATORS", "MatrixFree", "train_finite", "train_grid", "train_with_innovations"]
 
 SIMULATORS = ("dense", "matrix_free")
 
@@ -26,65 +33,84 @@ SIMULATORS = ("dense", "matrix_free")
 def train_finite(
     problem: Problem,
     *,
-    width: int,
-    depth: int,
+    width: int | None = None,
+    depth: int | None = None,
     key: Array | None = None,
-    backward_weights: str = "reused",
-    simulator: str = "dense",
     noise: AbstractNoise | None = None,
-    record: tuple[str, ...] = (),
+    backward_weights: BackwardWeights = "reused",
+    simulator: Literal["dense", "matrix_free"] = "dense",
+    record: tuple[Record, ...] = (),
+    heldout: Any = None,
+    grid: int | None = None,
+    directions: int | None = None,
+    tolerance: float = 0.05,
     matmul_precision: str = "highest",
 ) -> Trajectory:
-    """Train a one-layer ResNet of `width` and `depth` for the K steps of `problem`.
+    """Train a one-layer ResNet of `width` n and `depth` L for the K steps of `problem`.
 
-    `backward_weights` is "reused" (the network as it is) or "independent" (the backward pass uses a draw of its own). The
-    "matrix_free" simulator has the dense one's law without its n × n matrices and needs width ≥ K·P; it runs on `noise`, path by
-    path, where given (`key` is not used then). `record` may hold "features" and "gradients". `matmul_precision` of less than
-    "highest", "tensorfloat32" or "bfloat16", makes products of float32 faster on accelerators; `nfd bench` measures what it costs.
+    - `width`, `depth`: needed with `key`; read off `noise` otherwise.
+    - `key`: what the network is drawn from.
+    - `noise` (matrix-free only): the network runs on it path by path; `key` then gives the noise of held-out answers alone.
+    - `backward_weights`: "reused" (the network as it is) or "independent" (the backward pass uses an initial draw of its own).
+    - `simulator`: "dense" holds the n × n matrices; "matrix_free" has its law without them and needs n ≥ K·P.
+    - `record`: any of "features" h and "gradients" b, (K, L+1, P, n), "coupling", and for dense networks "weights", those after the last
+      update.
+    - `heldout` (H, d): inputs to follow besides; fills `.heldout` (K, H, C).
+    - `grid`: record h and b at the multiples of 1/grid in t only; a divisor of L.
+    - `directions` R (matrix-free): bound the history to R directions a layer, for training of any length; a query's direction enters
+      where its residual exceeds `tolerance` of its norm. `.history_residual` says what was left out. None: exact.
+    - `matmul_precision`: "highest", "tensorfloat32", "bfloat16": the last two make float32 products faster on accelerators.
 
-    Raises ValueError on names or sizes that are not allowed, on noise of another width or depth, and on noise given to a dense
-    network, whose weights are drawn from `key`.
+    Pure, jitted inside; may be `vmap`ped over `key` and the leaves of `problem`. Derivatives in both modes are right.
+    Raises ValueError on names or sizes that are not allowed, on noise of another size or given to a dense network, and for optimizers
+    that are not linear where matrices are not held; TypeError on anything but a key.
     """
-    check_size("width", width)
-    check_size("depth", depth)
     check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
     check_choice("simulator", simulator, SIMULATORS)
     check_choice("matmul_precision", matmul_precision, MATMUL_PRECISIONS)
     record = check_record(record)
-    reuse = jnp.asarray(backward_weights == "reused", problem.dtype)
-    if simulator == "dense":
-        if noise is not None:
-            raise ValueError('noise= drives the "matrix_free" simulator; a dense network draws its weights from key=')
-        with jax.default_matmul_precision(matmul_precision):
-            return _train_dense(problem, check_key(key), width, depth, backward_weights, record)
-    if noise is not None:
-        check_noise(noise, width=width, depth=depth)
-    with jax.default_matmul_precision(matmul_precision):
-        if noise is None:
-            return _train_drawn(problem, check_key(key), width, depth, reuse, record)
-        return _train_on(problem, noise, reuse, record)
-
-
-def check_noise(noise: AbstractNoise, *, width: int, depth: int) -> None:
-    """Raise ValueError unless `noise` has this width and depth."""
-    if (noise.width, noise.depth) != (width, depth):
-        raise ValueError(
-            f"noise has width {noise.width} and depth {noise.depth}, asked for {width} and {depth}: coarsen it or sample it anew"
+    dense = simulator == "dense"
+    if dense and noise is not None:
+        raise ValueError('noise= drives the "matrix_free" simulator; a dense network draws its weights from key=')
+    if dense and directions is not None:
+        raise ValueError('directions= bounds the history of "matrix_free" networks; a dense network has none: leave it out')
+    if not dense and "weights" in record:
+        raise ValueError('record: a matrix-free network has no "weights"; allowed: features, gradients, coupling')
+    width, depth = conditional.size_of(noise, width, depth, ("width", "depth"))
+    check_size("width", width)
+    check_size("depth", depth)
+    if not dense:
+        return conditional.run(
+            problem,
+            MatrixFree.of,
+            noise=noise,
+            draw=sample_noise,
+            width=width,
+            depth=depth,
+            key=key,
+            backward_weights=backward_weights,
+            record=record,
+            heldout=heldout,
+            grid=grid,
+            directions=directions,
+            tolerance=tolerance,
+            matmul_precision=matmul_precision,
         )
+    if "coupling" in record and (width < problem.samples or not optimizers.is_linear(problem.optimizer)):
+        raise ValueError(
+            f"record: the coupling of a dense network needs width ≥ steps × batch size = {problem.samples} and an optimizer that is "
+            f"linear; received width {width}: leave coupling out"
+        )
+    asked = conditional.heldout_inputs(problem, heldout)
+    grid = conditional.check_grid(grid, depth)
+    with jax.default_matmul_precision(matmul_precision):
+        return _train_dense(problem, check_key(key), width, depth, backward_weights, record, asked, grid)
 
 
 @eqx.filter_jit
-def _train_dense(problem, key, width, depth, backward_weights, record):
-    weights = _dense.initial_weights(problem, width=width, depth=depth, key=key, backward_weights=backward_weights)
-    return _dense.train(problem, weights, record=record)
-
-
-@eqx.filter_jit
-def _train_drawn(problem, key, width, depth, reuse, record):
-    noise = sample_noise(problem, width=width, depth=depth, key=key)
-    return training.train(problem, noise, MatrixFree(problem, reuse, noise.depth), record=record)
-
-
-@eqx.filter_jit
-def _train_on(problem, noise, reuse, record):
-    return training.train(problem, noise, MatrixFree(problem, reuse, noise.depth), record=record)
+def _train_dense(problem, key, width, depth, backward_weights, record, heldout, grid):
+    weights = initial_weights(problem, width=width, depth=depth, key=key, backward_weights=backward_weights)
+    run = train_weights(problem, weights, backward_weights, record=record, grid=grid, heldout=heldout)
+    if "coupling" in record:
+        run = eqx.tree_at(lambda r: r.coupling, run, coupling_of(problem, weights, backward_weights, key), is_leaf=lambda x: x is None)
+    return run

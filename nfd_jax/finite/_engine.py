@@ -18,6 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from nfd_jax.finite._draws import divisor
 from nfd_jax.finite._grid import Heldout, Shape, program
+from nfd_jax.finite._hidden import form
 from nfd_jax.problem import Problem
 from nfd_jax.runtime import compiler_options, cores
 
@@ -45,14 +46,6 @@ class Grid:
     record: tuple[str, ...] = ()
     precision: str = "highest"
     size: int | None = None
-
-
-def form(width: int, samples: int) -> str:
-    """The form of networks of `width` whose training sees K·P = `samples`.
-
-    "factored" where corrections, four thin products a layer with room for all steps, cost less than rewriting n × n matrices.
-    """
-    return "factored" if 3 * samples <= width else "explicit"
 
 
 def program_sizes(widths: Sequence[int], samples: int, *, entry: float, program: float) -> dict[int, int]:

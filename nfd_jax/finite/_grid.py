@@ -1,12 +1,10 @@
 """Networks with weight matrices, many at once: a width's depths, seeds, learning rates and backward-weight flags in one program.
 
-Passes, losses and updates are those of `_dense`, written for a batch of networks. One program serves
+One network is written in `_matrices`; here it is mapped over. One program serves
 
     every depth         depth is a traced loop bound; layers have keys of their own, so all depths share the deepest one's draw
     narrower widths     arrays have `size` coordinates, those from `width` on (traced) zero: a draw is a prefix of a longer one
-    every rate, flag    W(0) is drawn once a seed
-
-Axes of a batch of networks: S seeds, F flags, R learning rates, then rows and coordinates.
+    every rate, flag    W(0) is drawn once a seed, and stays unbatched where networks share it
 """
 
 from dataclasses import dataclass
@@ -16,15 +14,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nfd_jax.activations import activation
+from nfd_jax import observables
+from nfd_jax.activations import resolve
 from nfd_jax.finite._draws import Initial, draw
-from nfd_jax.finite._explicit import Explicit, layer_of, with_layer
-from nfd_jax.finite._factored import Factored
-from nfd_jax.losses import accuracy, loss_function, split_signal
-from nfd_jax.parametrization import block
+from nfd_jax.finite._hidden import Explicit, Factored
+from nfd_jax.finite._matrices import Seen, train
+from nfd_jax.finite._sizes import Sizes
+from nfd_jax.finite._updates import Ends
+from nfd_jax.losses import accuracy, loss_function
 from nfd_jax.problem import Problem
-
-FORMS = {"explicit": Explicit, "factored": Factored}
 
 
 class Heldout(eqx.Module):
@@ -54,111 +52,46 @@ class Shape:
     precision: str = "highest"
 
     @property
-    def independent(self) -> int | None:
-        """Which flag has backward weights of its own."""
-        return self.flags.index("independent") if "independent" in self.flags else None
+    def independent(self) -> bool:
+        """Whether some network has backward weights of its own."""
+        return "independent" in self.flags
 
 
-def train(
-    problem: Problem,
-    heldout: Heldout | None,
-    initial: Initial,
-    rates: Float[Array, " R"],
-    width: Array,
-    depth: Array,
-    shape: Shape,
-) -> dict[str, Array]:
-    """Networks of `depth` trained at each of `rates`, for every seed of `initial` and every flag; leading axes (K, S, F, R).
+def hidden_of(form: str, drawn: Array, back: Array | None, gap: Array | None, reuse: Array, samples: int, width: Array):
+    """A network at its initial weights, in one of the two forms; `drawn` (kinds, L, n, n)."""
+    one, dtype = jnp.ones((), drawn.dtype), drawn.dtype
+    if form == "explicit":
+        return Explicit(drawn[0], gap, reuse, one, width.astype(dtype))
+    empty = jnp.zeros((drawn.shape[1], samples, drawn.shape[-1]), dtype)
+    return Factored(drawn, back, empty, empty, one, jnp.zeros(samples, dtype), width.astype(dtype))
 
-    loss, accuracy (K, …), output (K, …, P, C), feature_shift_ms (K, …, G), with `heldout` its loss and accuracy, and what
-    `shape.record` names: features and gradients (K, …, G, P, n), feature_kernel and gradient_kernel (K, …, G, P, P).
-    """
-    steps, rows, dtype = problem.steps, problem.batch_size, problem.dtype
-    seeds, flags, count = initial.U.shape[0], len(shape.flags), rates.size
-    phi, loss = activation(problem.activation), loss_function(problem.loss)
-    a, skip = block(problem.parametrization, problem.horizon, depth)
-    gain = a / jnp.sqrt(width.astype(dtype))
-    eta = rates[:, None, None]
-    inside = (jnp.arange(shape.size) < width).astype(dtype)
-    places = jnp.arange(shape.grid + 1) * (depth // shape.grid)
-    every = lambda f: jax.vmap(jax.vmap(jax.vmap(f)))
-    root_dim = jnp.sqrt(jnp.asarray(problem.input_dim, dtype))
-    follow = rows if shape.probe else 0
-    more = [problem.inputs[0]] if shape.probe else []
-    more += [] if heldout is None else [heldout.inputs]
-    keep_last = any(name in shape.record for name in ("gradients", "kernels"))
 
-    def forward(hidden, h0):
-        """Last layer of all rows, and h (L+1, S, F, R, P, n) of those to be followed."""
+def observer(problem: Problem, heldout: Heldout | None, width: Array, shape: Shape):
+    """What a sweep keeps of each step; its memory is h and b at step 0, of the rows whose shift is measured."""
+    loss, phi, rows = loss_function(problem.loss), resolve(problem.activation).value, problem.batch_size
+    inside = jnp.arange(shape.size) < width
+    ms = lambda x: jnp.sum(x * x, axis=(-2, -1)) / (rows * width)
 
-        def layer(ell, carry):
-            h, path = carry
-            h = skip * h + gain * hidden.forward(ell, inside * phi.value(h))
-            return h, with_layer(path, h[..., : rows + follow, :], ell + 1)
-
-        path = jnp.zeros((shape.layers + 1, *h0.shape[:3], rows + follow, shape.size), dtype)
-        return jax.lax.fori_loop(0, depth, layer, (h0, with_layer(path, h0[..., : rows + follow, :], 0)))
-
-    def backward(hidden, b, path, layers):
-        """b_0 and the path (L+1, S, F, R, P, n) of b, from the given b_L down through `layers`."""
-
-        def layer(j, carry):
-            b, bs = carry
-            ell = depth - 1 - j
-            slope = phi.derivative(layer_of(path, ell)[..., :rows, :])
-            b = skip * b + slope * (gain * hidden.backward(ell, b))
-            return b, with_layer(bs, b, ell)
-
-        bs = jnp.zeros((shape.layers + 1, *b.shape), dtype)
-        return jax.lax.fori_loop(0, layers, layer, (b, with_layer(bs, b, depth)))
-
-    def step(carry, at):
-        hidden, U, V, start = carry
-        k, x, y = at
-        h0 = jnp.einsum("qd,sfrnd->sfrqn", jnp.concatenate([x, *more]), U) / root_dim
-        h, path = forward(hidden, h0)
-        outputs = jnp.einsum("sfrqn,sfrnc->sfrqc", h, V) / width
-        f = outputs[..., :rows, :]
-        chi = every(lambda f: loss.signal(f, y))(f)
-        s, direction = every(split_signal)(chi)
-        signal = eta * s[..., None]
-
-        # Nobody asks for what the last step's update would change.
-        learning = jnp.where(k == steps - 1, 0, depth)
-        b, bs = backward(hidden, jnp.einsum("sfrpc,sfrnc->sfrpn", direction, V), path, depth if keep_last else learning)
-        features = lambda ell: inside * phi.value(layer_of(path, ell)[..., :rows, :])
-        pulls = lambda ell: (-gain * signal) * layer_of(bs, ell + 1)
-        hidden = hidden.learn(features, pulls, k, learning)
-        if problem.train == "all":
-            U = U - jnp.einsum("sfrpn,pd->sfrnd", signal * b, x) / root_dim
-            V = V - jnp.einsum("sfrpn,sfrpc->sfrnc", h[..., :rows, :], eta * chi)
-
-        seen = path[places]
-        start = jnp.where(k == 0, seen[..., -rows:, :], start)
-        out = {
-            "loss": every(lambda f: loss.value(f, y))(f),
-            "output": f,
-            "accuracy": every(lambda f: accuracy(f, y))(f),
-        }
-        by_layer = {"feature_shift_ms": jnp.sum((seen[..., -rows:, :] - start) ** 2, axis=(-2, -1)) / (rows * width)}
+    def observe(memory, seen: Seen):
+        aim = problem.targets[seen.step]
+        own = seen.features[:, -rows:], seen.gradients[:, -rows:]
+        memory = jax.tree.map(lambda first, now: jnp.where(seen.step == 0, now, first), memory, own)
+        out = {"loss": seen.loss, "output": seen.output, "accuracy": accuracy(seen.output, aim)}
+        for name, now, first in zip(("feature", "gradient"), own, memory, strict=True):
+            out[f"{name}_shift_ms"] = ms(now - first)
         if heldout is not None:
-            held, aim = outputs[..., rows + follow :, :], heldout.targets
-            out["heldout_loss"] = every(lambda f: loss.value(f, aim))(held)
-            out["heldout_accuracy"] = every(lambda f: accuracy(f, aim))(held)
-        for name, x in (("feature", seen[..., :rows, :]), ("gradient", bs[places])):
+            out["heldout_loss"] = loss.value(seen.heldout, heldout.targets)
+            out["heldout_accuracy"] = accuracy(seen.heldout, heldout.targets)
+        for name, x in (("feature", seen.features[:, :rows]), ("gradient", seen.gradients[:, :rows])):
             if f"{name}s" in shape.record:
-                by_layer[f"{name}s"] = x
+                out[f"{name}s"] = x
             if "kernels" in shape.record:
-                x = inside * phi.value(x) if name == "feature" else x
-                by_layer[f"{name}_kernel"] = x @ jnp.swapaxes(x, -1, -2) / width
-        return (hidden, U, V, start), (out, by_layer)
+                x = jnp.where(inside, phi(x), 0) if name == "feature" else x
+                out[f"{name}_kernel"] = observables.kernel(x) * (shape.size / width)
+        return memory, out
 
-    copies = lambda w: jnp.broadcast_to(w[:, None, None], (seeds, flags, count, *w.shape[1:]))
-    hidden = FORMS[shape.form].start(initial.hidden, shape.layers, flags, count, problem.samples, shape.independent)
-    start = jnp.zeros((shape.grid + 1, seeds, flags, count, rows, shape.size), dtype)
-    carry = hidden, copies(initial.U), copies(initial.V), start
-    _, (out, by_layer) = jax.lax.scan(step, carry, (jnp.arange(steps), problem.inputs, problem.targets))
-    return out | {name: jnp.moveaxis(x, 1, 4) for name, x in by_layer.items()}
+    start = jnp.zeros((shape.grid + 1, rows, shape.size), problem.dtype)
+    return observe, (start, start)
 
 
 def program(
@@ -171,19 +104,68 @@ def program(
     depths: Array,
     shape: Shape,
 ) -> dict[str, Array]:
-    """Everything of a width: `train` at every depth and rate; leading axes (D, S, R, F, K). `key` is the master key's data."""
+    """Everything of a width: `train` at every depth and rate; leading axes (D, S, R, F, K). `key` is the master key's data.
+
+    loss, accuracy, feature_shift_ms and gradient_shift_ms (G), output (P, C), with `heldout` its loss and accuracy, and what
+    `shape.record` names: features and gradients (G, P, n), feature_kernel and gradient_kernel (G, P, P).
+    """
     with jax.default_matmul_precision(shape.precision):
-        sizes = {"size": shape.size, "layers": shape.layers, "independent": shape.independent is not None}
-        initial = draw(problem, jax.random.wrap_key_data(key), seeds, width, **sizes)
+        initial = draw(
+            problem, jax.random.wrap_key_data(key), seeds, width, size=shape.size, layers=shape.layers, independent=shape.independent
+        )
         chunks = rates.reshape(-1, shape.rates)
-        runs = jnp.repeat(depths, chunks.shape[0]), jnp.tile(chunks, (depths.size, 1))
-        one = lambda run: train(problem, heldout, initial, run[1], width, run[0], shape)
-        out = jax.lax.map(one, runs)
+        reuse = jnp.asarray([flag == "reused" for flag in shape.flags], problem.dtype)
+        # Flags run side by side where they read one W(0); where each rewrites matrices of its own, in turn.
+        flags = reuse[None] if shape.form == "factored" else reuse[:, None]
+        which = jnp.arange(depths.size), jnp.arange(chunks.shape[0]), jnp.arange(flags.shape[0])
+        runs = jax.tree.map(jnp.ravel, jnp.meshgrid(*which, indexing="ij"))
+
+        def run(at):
+            d, r, f = at
+            return _side_by_side(problem, heldout, initial, chunks[r], flags[f], width, depths[d], shape)
+
+        out = jax.lax.map(run, tuple(runs))
 
     def arranged(x: Array) -> Array:
-        """(D × chunk, K, S, F, R in chunk, …) to (D, S, R, F, K, …)."""
-        x = x.reshape(depths.size, chunks.shape[0], *x.shape[1:])
-        x = jnp.moveaxis(x, (3, 1, 5, 4, 2), (1, 2, 3, 4, 5))
-        return x.reshape(*x.shape[:2], rates.size, *x.shape[4:])
+        """(D × chunk × flags, S, R in chunk, F in flags, …) to (D, S, R, F, …)."""
+        x = x.reshape(depths.size, chunks.shape[0], flags.shape[0], *x.shape[1:])
+        x = jnp.moveaxis(x, (3, 1, 4, 2, 5), (1, 2, 3, 4, 5))
+        return x.reshape(*x.shape[:2], rates.size, reuse.size, *x.shape[6:])
 
     return {name: arranged(x) for name, x in out.items()}
+
+
+def _side_by_side(problem, heldout, initial: Initial, rates, reuse, width, depth, shape: Shape) -> dict[str, Array]:
+    """Networks of one depth, mapped over seed, rate and flag; leading axes (S, R, F, K)."""
+    kinds = 2 if shape.independent else 1
+    places = jnp.arange(shape.grid + 1) * (depth // shape.grid)
+    seeds = initial.U.shape[0]
+    drawn = initial.hidden[: kinds * shape.layers].reshape(kinds, shape.layers, *initial.hidden.shape[1:])
+    own = None if kinds == 1 or shape.form == "factored" else drawn[1] - drawn[0]
+    back = None
+    if shape.form == "factored":
+        order = tuple(0 if flag == "reused" else 1 for flag in shape.flags)
+        back = drawn if order == tuple(range(kinds)) else jnp.stack([drawn[i] for i in order])
+
+    def one(U, V, drawn, back, gap, rate, reuse):
+        learning = eqx.tree_at(lambda p: p.learning_rate, problem, rate)
+        hidden = hidden_of(shape.form, drawn, back, gap, reuse, problem.samples, width)
+        sizes = Sizes.padded(width, depth, shape.size, depth, problem.dtype)
+        observe, memory = observer(learning, heldout, width, shape)
+        options = {"heldout": None if heldout is None else heldout.inputs, "probe": shape.probe, "skip_last": True}
+        return train(learning, Ends(U, V), hidden, sizes, observe, memory, places=places, **options)[0]
+
+    if shape.form == "factored":
+        over_flags = jax.vmap(one, (None, None, None, 0, None, None, 0))
+    else:  # one flag, unbatched: networks that reuse their weights then read no second matrix
+
+        def over_flags(*arguments):
+            return jax.tree.map(lambda x: x[None], one(*arguments[:-1], arguments[-1][0]))
+
+    over_rates = jax.vmap(over_flags, (None, None, None, None, None, 0, None))
+    if seeds > 1:
+        axes = 0, 0, 2, None if back is None else 2, None if own is None else 1, None, None
+        return jax.vmap(over_rates, axes)(initial.U, initial.V, drawn, back, own, rates, reuse)
+    first = lambda x, axis: None if x is None else jnp.squeeze(x, axis)
+    found = over_rates(initial.U[0], initial.V[0], first(drawn, 2), first(back, 2), first(own, 1), rates, reuse)
+    return jax.tree.map(lambda x: x[None], found)

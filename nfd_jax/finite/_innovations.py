@@ -9,28 +9,59 @@ and for queries that bring nothing new, the network used no noise: they are fill
 normal. The matrix-free network on this noise follows the dense one to rounding, and the limit can be solved on it too.
 """
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nfd_jax.activations import activation
-from nfd_jax.finite import _dense
+from nfd_jax.activations import resolve
+from nfd_jax.finite._dense import initial_weights, train_weights
+from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.gaussian import split
-from nfd_jax.noise import BACKWARD, BRIDGE, FORWARD, Noise, normal_rows, stream
-from nfd_jax.problem import Problem, Trajectory
+from nfd_jax.noise import BACKWARD, FORWARD, Noise, normal_rows, stream
+from nfd_jax.problem import BACKWARD_WEIGHTS, BackwardWeights, Problem, check_choice, check_key, check_size
+from nfd_jax.training import check_room, train
+from nfd_jax.trajectory import Coupling, Trajectory, Weights
 
 Samples = Float[Array, "K P n"]
 
 
-def train_with_innovations(problem: Problem, weights: _dense.Weights, key: Array) -> tuple[Trajectory, Noise]:
-    """A dense network trained from `weights`, all of h and b recorded, and the noise that drives the matrix-free one along it.
+def train_with_innovations(
+    problem: Problem, *, width: int, depth: int, key: Array, backward_weights: BackwardWeights = "reused"
+) -> tuple[Trajectory, Noise]:
+    """A dense network, all of h and b recorded, and the noise that drives the matrix-free one along the same path.
 
-    `key` seeds what the network leaves undetermined. Needs width ≥ K·P.
+    `width` n ≥ K·P and `depth` L; `key` is what the network is drawn from, and what it leaves undetermined in the noise. On the noise, or
+    on `noise.refine(M, key)`, a limit can be solved and compared path by path. Raises ValueError on sizes or names that are not
+    allowed and for centered outputs on batches that differ, TypeError on anything but a key.
     """
-    run = _dense.train(problem, weights, record=("features", "gradients"))
-    queries = activation(problem.activation).value(run.features[:, :-1])
-    back = weights.W if weights.W_backward is None else weights.W_backward
-    reuse = jnp.asarray(weights.W_backward is None, problem.dtype)
+    check_size("width", width)
+    check_size("depth", depth)
+    check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
+    check_room(problem, width)
+    if problem.centered and not problem.repeated:
+        raise ValueError("innovations of centered outputs need the same batch at every step; received batches that differ")
+    return _train(problem, width, depth, check_key(key), backward_weights)
+
+
+@eqx.filter_jit
+def _train(problem, width, depth, key, backward_weights):
+    weights = initial_weights(problem, width=width, depth=depth, key=key, backward_weights=backward_weights)
+    return innovations(problem, weights, backward_weights, key)
+
+
+def coupling_of(problem: Problem, weights: Weights, backward_weights: str, key: Array) -> Coupling:
+    """The coupling inside a dense network's passes: that of the matrix-free network on its innovations."""
+    _, noise = innovations(problem, weights, backward_weights, key)
+    reuse = jnp.asarray(backward_weights == "reused", problem.dtype)
+    return train(problem, noise, MatrixFree.of(problem, reuse, noise.depth, noise.width), coupling=True).coupling
+
+
+def innovations(problem: Problem, weights: Weights, backward_weights: str, key: Array) -> tuple[Trajectory, Noise]:
+    """`train_with_innovations` from given weights."""
+    run = train_weights(problem, weights, backward_weights, record=("features", "gradients"))
+    queries = resolve(problem.activation).value(run.features[:, :-1])
+    reuse = jnp.asarray(backward_weights == "reused", problem.dtype)
     by_layer = lambda x: jnp.swapaxes(x, 0, 1)
 
     def layer(at):
@@ -38,7 +69,7 @@ def train_with_innovations(problem: Problem, weights: _dense.Weights, key: Array
         g, g_back = (_fresh(stream(key, direction, index), x.shape, x.dtype) for direction in (FORWARD, BACKWARD))
         return _layer_innovations(W, W_back, x, u, g, g_back, reuse)
 
-    each = weights.W, back, by_layer(queries), by_layer(run.gradients[:, 1:]), jnp.arange(weights.W.shape[0])
+    each = weights.W, weights.W_backward, by_layer(queries), by_layer(run.gradients[:, 1:]), jnp.arange(weights.W.shape[0])
     forward, backward = jax.lax.map(layer, each)
     return run, Noise(weights.U, weights.V, by_layer(forward), by_layer(backward))
 
@@ -68,22 +99,3 @@ def _layer_innovations(W, W_back, x: Samples, u: Samples, g: Samples, g_back: Sa
         return (forward, backward), (xi, xi_back)
 
     return jax.lax.scan(step, (empty, empty), (jnp.arange(steps), x, u, g, g_back))[1]
-
-
-def refined(noise: Noise, depth: int, key: Array) -> Noise:
-    """Noise of `depth` layers whose coarsening is `noise`: Brownian bridges between the increments it has.
-
-    ξ_fine = ξ/√m + g − mean g over the m fine increments of each, g fresh. Raises ValueError unless noise.depth divides `depth`.
-    """
-    if depth % noise.depth:
-        raise ValueError(f"depth {depth} must be a multiple of the noise's depth {noise.depth}")
-    m = depth // noise.depth
-
-    def bridge(xi: Float[Array, "K L P n"], direction: int) -> Float[Array, "K M P n"]:
-        steps, layers, rows, width = xi.shape
-        g = normal_rows(stream(key, BRIDGE, direction), steps * depth * rows, width, xi.dtype)
-        g = g.reshape(steps, layers, m, rows, width)
-        fine = xi[:, :, None] / m**0.5 + g - g.mean(2, keepdims=True)
-        return fine.reshape(steps, depth, rows, width)
-
-    return Noise(noise.U, noise.V, bridge(noise.forward, FORWARD), bridge(noise.backward, BACKWARD))

@@ -1,10 +1,7 @@
-"""A finite network without its weight matrices: exact in law, O(n) a layer and sample.
+"""A finite network without its weight matrices: exact in law, O(n) a layer.
 
-    forward    h_ℓ     = h_{ℓ-1} + a n^{-1/2} W_ℓ φ(h_{ℓ-1}) − η a² Σ_i s_i ⟨φ_{ℓ-1,i} φ_{ℓ-1}⟩ b_{ℓ,i}
-    backward   b_{ℓ-1} = b_ℓ + φ'(h_{ℓ-1}) ⊙ { a n^{-1/2} W_ℓᵀ b_ℓ − η a² Σ_i s_i ⟨b_{ℓ,i} b_ℓ⟩ φ_{ℓ-1,i} }
-
-with a = √(T/L), W_ℓ the initial weights, answered by `gaussian`, ⟨·⟩ averages over coordinates and i the samples of earlier
-steps. A forward pass knows earlier backward queries; a backward pass knows its own step's forward queries too.
+The step of `parametrization`, with W_ℓ(0) answered by `gaussian` and Δ_ℓ, what training added, by `history`. A forward pass knows
+earlier backward queries; a backward pass knows its own step's forward queries too.
 """
 
 import jax
@@ -12,67 +9,81 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from nfd_jax._types import Rows, Scalar
-from nfd_jax.activations import activation
-from nfd_jax.gaussian import Answers, Basis, coupled_part, draw, images, split, split_discarded
-from nfd_jax.noise import BACKWARD, FORWARD
-from nfd_jax.parametrization import block
+from nfd_jax.activations import Activation, resolve
+from nfd_jax.finite._sizes import Sizes
+from nfd_jax.gaussian import Answers
+from nfd_jax.parametrization import Block, block
 from nfd_jax.problem import Problem
-from nfd_jax.training import Interior, Pass, at_layer
+from nfd_jax.training import Interior, Pass
 
 
 class MatrixFree(Interior):
     """The passes of one network; `reuse` is 1 where the backward pass uses the forward weights' transpose, else 0.
 
-    `depth` L may be traced and smaller than the noise has layers: one compiled program serves many depths, whose unused layers
-    stay zero and are never visited.
+    `sizes` may be smaller than the noise has layers and coordinates, and traced: one compiled program serves networks of many sizes.
     """
 
     problem: Problem
     reuse: Scalar
-    depth: int | Array
+    sizes: Sizes
 
-    def _query(self, own: Basis, own_xi: Array, other: Basis, other_xi: Array, x: Rows, xi: Rows, discard: bool = False):
-        """Image of x under W(0), what to remember of the new directions, and how to get the coupling inside the image."""
-        parts = split_discarded(own.q, x) if discard else split(own.q, x)
-        fresh = parts.noise(xi)
-        correction, response = draw(parts.q, fresh, other.q, other_xi, self.reuse)
-        answer = images(parts, fresh, correction, own_xi, own.correction, other.q)
-        new = Answers(parts.q, correction, response, parts.known, parts.new)
-        return answer, new, lambda: coupled_part(parts, response, own.response, other.q)
+    @property
+    def depth(self) -> int | Array:
+        return self.sizes.depth
 
-    def _block(self, width: int):
-        a, skip = block(self.problem.parametrization, self.problem.horizon, self.depth)
-        return activation(self.problem.activation), a, skip, a / jnp.sqrt(jnp.asarray(width, a.dtype))
+    @property
+    def width(self) -> Array:
+        return self.sizes.width
 
-    def forward(self, h0, xi, pull, history, noise, *, coupling=False, discard=False) -> Pass:
-        layers, rows, width = xi.shape
-        phi, a, skip, gain = self._block(width)
+    @classmethod
+    def of(cls, problem: Problem, reuse: Array, depth: int | Array, width: int) -> "MatrixFree":
+        """A network as wide as its noise; `depth` may be traced and smaller than the noise has layers."""
+        return cls(problem, reuse, Sizes(jnp.asarray(width, problem.dtype), depth, depth))
+
+    def _parts(self) -> tuple[Activation, Block]:
+        """φ and the block's scales."""
+        scales = block(self.problem.parametrization, self.problem.horizon, self.sizes.depth)
+        return resolve(self.problem.activation), scales
+
+    def forward(self, h0, xi, learned, history, noise, *, coupling=False, discard=False) -> Pass:
+        (phi, scales), sizes = self._parts(), self.sizes
+        start = _begin(sizes.cut(h0), xi, history.forward, history.backward, coupling, at=0)
 
         def layer(i, done: Pass) -> Pass:
-            h, past = done.path[i], at_layer(history, i)
-            x = phi.value(h)
-            families = past.forward, noise.layer(FORWARD, i), past.backward, noise.layer(BACKWARD, i)
-            answer, new, coupled = self._query(*families, x, xi[i], discard)
-            drift = past.backward.combine(pull * past.forward.overlaps(x) / width)
-            h = skip * h + gain * answer - a**2 * drift
-            return done.put(i, i + 1, h, new, gain * coupled() if coupling else None)
+            h, here = done.path[i], history.layer(i, noise, learned, self.width, self.reuse)
+            x = sizes.cut(phi.value(h))
+            found = here.answer(here.resolve(x, transpose=False, discard=discard), xi[i], transpose=False)
+            up = sizes.cut(scales.up(h, found.image, here.drift(x, transpose=False)))
+            return _put(done, i, i + 1, sizes.keep(i, up, h), found.new, sizes.keep(i, scales.scale * found.coupled))
 
-        start = Pass.empty(layers, rows, history, coupling).begin(0, h0)
-        return jax.lax.fori_loop(0, self.depth, layer, start)
+        return jax.lax.fori_loop(0, sizes.bound, layer, start)
 
-    def backward(self, b1, h, xi, pull, history, noise, *, coupling) -> Pass:
-        layers, rows, width = xi.shape
-        phi, a, skip, gain = self._block(width)
+    def backward(self, b1, h, xi, learned, history, noise, *, coupling) -> Pass:
+        (phi, scales), sizes = self._parts(), self.sizes
+        start = _begin(sizes.cut(b1), xi, history.backward, history.forward, coupling, at=sizes.bound)
 
         def layer(j, done: Pass) -> Pass:
-            i = self.depth - 1 - j
-            b, past = done.path[i + 1], at_layer(history, i)
-            families = past.backward, noise.layer(BACKWARD, i), past.forward, noise.layer(FORWARD, i)
-            answer, new, coupled = self._query(*families, b, xi[i])
-            drift = past.forward.combine(pull * past.backward.overlaps(b) / width)
+            i = sizes.bound - 1 - j
+            b, here = done.path[i + 1], history.layer(i, noise, learned, self.width, self.reuse)
             slope = phi.derivative(h[i])
-            b = skip * b + slope * (gain * answer - a**2 * drift)
-            return done.put(i, i, b, new, slope * gain * coupled() if coupling else None)
+            found = here.answer(here.resolve(b, transpose=True), xi[i], transpose=True)
+            down = sizes.cut(scales.down(b, slope, found.image, here.drift(b, transpose=True)))
+            coupled = sizes.keep(i, slope * scales.scale * found.coupled)
+            return _put(done, i, i, sizes.keep(i, down, b), found.new, coupled)
 
-        start = Pass.empty(layers, rows, history, coupling).begin(self.depth, b1)
-        return jax.lax.fori_loop(0, self.depth, layer, start)
+        return jax.lax.fori_loop(0, sizes.bound, layer, start)
+
+
+def _begin(start: Rows, xi: Array, own, other, coupling: bool, *, at: int | Array) -> Pass:
+    """A pass to be filled, with the state to start from at layer `at`."""
+    layers, rows, width = xi.shape
+    path = jnp.zeros((layers + 1, rows, width), start.dtype).at[at].set(start)
+    answers = Answers.empty(layers, rows, own, other)
+    return Pass(path, answers, jnp.zeros((layers, rows, width), start.dtype) if coupling else None)
+
+
+def _put(done: Pass, i: Array, ell: Array, state: Rows, new: Answers, coupled: Rows) -> Pass:
+    """The pass with the answers of block `i` and the state at layer `ell` filled in."""
+    coupling = None if done.coupling is None else done.coupling.at[i].set(coupled)
+    return Pass(done.path.at[ell].set(state), done.answers.put(i, new), coupling)
+

@@ -1,69 +1,105 @@
 """The infinite-depth limit: the NFD system and its response-coupled sibling, and deterministic kernels at initialization."""
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
+from typing import Any
+
 from jaxtyping import Array
 
-from nfd_jax import training
-from nfd_jax.limit._kernels import InitKernels, first_order_change, init_kernels
+from nfd_jax import conditional
+from nfd_jax.limit._kernels import (
+    InitKernels,
+    check_limit,
+    first_order_change,
+    first_step_gain,
+    init_kernels,
+)
+from nfd_jax.limit._lazy import lazy_limit
 from nfd_jax.limit._solve import Limit
-from nfd_jax.noise import AbstractNoise, sample_noise
+from nfd_jax.limit._tolerance import LimitEstimate, estimate_limit
+from nfd_jax.noise import AbstractNoise, shared_noise
 from nfd_jax.problem import (
     BACKWARD_WEIGHTS,
     MATMUL_PRECISIONS,
+    BackwardWeights,
     Problem,
-    Trajectory,
+    Record,
     check_choice,
-    check_key,
     check_record,
     check_size,
 )
+from nfd_jax.trajectory import Trajectory
 
-__all__ = ["InitKernels", "Limit", "first_order_change", "init_kernels", "solve_limit"]
+__all__ = [
+    "InitKernels",
+    "Limit",
+    "LimitEstimate",
+    "check_limit",
+    "estimate_limit",
+    "first_order_change",
+    "first_step_gain",
+    "init_kernels",
+    "lazy_limit",
+    "solve_limit",
+]
 
 
 def solve_limit(
     problem: Problem,
     *,
-    particles: int,
-    depth_steps: int,
+    particles: int | None = None,
+    depth_steps: int | None = None,
     key: Array | None = None,
-    backward_weights: str = "independent",
     noise: AbstractNoise | None = None,
-    record: tuple[str, ...] = (),
+    backward_weights: BackwardWeights = "independent",
+    record: tuple[Record, ...] = (),
+    heldout: Any = None,
+    grid: int | None = None,
+    directions: int | None = None,
+    tolerance: float = 0.05,
     matmul_precision: str = "highest",
 ) -> Trajectory:
-    """Solve the limit system with `particles` N and `depth_steps` M Euler steps of t.
+    """Solve the limit system with N particles and M Euler steps of t.
 
-    "independent" is the paper's Neural Feature Dynamics; "reused" keeps the response of reused weights. With `noise` of width N
-    and depth M (`key` is not used then) the solution can be compared path by path with networks on `noise.coarsen(depth)`.
-    `record` may hold "features" and "gradients", (K, M+1, P, N); `matmul_precision` as in `train_finite`.
+    - `particles` N ≥ K·P and `depth_steps` M: needed with `key`; read off `noise` otherwise.
+    - `key`: what noise is drawn from; at M, 2 M, 4 M, … the Brownian motions are the same, so that refining M converges path by path.
+    - `noise` of width N and depth M: the solution can be compared path by path with networks on `noise.coarsen(depth)`. `key` then
+      gives the noise of held-out answers alone.
+    - `backward_weights`: "independent" is the paper's Neural Feature Dynamics; "reused" keeps the response of reused weights.
+    - `record`: any of "features" and "gradients", (K, M+1, P, N), and "coupling".
+    - `heldout` (H, d): inputs to follow besides; fills `.heldout` (K, H, C).
+    - `grid`: record h and b at the multiples of 1/grid in t only.
+    - `directions` R: bound the history to R directions a layer, for training of any length; a query's direction enters where its
+      residual exceeds `tolerance` of its norm. `.history_residual` says what was left out. None: exact.
+    - `matmul_precision`: "highest", "tensorfloat32", "bfloat16", of products of float32 on accelerators.
 
-    Raises ValueError on sizes or names that are not allowed, on noise of another size, and for parametrizations without a limit.
+    Raises ValueError on sizes or names that are not allowed, on noise of another size, for parametrizations without a limit and
+    for optimizers that are not linear. Forward-mode derivatives (`jax.jvp`) are right; for reverse mode use
+    `train_finite(simulator="matrix_free")` on the same noise, which is the same numbers.
     """
-    check_size("particles", particles)
-    check_size("depth_steps", depth_steps)
+    check_limit(problem)
     check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
     check_choice("matmul_precision", matmul_precision, MATMUL_PRECISIONS)
-    record = check_record(record)
-    if problem.parametrization != "depth_mup":
-        raise ValueError(f"only depth_mup has an infinite-depth limit; received {problem.parametrization!r}")
-    reuse = jnp.asarray(backward_weights == "reused", problem.dtype)
-    if noise is not None and (noise.width, noise.depth) != (particles, depth_steps):
-        raise ValueError(f"noise has width {noise.width} and depth {noise.depth}, asked for {particles} particles and {depth_steps} steps")
-    with jax.default_matmul_precision(matmul_precision):
-        if noise is None:
-            return _solve_drawn(problem, check_key(key), particles, depth_steps, reuse, record)
-        return _solve_on(problem, noise, reuse, record)
+    if "weights" in (record := check_record(record)):
+        raise ValueError("record: a limit has no weight matrices; allowed: features, gradients, coupling")
+    particles, depth_steps = conditional.size_of(noise, particles, depth_steps, ("particles", "depth_steps"))
+    check_size("particles", particles)
+    check_size("depth_steps", depth_steps)
+    return conditional.run(
+        problem,
+        _limit,
+        noise=noise,
+        draw=shared_noise,
+        width=particles,
+        depth=depth_steps,
+        key=key,
+        backward_weights=backward_weights,
+        record=record,
+        heldout=heldout,
+        grid=grid,
+        directions=directions,
+        tolerance=tolerance,
+        matmul_precision=matmul_precision,
+    )
 
 
-@eqx.filter_jit
-def _solve_drawn(problem, key, particles, depth_steps, reuse, record):
-    noise = sample_noise(problem, width=particles, depth=depth_steps, key=key)
-    return training.train(problem, noise, Limit(problem, reuse, noise.depth), record=record)
-
-
-@eqx.filter_jit
-def _solve_on(problem, noise, reuse, record):
-    return training.train(problem, noise, Limit(problem, reuse, noise.depth), record=record)
+def _limit(problem: Problem, reuse: Array, depth: int, width: int) -> Limit:
+    return Limit(problem, reuse, depth, width=width)

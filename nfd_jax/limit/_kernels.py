@@ -3,8 +3,17 @@
     dK/dt = T E[φ(z) φ(z')],  (z, z') ~ N(0, K_t),  K_0 = x·x'/d            −dG/dt = T G E[φ'(z) φ'(z')],  G_1 = 1
 
 K is the kernel of the features h, G that of the backward features of one output (with several outputs ⟨b_p b_q⟩ is G times the
-cosine of χ_p and χ_q). Gaussian expectations in closed form for relu, erf, linear and abs (arc-cosine and arc-sine kernels), by
-Gauss–Hermite quadrature otherwise.
+cosine of χ_p and χ_q). With Φ = E[φφ'] they make the kernel that the first update of every weight acts through,
+
+    reused        Θ = T ∫ Φ G dt + K(1) + (x·x'/d) G(0)
+    independent   Θ = T ∫ Φ dt + K(1) + x·x'/d
+
+where the first term is that of the hidden weights, K(1) = ⟨h h'⟩ at t = 1 that of V, and the last that of U. Independent backward
+weights have 1 in place of G: true and propagated gradients share nothing but V.
+
+Gaussian expectations are in closed form for relu, abs (arc-cosine kernels), erf (arc-sine kernel), sin and linear, and by
+Gauss–Hermite quadrature for every other φ, names and functions alike. For smooth φ that is exact to many digits; for a φ with
+kinks that was given as a function E[φφ'] is right to about 1e-3 and E[φ'φ'] to about 2e-2: give such φ by name where it has one.
 """
 
 import diffrax
@@ -14,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nfd_jax.activations import activation
+from nfd_jax.activations import Activation, resolve
 from nfd_jax.problem import Problem
 
 QUADRATURE_NODES = 48
@@ -28,41 +37,62 @@ class InitKernels(eqx.Module):
     feature: Float[Array, "G P P"]
 
 
-def expectations(name: str, K: Float[Array, "P P"]) -> tuple[Array, Array]:
-    """E[φ(z)φ(z')] and E[φ'(z)φ'(z')] for every pair of a centred Gaussian vector with covariance K."""
+def expectations(phi: str | Activation, K: Float[Array, "P P"]) -> tuple[Array, Array]:
+    """E[φ(z)φ(z')] and E[φ'(z)φ'(z')], each (P, P), for every pair of a centred Gaussian vector with covariance K."""
     variance = jnp.maximum(jnp.diagonal(K), jnp.finfo(K.dtype).tiny)
     scale = jnp.sqrt(variance[:, None] * variance[None, :])
     rho = jnp.clip(K / scale, -1, 1)
-    if name == "linear":
+    if phi == "linear":
         return K, jnp.ones_like(K)
-    if name == "relu":
+    if phi == "relu":
         theta = jnp.arccos(rho)
         return scale / (2 * jnp.pi) * (jnp.sin(theta) + (jnp.pi - theta) * rho), (jnp.pi - theta) / (2 * jnp.pi)
-    if name == "abs":
+    if phi == "abs":
         return 2 / jnp.pi * scale * (jnp.sqrt(1 - rho**2) + rho * jnp.arcsin(rho)), 2 / jnp.pi * jnp.arcsin(rho)
-    if name == "erf":
+    if phi == "erf":
         spread = (1 + 2 * variance)[:, None] * (1 + 2 * variance)[None, :]
         return 2 / jnp.pi * jnp.arcsin(2 * K / jnp.sqrt(spread)), 4 / jnp.pi / jnp.sqrt(spread - 4 * K**2)
-    return _quadrature(name, jnp.sqrt(variance), rho)
+    if phi == "sin":
+        mean = (variance[:, None] + variance[None, :]) / 2
+        same, opposite = jnp.exp(K - mean), jnp.exp(-K - mean)
+        return (same - opposite) / 2, (same + opposite) / 2
+    return _quadrature(resolve(phi), jnp.sqrt(variance), rho)
 
 
-def _quadrature(name: str, sd: Float[Array, " P"], rho: Float[Array, "P P"]) -> tuple[Array, Array]:
+def _quadrature(phi: Activation, sd: Float[Array, " P"], rho: Float[Array, "P P"]) -> tuple[Array, Array]:
     nodes, weights = np.polynomial.hermite_e.hermegauss(QUADRATURE_NODES)
     u, w = jnp.asarray(nodes, sd.dtype), jnp.asarray(weights / weights.sum(), sd.dtype)
-    phi = activation(name)
-    shape = (*rho.shape, u.size, u.size)
-    first = jnp.broadcast_to(sd[:, None, None, None] * u[:, None], shape)
-    mixed = rho[..., None, None] * u[:, None] + jnp.sqrt(1 - rho**2)[..., None, None] * u[None, :]
-    second = sd[None, :, None, None] * mixed
-    mean = lambda g: jnp.einsum("pqij,i,j->pq", g(first) * g(second), w, w)
-    return mean(phi.value), mean(phi.derivative)
+
+    def row(one):
+        """The expectations of one sample with all: nodes of all pairs at once would not fit in memory."""
+        sd_p, rho_p = one
+        first = sd_p * u[:, None]
+        mixed = rho_p[:, None, None] * u[:, None] + jnp.sqrt(1 - rho_p**2)[:, None, None] * u
+        second = sd[:, None, None] * mixed
+        mean = lambda g: jnp.einsum("qij,i,j->q", g(first) * g(second), w, w)
+        return mean(phi.value), mean(phi.derivative)
+
+    return jax.lax.map(row, (sd, rho))
+
+
+def check_limit(problem: Problem) -> None:
+    """Raise ValueError for parametrizations that have no infinite-depth limit."""
+    if problem.parametrization != "depth_mup":
+        raise ValueError(f"only depth_mup has an infinite-depth limit; received {problem.parametrization!r}")
+
+
+def init_kernels(problem: Problem, *, ts: Float[Array, " G"]) -> InitKernels:
+    """K and G of `problem.inputs[0]` at the times `ts` in [0, 1], by an adaptive Runge–Kutta solve in diffrax.
+
+    Raises ValueError for parametrizations without a limit.
+    """
+    check_limit(problem)
+    return kernels_of(problem, problem.inputs[0], jnp.asarray(ts, problem.dtype))
 
 
 @eqx.filter_jit
-def init_kernels(problem: Problem, *, ts: Float[Array, " G"]) -> InitKernels:
-    """K and G of `problem.inputs[0]` at the times `ts` in [0, 1], by an adaptive Runge–Kutta solve in diffrax."""
-    ts = jnp.asarray(ts, problem.dtype)
-    x = problem.inputs[0]
+def kernels_of(problem: Problem, x: Float[Array, "R d"], ts: Float[Array, " G"]) -> InitKernels:
+    """K, G and E[φφ'] of any inputs `x`, each (G, R, R)."""
     K0 = x @ x.T / problem.input_dim
 
     def field(t, state, T):
@@ -93,12 +123,39 @@ def init_kernels(problem: Problem, *, ts: Float[Array, " G"]) -> InitKernels:
 def first_order_change(problem: Problem, *, points: int = 129) -> tuple[Float[Array, "P P"], Float[Array, "P P"]]:
     """First-order change of f_p at step 1 per (−η χ_q) when hidden weights learn: reused T∫E[φφ']G dt, independent T∫E[φφ'] dt.
 
-    Each (P, P), for L, n → ∞ and one output, by Simpson's rule on `points` (odd) times.
+    Each (P, P), for L, n → ∞ and one output, by Simpson's rule on `points` times.
+    Raises ValueError unless `points` is odd and at least 3, and for parametrizations without a limit.
     """
-    ts = jnp.linspace(0, 1, points, dtype=problem.dtype)
-    kernels = init_kernels(problem, ts=ts)
+    check_limit(problem)
+    return _hidden_part(problem, problem.inputs[0], points)[1]
+
+
+def first_step_gain(problem: Problem, *, points: int = 129) -> tuple[Float[Array, "P P"], Float[Array, "P P"]]:
+    """What the first update changes in f as η → 0 at L, n = ∞: (reused, independent), each (P, P), all that `train` names.
+
+    f_1(x_p) − f_0(x_p) = −η Σ_q gain[p, q] χ_q for the inputs of step 0; with one sample (f_1 − f_0)/(−η χ_0) = gain[0, 0].
+    It is `first_order_change` for train="hidden"; train="all" adds what U and V learn: K(1) + (x·x'/d) G(0) and K(1) + x·x'/d.
+    Raises ValueError unless `points` is odd and at least 3, and for parametrizations without a limit.
+    """
+    return tangent_kernels(problem, problem.inputs[0], points=points)
+
+
+def tangent_kernels(problem: Problem, x: Float[Array, "R d"], *, points: int = 129) -> tuple[Array, Array]:
+    """Θ of any inputs `x` for both systems, (reused, independent), each (R, R)."""
+    check_limit(problem)
+    kernels, (reused, independent) = _hidden_part(problem, x, points)
+    if problem.train == "hidden":
+        return reused, independent
+    gram, readout = x @ x.T / problem.input_dim, kernels.preactivation[-1]
+    return reused + readout + gram * kernels.gradient[0], independent + readout + gram
+
+
+def _hidden_part(problem: Problem, x: Float[Array, "R d"], points: int) -> tuple[InitKernels, tuple[Array, Array]]:
+    if isinstance(points, bool) or not isinstance(points, int) or points < 3 or points % 2 == 0:
+        raise ValueError(f"points must be an odd number of at least 3 (Simpson's rule); received {points!r}")
+    kernels = kernels_of(problem, x, jnp.linspace(0, 1, points, dtype=problem.dtype))
     simpson = np.ones(points)
     simpson[1:-1:2], simpson[2:-1:2] = 4, 2
     weights = jnp.asarray(simpson / (3 * (points - 1)), problem.dtype)
     integrate = lambda kernel: problem.horizon * jnp.einsum("t,tpq->pq", weights, kernel)
-    return integrate(kernels.feature * kernels.gradient), integrate(kernels.feature)
+    return kernels, (integrate(kernels.feature * kernels.gradient), integrate(kernels.feature))

@@ -10,14 +10,7 @@ from jaxtyping import Array
 
 from nfd_jax._types import Rows, Scalar
 from nfd_jax.gaussian import Answers
-from nfd_jax.limit._terms import (
-    BackwardDrift,
-    BackwardNoise,
-    DrivingPath,
-    ForwardDrift,
-    ForwardNoise,
-    Pull,
-)
+from nfd_jax.limit._terms import BackwardDrift, BackwardNoise, DrivingPath, ForwardDrift, ForwardNoise, Seen
 from nfd_jax.problem import Problem
 from nfd_jax.training import Interior, Pass
 
@@ -44,12 +37,13 @@ class RecordingEuler(diffrax.Euler):
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         field = terms.vf(t0, y0, args)
-        control = terms.contr(t0, t1)
-        y1 = y0 + terms.prod(field, control)
-        operator, increments = field[1], control[1]
-        coupling = operator.coupling(increments) if self.coupling else None
-        record = {"state": y1, "answers": operator.answers(increments), "coupling": coupling}
-        return y1, None, record, None, diffrax.RESULTS.successful
+        dt, increments = terms.contr(t0, t1)
+        # Times are Python floats, so that diffrax checks them while tracing; under x64 they would promote a float32 state.
+        y1 = y0 + terms.prod(field, (dt.astype(y0.dtype), increments))
+        operator = field[1]
+        found = operator.answer(increments)
+        coupling = operator.enter(found.coupled, increments.unit) if self.coupling else None
+        return y1, None, {"state": y1, "answers": found.new, "coupling": coupling}, None, diffrax.RESULTS.successful
 
 
 class Limit(Interior):
@@ -61,37 +55,42 @@ class Limit(Interior):
     problem: Problem
     reuse: Scalar
     depth: int
+    width: Array
 
-    def forward(self, h0, xi, pull, history, noise, *, coupling=False, discard=False) -> Pass:
-        driving = DrivingPath(xi, noise, history.forward.correction, reverse=False)
-        seen = Pull(self.problem, history, pull, None)
-        path, record = _integrate(ForwardDrift(), ForwardNoise(self.reuse, discard), driving, h0, seen, coupling)
+    def __init__(self, problem: Problem, reuse: Array, depth: int, *, width: int):
+        self.problem, self.reuse, self.depth = problem, reuse, depth
+        self.width = jnp.asarray(width, problem.dtype)
+
+    def forward(self, h0, xi, learned, history, noise, *, coupling=False, discard=False) -> Pass:
+        driving = DrivingPath(xi, noise, history, reverse=False)
+        seen = Seen(self.problem, history, noise, learned, self.reuse, None)
+        path, record = _integrate(ForwardDrift(), ForwardNoise(discard), driving, h0, seen, coupling)
         return Pass(path, record["answers"], record["coupling"])
 
-    def backward(self, b1, h, xi, pull, history, noise, *, coupling) -> Pass:
-        driving = DrivingPath(xi, noise, history.backward.correction, reverse=True)
-        seen = Pull(self.problem, history, pull, h[:-1])
-        path, record = _integrate(BackwardDrift(), BackwardNoise(self.reuse), driving, b1, seen, coupling)
+    def backward(self, b1, h, xi, learned, history, noise, *, coupling) -> Pass:
+        driving = DrivingPath(xi, noise, history, reverse=True)
+        seen = Seen(self.problem, history, noise, learned, self.reuse, h[:-1])
+        path, record = _integrate(BackwardDrift(), BackwardNoise(), driving, b1, seen, coupling)
         path, record = jax.tree.map(lambda x: x[::-1], (path, record))
         return Pass(path, record["answers"], record["coupling"])
 
 
-def _integrate(drift, noise, driving: DrivingPath, start: Rows, seen: Pull, coupling: bool):
+def _integrate(drift, noise, driving: DrivingPath, start: Rows, seen: Seen, coupling: bool):
     """States at the M + 1 grid points and the records of the M steps, in the order of integration."""
     steps = driving.xi.shape[0]
     terms = diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(noise, driving))
-    # Python floats would promote float32 states under x64; exactly M steps, or rows would be missing or filled with inf.
-    t0, t1 = jnp.zeros((), start.dtype), jnp.ones((), start.dtype)
+    # Exactly M steps, or rows would be missing or filled with inf. Times as Python floats and constant steps put no check of
+    # diffrax's into the program: each would be a callback to the host, with which JAX never keeps a program in its cache.
     solution = diffrax.diffeqsolve(
         terms,
         RecordingEuler(coupling=coupling),
-        t0,
-        t1,
-        None,
+        0.0,
+        float(steps),
+        1.0,
         start,
         args=seen,
         saveat=diffrax.SaveAt(dense=True),
-        stepsize_controller=diffrax.StepTo(ts=jnp.arange(steps + 1, dtype=start.dtype) / steps),
+        stepsize_controller=diffrax.ConstantStepSize(),
         adjoint=diffrax.ForwardMode(),
         max_steps=steps,
         throw=False,

@@ -16,10 +16,10 @@ from jaxtyping import Array, Float
 
 from nfd_jax import observables, training
 from nfd_jax.activations import activation
-from nfd_jax.finite import _dense
+from nfd_jax.finite._dense import initial_weights
 from nfd_jax.finite._engine import Grid, train_grids
 from nfd_jax.finite._grid import Heldout
-from nfd_jax.finite._innovations import refined, train_with_innovations
+from nfd_jax.finite._innovations import innovations
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.limit import Limit
 from nfd_jax.losses import accuracy, loss_function
@@ -55,7 +55,7 @@ def solve_limits(
     problem: Problem, heldout: Heldout, noise: AbstractNoise, keys: Array, rates: Array, reuse: Array, grid: int, probe: bool, at_once: int
 ) -> Trajectory:
     """Limits on `noise` (leading axis: seed), one per learning rate and flag."""
-    interior = lambda learning, reuse: Limit(learning, reuse, noise.depth)
+    interior = lambda learning, reuse: Limit(learning, reuse, noise.depth, width=noise.V.shape[-2])
     return _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, probe, False, at_once)
 
 
@@ -77,7 +77,7 @@ def train_networks(
 
     `depth` is traced and at most the noise's: one compilation for all depths of a width.
     """
-    interior = lambda learning, reuse: MatrixFree(learning, reuse, depth)
+    interior = lambda learning, reuse: MatrixFree.of(learning, reuse, depth, noise.V.shape[-2])
     return _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once)
 
 
@@ -85,7 +85,7 @@ def _each_seed(interior, problem, heldout, noise, keys, rates, reuse, grid, prob
     def one_seed(at):
         noise, key = at
         # Drawn once a seed, for all its learning rates and flags.
-        questions = {"heldout": training.heldout_questions(heldout.inputs, noise.depth, noise.width, key)}
+        questions = {"heldout": training.heldout_questions(problem, heldout.inputs, noise.depth, noise.width, key)}
         if probe:
             questions["probe"] = training.probe_questions(problem, noise.depth, noise.width, key)
 
@@ -183,9 +183,9 @@ def train_with_noise(
     places = jnp.arange(grid + 1) * (depth // grid)
     learning = with_rate(problem, rate)
     with jax.default_matmul_precision("highest"):
-        weights = _dense.initial_weights(problem, width=width, depth=depth, key=key, backward_weights=flag)
-        run, noise = train_with_innovations(learning, weights, key)
-        fine = refined(noise, steps, key)
+        weights = initial_weights(problem, width=width, depth=depth, key=key, backward_weights=flag)
+        run, noise = innovations(learning, weights, flag, key)
+        fine = noise.refine(steps, key)
     run = Trajectory(run.output, run.loss, run.features[:, places], run.gradients[:, places])
     return jax.tree.map(lambda x: x[None, None, None], run), jax.tree.map(lambda x: x[None], fine)
 

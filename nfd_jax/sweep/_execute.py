@@ -91,7 +91,11 @@ class _Run:
     def _networks(self, depth: int, runs, summary: dict, limits: Trajectory | None, limit_summary: dict | None) -> dict[str, np.ndarray]:
         """What is stored of one depth's networks, with the depth axis of length 1."""
         config, flags = self.config, self.config.finite.backward_weights
-        out = {f"finite/{name}": _to_cells(x, depth=True) for name, x in summary.items() if not name.endswith("kernel")}
+        out = {
+            f"finite/{name}": _to_cells(x, depth=True)
+            for name, x in summary.items()
+            if not name.endswith("kernel") and name != "gradient_shift_ms"
+        }
         out["status/cell"] = _status(out["finite/loss"])
         if "limit_error" in config.measure:
             out["compare/limit_error_ms"] = _to_cells(self._limit_error(depth, runs, limits), flags=2, depth=True)

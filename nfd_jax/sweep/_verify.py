@@ -15,11 +15,12 @@ import numpy as np
 
 from nfd_jax import observables
 from nfd_jax.config import SweepConfig
-from nfd_jax.finite import _dense, train_finite
-from nfd_jax.finite._innovations import refined, train_with_innovations
+from nfd_jax.finite import train_finite
+from nfd_jax.finite._dense import initial_weights, train_weights
+from nfd_jax.finite._innovations import innovations
 from nfd_jax.limit import solve_limit
 from nfd_jax.noise import Noise, sample_noise
-from nfd_jax.problem import RECORDS, Problem, Trajectory
+from nfd_jax.problem import Problem
 from nfd_jax.runtime import in_threads
 from nfd_jax.store._batch import Batch, noise_depth, simulator
 from nfd_jax.store._layout import DIVERGED
@@ -29,6 +30,9 @@ from nfd_jax.sweep._cells import seed_key, with_rate
 from nfd_jax.sweep._compute import results
 from nfd_jax.sweep._execute import load_problem
 from nfd_jax.sweep._plan import make_plan
+from nfd_jax.trajectory import Trajectory, Weights
+
+PATHS = ("features", "gradients")
 
 TOO_LARGE = "its noise does not fit in memory, nor would all of its layers"
 
@@ -103,7 +107,7 @@ def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
 class Drawn(NamedTuple):
     """What is random about a cell: `weights` of a dense network, or else the noise; the limit's noise in any case."""
 
-    weights: _dense.Weights | None
+    weights: Weights | None
     noise: Noise | None
 
 
@@ -112,11 +116,11 @@ def _draw(config: SweepConfig, cell: Batch) -> Drawn:
     if cell.kind == "limit" or simulator(config, cell.width) == "matrix_free":
         return Drawn(None, _noise(config, problem, cell))
     key, size = seed_key(config.seed, cell.seeds[0]), {"width": cell.width, "depth": cell.depths[0]}
-    weights = _dense.initial_weights(problem, **size, key=key, backward_weights=config.finite.backward_weights[0])
+    weights = initial_weights(problem, **size, key=key, backward_weights=(flag := config.finite.backward_weights[0]))
     if "limit_error" not in config.measure:
         return Drawn(weights, None)
-    _, noise = _with_innovations(problem, weights, key)
-    return Drawn(weights, refined(noise, config.limit.depth_steps, key))
+    _, noise = _with_innovations(problem, weights, flag, key)
+    return Drawn(weights, noise.refine(config.limit.depth_steps, key))
 
 
 def _noise(config: SweepConfig, problem: Problem, cell: Batch) -> Noise:
@@ -134,7 +138,7 @@ def _measured(config: SweepConfig, cell: Batch, drawn: Drawn) -> dict[str, np.nd
     if drawn.weights is None:
         run = _network(problem, drawn.noise, depth, config.finite.backward_weights[0])
     else:
-        run = _train_dense(problem, drawn.weights)
+        run = _train_dense(problem, drawn.weights, config.finite.backward_weights[0])
     measured = {"loss": run.loss, "output": run.output}
     if limit is not None:
         coarse = lambda path: path[:, :: drawn.noise.depth // depth]
@@ -144,25 +148,25 @@ def _measured(config: SweepConfig, cell: Batch, drawn: Drawn) -> dict[str, np.nd
 
 
 @eqx.filter_jit
-def _train_dense(problem: Problem, weights: _dense.Weights) -> Trajectory:
+def _train_dense(problem: Problem, weights: Weights, flag: str) -> Trajectory:
     with jax.default_matmul_precision("highest"):
-        return _dense.train(problem, weights, record=RECORDS)
+        return train_weights(problem, weights, flag, record=PATHS)
 
 
 @eqx.filter_jit
-def _with_innovations(problem: Problem, weights: _dense.Weights, key: jax.Array) -> tuple[Trajectory, Noise]:
+def _with_innovations(problem: Problem, weights: Weights, flag: str, key: jax.Array) -> tuple[Trajectory, Noise]:
     with jax.default_matmul_precision("highest"):
-        return train_with_innovations(problem, weights, key)
+        return innovations(problem, weights, flag, key)
 
 
 def _network(problem: Problem, noise: Noise, depth: int, flag: str) -> Trajectory:
     size = {"width": noise.width, "depth": depth}
-    return train_finite(problem, **size, noise=noise.coarsen(depth), backward_weights=flag, simulator="matrix_free", record=RECORDS)
+    return train_finite(problem, **size, noise=noise.coarsen(depth), backward_weights=flag, simulator="matrix_free", record=PATHS)
 
 
 def _limit(problem: Problem, noise: Noise, flag: str) -> Trajectory:
     size = {"particles": noise.width, "depth_steps": noise.depth}
-    return solve_limit(problem, **size, noise=noise, backward_weights=flag, record=RECORDS)
+    return solve_limit(problem, **size, noise=noise, backward_weights=flag, record=PATHS)
 
 
 def _relative_rms(x: np.ndarray, exact: np.ndarray) -> float | None:
@@ -203,7 +207,7 @@ def _trained(config: SweepConfig, problem: Problem, cell: Batch, flag: str) -> T
     if simulator(config, cell.width) == "matrix_free":
         return _network(problem, _noise(config, problem, cell), depth, flag)
     key = seed_key(config.seed, cell.seeds[0])
-    return train_finite(problem, width=cell.width, depth=depth, key=key, backward_weights=flag, record=RECORDS)
+    return train_finite(problem, width=cell.width, depth=depth, key=key, backward_weights=flag, record=PATHS)
 
 
 def _first_nonfinite(run: Trajectory) -> str | None:

@@ -1,0 +1,143 @@
+"""A whole grid of networks in one compiled program, `vmap`ped over width, depth, key, learning rate and backward weights.
+
+Networks share arrays with room for the widest and the deepest: coordinates from a network's width on are zero, layers from its depth
+on change nothing. Draws are prefix-stable, so each network is the one that `train_finite` draws from the same key. W(0) and noise are
+drawn once a key and stay unbatched over everything else.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from nfd_jax import optimizers, training
+from nfd_jax.finite._dense import hidden_weights, initial_weights
+from nfd_jax.finite._hidden import form
+from nfd_jax.finite._matrices import Seen, train
+from nfd_jax.finite._matrix_free import MatrixFree
+from nfd_jax.finite._sizes import Sizes
+from nfd_jax.finite._updates import Ends
+from nfd_jax.noise import sample_noise
+from nfd_jax.problem import (
+    BACKWARD_WEIGHTS,
+    MATMUL_PRECISIONS,
+    BackwardWeights,
+    Problem,
+    Record,
+    check_choice,
+    check_key,
+    check_record,
+    check_size,
+)
+from nfd_jax.trajectory import Trajectory
+
+
+def train_grid(
+    problem: Problem,
+    *,
+    widths: Sequence[int],
+    depths: Sequence[int],
+    keys: Array,
+    learning_rates: Any = None,
+    backward_weights: Sequence[BackwardWeights] = ("reused", "independent"),
+    simulator: Literal["dense", "matrix_free"] = "dense",
+    record: tuple[Record, ...] = (),
+    matmul_precision: str = "highest",
+) -> Trajectory:
+    """Networks of every width, depth, key, learning rate and kind of backward weights, by one compiled program.
+
+    - `widths`, `depths`: lists of sizes; `keys`: an array of keys, as of jax.random.split; `learning_rates`: a list, by default the problem's.
+    - `backward_weights`: a list of "reused", "independent".
+    - `record`: "features", "gradients" and, for matrix-free networks, "coupling".
+
+    Returns a `Trajectory` whose arrays have leading axes (width, depth, key, learning_rate, backward_weights); each network is that of
+    `train_finite` to rounding. Recorded h and b have room for the largest sizes, (…, K, L_max + 1, P, n_max): zero in coordinates beyond a
+    network's width, and in layers beyond its depth what its last layer holds. The program visits L_max layers for all networks.
+    Raises ValueError on names or sizes that are not allowed.
+    """
+    check_choice("simulator", simulator, ("dense", "matrix_free"))
+    check_choice("matmul_precision", matmul_precision, MATMUL_PRECISIONS)
+    sizes = []
+    for name, values in (("widths", widths), ("depths", depths)):
+        if np.ndim(values) != 1 or not np.size(values):
+            raise ValueError(f"{name} must be a nonempty list of positive integers; received {values!r}")
+        for value in (values := [x.item() if isinstance(x, np.generic) else x for x in values]):
+            check_size(f"each of {name}", value)
+        sizes.append(tuple(values))
+    flags = (backward_weights,) if isinstance(backward_weights, str) else tuple(backward_weights)
+    for flag in flags:
+        check_choice("backward_weights", flag, BACKWARD_WEIGHTS)
+    if not flags or len(set(flags)) < len(flags):
+        raise ValueError(f"backward_weights must be a nonempty list of different ones of reused, independent; received {flags}")
+    keys = check_key(keys)
+    keys = keys[None] if keys.ndim == 0 else keys
+    rates = jnp.asarray(problem.learning_rate if learning_rates is None else learning_rates, problem.dtype).reshape(-1)
+    record = check_record(record)
+    allowed = ("features", "gradients") if simulator == "dense" else ("features", "gradients", "coupling")
+    for name in record:
+        check_choice("record", name, allowed)
+    if simulator == "matrix_free":
+        training.check_room(problem, min(sizes[0]))
+        optimizers.check_linear(problem.optimizer)
+    which = jnp.asarray(sizes[0]), jnp.asarray(sizes[1])
+    with jax.default_matmul_precision(matmul_precision):
+        return _train(problem, keys, rates, *which, max(sizes[0]), max(sizes[1]), flags, simulator, record)
+
+
+@eqx.filter_jit
+def _train(problem, keys, rates, widths, depths, room, layers, flags, simulator, record):
+    reuse = jnp.asarray([flag == "reused" for flag in flags], problem.dtype)
+    network = _dense if simulator == "dense" else _matrix_free
+
+    def of_key(key):
+        one = network(problem, key, room, layers, flags, record)
+        at = lambda width, depth, rate: one(_at_rate(problem, rate), Sizes.padded(width, depth, room, layers, problem.dtype), reuse)
+        over = jax.vmap(jax.vmap(jax.vmap(at, (None, None, 0)), (None, 0, None)), (0, None, None))
+        return over(widths, depths, rates)
+
+    found = jax.vmap(of_key, out_axes=2)(keys)
+    return found
+
+
+def _at_rate(problem: Problem, rate: Array) -> Problem:
+    return eqx.tree_at(lambda p: p.learning_rate, problem, rate)
+
+
+def _dense(problem, key, room, layers, flags, record):
+    """What trains dense networks drawn from `key`, of every flag, given the problem at a rate and the sizes."""
+    kind = "independent" if "independent" in flags else "reused"
+    weights = initial_weights(problem, width=room, depth=layers, key=key, backward_weights=kind)
+    factored = form(room, problem.samples, linear=optimizers.is_linear(problem.optimizer)) == "factored"
+    back = jnp.stack([weights.W if flag == "reused" else weights.W_backward for flag in flags]) if factored else weights.W_backward
+
+    def one(problem, sizes, back, reuse):
+        arguments = weights.W, back, reuse, problem.samples, sizes.width
+        hidden = hidden_weights("factored" if factored else "explicit", *arguments, reused=flags == ("reused",))
+
+        def observe(memory, seen: Seen):
+            out = {"output": seen.output, "loss": seen.loss}
+            return memory, out | {name: getattr(seen, name) for name in record}
+
+        ends = Ends(sizes.cut(weights.U.T).T, sizes.cut(weights.V.T).T)
+        options = {"places": jnp.arange(layers + 1), "skip_last": True}
+        return Trajectory(**train(problem, ends, hidden, sizes, observe, None, **options)[0])
+
+    return lambda problem, sizes, reuse: jax.vmap(one, (None, None, 0 if factored else None, 0))(problem, sizes, back, reuse)
+
+
+def _matrix_free(problem, key, room, layers, flags, record):
+    """The same for matrix-free networks, on the noise of the widest and deepest."""
+    noise = sample_noise(problem, width=room, depth=layers, key=key)
+
+    def one(problem, sizes, reuse):
+        return training.train(problem, noise, MatrixFree(problem, reuse, sizes), record=record)
+
+    def every(problem, sizes, reuse):
+        found = jax.vmap(one, (None, None, 0))(problem, sizes, reuse)
+        return found if "coupling" in record else eqx.tree_at(lambda t: t.coupling, found, None, is_leaf=lambda x: x is None)
+
+    return every

@@ -1,0 +1,177 @@
+"""Levels put together: the sum they estimate, its error, and which samples to take next. Pure functions of what was sampled.
+
+    f = E base + Σ_l d_l + rest of d + Σ_j e_j + rest of e         d_l: particles doubled       e_j: steps doubled, with N = ∞
+
+Either series falls like the inverse of N or of M. Its rest is extrapolated to second order, d_L + r/3 with r = 2 d_L − d_{L−1}; |r|/3,
+the last correction made, is the bound on what is left of the bias. The second-order part of the extrapolation in N inside each e_j
+gives a bound in the same way.
+"""
+
+from dataclasses import dataclass
+from math import ceil, sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from nfd_jax.limit._levels import Level
+
+PILOT = 64
+"""Samples of a level before anything is decided on its variance."""
+
+SHARE = 0.12
+"""Part of the tolerance that each of the three biases may take before a level is added."""
+
+GROWTH = 8
+"""Samples of a level grow at most so many times before variances are looked at again."""
+
+
+class Moments(NamedTuple):
+    """Samples of one level: how many in how many chunks, mean, sum of squared deviations, and seconds they took."""
+
+    count: int
+    chunks: int
+    mean: np.ndarray
+    squares: np.ndarray
+    seconds: float
+
+    @classmethod
+    def empty(cls, size: int) -> "Moments":
+        return cls(0, 0, np.zeros(size), np.zeros(size), 0.0)
+
+    @property
+    def variance(self) -> np.ndarray:
+        return self.squares / max(1, self.count - 1)
+
+    def with_chunk(self, samples: np.ndarray, seconds: float) -> "Moments":
+        count, mean = len(samples), samples.mean(0)
+        total, gap = self.count + count, mean - self.mean
+        squares = self.squares + ((samples - mean) ** 2).sum(0) + gap**2 * (self.count * count / total)
+        return Moments(total, self.chunks + 1, self.mean + gap * (count / total), squares, self.seconds + seconds)
+
+
+@dataclass
+class State:
+    """Samples so far, by level, and the plan being carried out: chunks `wanted` of each level."""
+
+    found: dict[Level, Moments]
+    wanted: dict[Level, int]
+
+    @classmethod
+    def start(cls, particles: int, steps: int) -> "State":
+        """The fewest levels from which biases can be bounded."""
+        state = cls({}, {})
+        state._add(Level("base", particles, steps))
+        for factor in (2, 4):
+            state._add(Level("particles", factor * particles, steps))
+            for kind in ("steps", "mixed"):
+                state._add(Level(kind, 4 * particles, factor * steps))
+        return state
+
+    def copy(self) -> "State":
+        return State(dict(self.found), dict(self.wanted))
+
+    def series(self, kind: str) -> list[Level]:
+        """The levels of one kind, coarse to fine."""
+        return sorted(level for level in self.wanted if level.kind == kind)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether every level has the samples it was first given, so that there is an estimate."""
+        return all(level in self.found and self.found[level].count >= PILOT for level in self.wanted)
+
+    def _add(self, level: Level) -> None:
+        self.wanted[level] = ceil(PILOT / level.systems)
+
+    def more_particles(self) -> None:
+        last = self.series("particles")[-1]
+        self._add(Level("particles", 2 * last.particles, last.steps))
+
+    def more_steps(self) -> None:
+        last = self.series("steps")[-1]
+        for kind in ("steps", "mixed"):
+            self._add(Level(kind, last.particles, 2 * last.steps))
+
+    def wider_steps(self) -> None:
+        """Twice the particles for every difference in steps; what was sampled of them with fewer is of no more use."""
+        for kind in ("steps", "mixed"):
+            for level in self.series(kind):
+                del self.wanted[level]
+                self.found.pop(level, None)
+                self._add(Level(kind, 2 * level.particles, level.steps))
+
+
+class Sum(NamedTuple):
+    """The levels put together: `value`, its `variance` and `bias` bound, each (size,); `sources`, the same bound by what causes it with
+    the variance of that bound; and the `weight` with which each level's mean enters."""
+
+    value: np.ndarray
+    variance: np.ndarray
+    bias: np.ndarray
+    sources: dict[str, tuple[np.ndarray, np.ndarray]]
+    weight: dict[Level, float]
+
+
+def extrapolation(length: int) -> np.ndarray:
+    """Weights of d_1 … d_L in d_1 + … + d_L + d_L + r/3, r = 2 d_L − d_{L−1}."""
+    weights = np.ones(length)
+    weights[-1] += 1 + 2 / 3
+    weights[-2] -= 1 / 3
+    return weights
+
+
+def combine(state: State, size: int) -> Sum:
+    """What the samples of `state` say about vectors of `size` quantities."""
+    mean = lambda level: state.found[level].mean
+    error2 = lambda level: state.found[level].variance / state.found[level].count
+    weight: dict[Level, float] = {level: 1.0 for level in state.series("base")}
+    for kind in ("particles", "steps", "mixed"):
+        weight |= dict(zip(state.series(kind), extrapolation(len(state.series(kind))).tolist(), strict=True))
+    value = sum(w * mean(level)[:size] for level, w in weight.items())
+    variance = sum(w * w * error2(level)[:size] for level, w in weight.items())
+
+    *_, before, last = state.series("particles")
+    sources = {"particles": (2 * mean(last) - mean(before), 4 * error2(last) + error2(before))}
+    pairs = [state.series(kind)[-2:] for kind in ("steps", "mixed")]
+    rest = sum(2 * mean(last)[:size] - mean(before)[:size] for before, last in pairs)
+    sources["steps"] = rest, sum(4 * error2(last)[:size] + error2(before)[:size] for before, last in pairs)
+    mixed = state.series("mixed")
+    second = sum(weight[level] * mean(level)[size:] for level in mixed)
+    # A third of r, and half of the sum's second order: corrections made, whose remainders are smaller.
+    sources["mixed"] = 1.5 * second, 2.25 * sum(weight[level] ** 2 * error2(level)[size:] for level in mixed)
+    sources = {name: (np.abs(r) / 3, v / 9) for name, (r, v) in sources.items()}
+    return Sum(value, variance, sum(bound for bound, _ in sources.values()), sources, weight)
+
+
+def rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(x**2)))
+
+
+def error(total: Sum, aim: slice) -> float:
+    """The error, rms over the quantities `aim`, that is kept with a probability of 95 % or more: two standard errors and the bias."""
+    return 2 * sqrt(np.mean(total.variance[aim])) + rms(total.bias[aim])
+
+
+def plan(state: State, total: Sum, tolerance: float, aim: slice) -> bool:
+    """Want more samples or levels in `state` where the `tolerance` is not met yet; whether any were added."""
+    if error(total, aim) <= tolerance:
+        return False
+    grow = {"particles": state.more_particles, "steps": state.more_steps, "mixed": state.wider_steps}
+    coarse = False
+    for name, (bound, noise) in total.sources.items():
+        beyond_noise = np.mean(bound[aim] ** 2) - np.mean(noise[aim])
+        if beyond_noise > (SHARE * tolerance) ** 2 and beyond_noise > np.mean(noise[aim]):
+            grow[name]()
+            coarse = True
+    if coarse:
+        return True
+    aimed = 0.95 * (tolerance - min(rms(total.bias[aim]), tolerance / 2)) / 2
+    spread = {level: w * w * float(np.mean(state.found[level].variance[aim])) for level, w in total.weight.items()}
+    scale = sum(sqrt(v * level.cost) for level, v in spread.items()) / aimed**2
+    before = dict(state.wanted)
+    for level, v in spread.items():
+        most = GROWTH * state.wanted[level]
+        state.wanted[level] = min(most, max(state.wanted[level], ceil(scale * sqrt(v / level.cost) / level.systems)))
+    if state.wanted == before:
+        largest = max(spread, key=lambda level: spread[level] / state.found[level].count)
+        state.wanted[largest] = ceil(1.5 * state.wanted[largest])
+    return True
