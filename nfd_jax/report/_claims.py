@@ -130,11 +130,19 @@ def decides(row: dict[str, Any]) -> str:
     return tidy(f"{text.rstrip(',') or plain(row['quantity'])}{reason}")
 
 
+def step(reason: str) -> str:
+    """What would settle a row: the end of its reason, which begins with the numbers that do not."""
+    text = reason.rpartition("; ")[2]
+    advice = re.search(r": (add .*)$", text)
+    return tidy(advice[1] if advice else text)
+
+
 def tidy(text: str) -> str:
     """Numbers as the rest of the report has them: − for minus, a space before %, short powers of ten."""
     text = re.sub(r"\b\d(?:\.\d+)?e[+-]\d+\b", lambda found: number(float(found[0])), str(text))
     text = re.sub(r"(?<!\w)-(?=\.?\d|inf\b)", "−", text)
-    return re.sub(r"(?<=\d)%", " %", re.sub(r"\binf\b", "∞", text))
+    text = re.sub(r"\binf\b", "∞", text).replace("[−∞, ∞]", "[unbounded]")
+    return re.sub(r"(?<=\d)%", " %", text)
 
 
 def counted(found: Judged, reading: str = "ms") -> str:
