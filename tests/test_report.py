@@ -115,7 +115,7 @@ def test_the_summary_says_what_is_stored(tree):
             backward_weights="reused", limit_backward_weights=limit, quantity="h"
         )
         error = error.isel(learning_rate=0, step=-1).sel(width=512)
-        assert number(float(error.sel(depth=32).mean("seed"))) in line and "at L = 32" in line
+        assert f"mean square {number(float(error.sel(depth=32).mean('seed')))}," in line and limit in line
         slope = np.polyfit(np.log(error["depth"]), np.log(error.mean("seed")), 1)[0]
         assert abs(found.slope.value - slope) < 1e-9 and signed(slope) in line
         moved = float(

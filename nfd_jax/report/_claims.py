@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from nfd_jax import verdicts as _verdicts
-from nfd_jax.report._numbers import Estimate, joined, number
+from nfd_jax.report._numbers import Estimate, number
 from nfd_jax.report._words import CLAIM_WORDS, plain
 from nfd_jax.verdicts import ARGUMENTS, CLAIMS, READINGS, STATEMENTS
 
@@ -147,22 +147,18 @@ def tidy(text: str) -> str:
 
 def counted(found: Judged, reading: str = "ms") -> str:
     """How many claims hold, fail and are open."""
-    verdicts = [found.verdict(claim, reading) for claim in CLAIMS]
-    held = [claim for claim, verdict in zip(CLAIMS, verdicts, strict=True) if verdict == "holds"]
-    failed = [claim for claim, verdict in zip(CLAIMS, verdicts, strict=True) if verdict == "fails"]
-    rest = [claim for claim in CLAIMS if claim not in held and claim not in failed]
+    kinds = {claim: MARKS.get(found.verdict(claim, reading), ("?", "open"))[1] for claim in CLAIMS}
 
-    def part(claims: list[str], one: str, many: str) -> str:
-        return f"{len(claims)} {one if len(claims) == 1 else many}" + (
-            f" ({', '.join(claims)})" if claims else ""
-        )
+    def part(kind: str, one: str, many: str) -> str:
+        claims = [claim for claim, its in kinds.items() if its == kind]
+        return f"{len(claims)} {one if len(claims) == 1 else many}" + (f" ({', '.join(claims)})" if claims else "")
 
-    parts = [part(held, "holds", "hold"), part(failed, "fails", "fail"), part(rest, "is open", "are open")]
-    others = [f"{ARGUMENTS[name][0]}: {_tally(found, name)}" for name in READINGS if name != reading]
-    return f"Claims C1–C6 under {ARGUMENTS[reading][0]}: {joined(parts)}. Under {'; '.join(others)}."
+    parts = ", ".join([part("holds", "holds", "hold"), part("fails", "fails", "fail"), part("open", "is open", "are open")])
+    others = "; ".join(f"{ARGUMENTS[name][0]}: {_tally(found, name)}" for name in READINGS if name != reading)
+    return f"Claims C1–C6 in {ARGUMENTS[reading][0]}: {parts}. In {others}."
 
 
 def _tally(found: Judged, reading: str) -> str:
-    verdicts = [found.verdict(claim, reading) for claim in CLAIMS]
-    hold, fail = verdicts.count("holds"), verdicts.count("fails")
-    return f"{hold} {'holds' if hold == 1 else 'hold'}, {fail} {'fails' if fail == 1 else 'fail'}, {len(CLAIMS) - hold - fail} open"
+    kinds = [MARKS.get(found.verdict(claim, reading), ("?", "open"))[1] for claim in CLAIMS]
+    hold, fail = kinds.count("holds"), kinds.count("fails")
+    return f"{hold} {'holds' if hold == 1 else 'hold'}, {fail} {'fails' if fail == 1 else 'fail'}, {kinds.count('open')} open"

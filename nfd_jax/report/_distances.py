@@ -35,14 +35,6 @@ class Distance:
     def depth(self) -> int:
         return int(self.depths[-1])
 
-    def sentence(self) -> str:
-        """One line for the terminal."""
-        text = (
-            f"{self.quantity} to the {LIMIT_NAMES[self.limit]}: {number(self.size.value)} at L = {self.depth}"
-        )
-        text += f" ({percent(self.share)} of what learning moves, rms)" if math.isfinite(self.share) else ""
-        return f"{text}, {self.trend()}"
-
     def trend(self, slope: bool = True) -> str:
         """What it does along depth, with its slope or in words alone ("" where words alone can't say)."""
         found = moves(self.slope)
@@ -142,11 +134,19 @@ def loss_gap(view: View, limit: str) -> LossGap | None:
 def summary_of(view: View) -> list[str]:
     """A line for each limit that reused networks were compared with; what else can be said where none was."""
     found = [item for limit in LIMIT_NAMES if (item := distance(view, "reused", limit)) is not None]
-    if found:
-        first = found[0]
-        head = f"Networks of width {first.width} after {count(first.step, 'update')}, mean square per coordinate:"
-        return [f"{head} {first.sentence()}.", *(f"The same for {item.sentence()}." for item in found[1:])]
-    return [_losses(view)]
+    if not found:
+        return [_losses(view)]
+    first = found[0]
+    where = f"n = {first.width}, L = {first.depth}, {count(first.step, 'update')}"
+    subjects = [f"h of networks ({where})", *["It"] * (len(found) - 1)]
+    return [f"{who} {_misses(item)}." for who, item in zip(subjects, found, strict=True)]
+
+
+def _misses(item: Distance) -> str:
+    size = f"mean square {number(item.size.value)}, {item.trend()}"
+    if not math.isfinite(item.share):
+        return f"is off the {LIMIT_NAMES[item.limit]}: {size}"
+    return f"misses the {LIMIT_NAMES[item.limit]} by {percent(item.share)} of what learning moves (rms): {size}"
 
 
 def _losses(view: View) -> str:

@@ -42,4 +42,5 @@ for label, values in (("b, before training", [found[n][0][:, 0] for n in widths]
     ax.errorbar(widths, [v.mean() for v in values], [v.std() / np.sqrt(seeds) for v in values], marker="o", capsize=2, label=label)
 ax.loglog(widths, 2 * found[32][0][:, 0].mean() * 32 / np.array(widths), ":", color="grey", label="slope of 1/n")
 ax.set(xlabel="width n", ylabel="mean square per coordinate", title="What reusing the weights changes")
+ax.set_xticks(widths, widths, minor=False), ax.minorticks_off()
 _ = ax.legend()

@@ -23,10 +23,11 @@ print(loss.shape, "depth, seed, backward weights, step")
 
 # %%
 mean = loss.mean(1)
-gap = (mean[:, 1] - mean[:, 0]) / (mean[:, 0, :1] - mean[:, 0])
+with np.errstate(invalid="ignore"):  # nothing is learned before the first update
+    gap = (mean[:, 1] - mean[:, 0]) / (mean[:, 0, :1] - mean[:, 0])
 for depth, values in zip(depths, gap):
     print(f"L = {depth:2d}: relative gap after 4 updates {values[4]:.3f}, after {K - 1} {values[-1]:.3f}")
-fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for depth, curves, values in zip(depths, mean, gap):
     (line,) = left.plot(curves[0], label=f"L = {depth}, reused")
     left.plot(curves[1], "--", color=line.get_color())

@@ -37,7 +37,7 @@ for kind in kinds:
     print(kind, "| distance of f to the lazy limit:", ", ".join(f"γ = {g}: {d:.3f}" for g, d in zip(gammas, far)))
 
 # %%
-fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for kind, style, color in zip(kinds, ("-", "--"), ("C0", "C1")):
     left.plot(lazy[kind], "k" + style, lw=2.5, alpha=0.5, label=f"lazy limit, {kind}")
     for i in (0, 3):
@@ -45,5 +45,6 @@ for kind, style, color in zip(kinds, ("-", "--"), ("C0", "C1")):
     right.loglog(gammas, found[kind][1], "o" + style, color=color, label=kind)
 left.set(xlabel="updates", ylabel="output f of the first sample", title="Small γ follows kernel regression")
 right.set(xlabel="richness γ", ylabel="mean square", title="How far h has moved at the end")
+right.set_xticks(gammas, gammas), right.minorticks_off()
 left.legend(fontsize=7)
 _ = right.legend()

@@ -37,4 +37,5 @@ for depth, row in zip(depths, finite):
     ax.loglog(rates, row, "o-", label=f"L = {depth}")
 ax.loglog(rates, limit, "k--", lw=2, label="limit, L = ∞")
 ax.set(xlabel="learning rate η", ylabel=f"training loss after {K - 1} updates", title="Depth against the limit", ylim=(None, 3))
+ax.set_xticks(rates, [f"{rate:g}" for rate in rates]), ax.minorticks_off()
 _ = ax.legend()

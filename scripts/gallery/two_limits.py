@@ -34,10 +34,10 @@ errors, loss, limits = jax.tree.map(np.asarray, jax.vmap(run)(jax.random.split(j
 for kind in kinds:
     means = [errors[kind, depth].mean() for depth in depths]
     slope = np.polyfit(np.log(depths), np.log(means), 1)[0]
-    print(f"h of a reused network to the {kind} limit: {', '.join(f'{m:.4f}' for m in means)}; slope in L {slope:+.2f}")
+    print(f"h of a reused network to the {kind} limit: {', '.join(f'{m:.4f}' for m in means)}; slope in L {slope:+.2f}".replace("-", "−"))
 
 # %%
-fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 left.semilogy(loss[32].mean(0), "o", label="network, L = 32")
 for kind, style in zip(kinds, ("--", ":")):
     left.semilogy(limits[kind].mean(0), style, label=f"{kind} limit")
@@ -45,5 +45,6 @@ for kind, style in zip(kinds, ("--", ":")):
 right.loglog(depths, errors["reused", 4].mean() * 4 / np.array(depths), color="grey", lw=0.8, label="slope of 1/L")
 left.set(xlabel="updates", ylabel="training loss", title="Loss: network and limits")
 right.set(xlabel="depth L", ylabel="mean square per coordinate", title="h of the network minus h of each limit")
+right.set_xticks(depths, depths), right.minorticks_off()
 left.legend()
 _ = right.legend()
