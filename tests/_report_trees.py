@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 import yaml
-
 from _planted import FLAGS, planted
 
 from nfd_jax import verdicts
@@ -21,8 +20,9 @@ def config(**problem) -> str:
         "seeds": SEEDS,
         "precision": "float64",
         "problem": {
-            "dataset": "gaussian", "steps": STEPS, "batch_size": 2, "batches": "fixed", "loss": "squared", "activation": "tanh",
-            "horizon": 1.0, "parametrization": "depth_mup", "train": "all", "learning_rate": 0.5,
+            "dataset": "gaussian", "steps": STEPS, "batch_size": 2, "batches": "fixed", "loss": "squared",
+            "activation": "tanh", "horizon": 1.0, "parametrization": "depth_mup",
+            "train": "all", "learning_rate": 0.5,
         } | problem,
         "finite": {"backward_weights": list(FLAGS), "widths": [64, 128, 256, 512], "depths": [4, 8, 16, 32]},
         "limit": {"backward_weights": list(FLAGS), "particles": "matched", "depth_steps": 512},
@@ -63,8 +63,8 @@ def whole(
     groups["kernels"] = xr.Dataset({"feature_kernel": kernel, "gradient_kernel": kernel})
     groups["/"] = xr.Dataset(
         attrs={
-            "config": config(**(problem or {})), "device": "a <device>", "versions": {"jax": "0"}, "config_sha256": "c0ffee",
-            "git": "unknown",
+            "config": config(**(problem or {})), "device": "a <device>", "versions": {"jax": "0"},
+            "config_sha256": "c0ffee", "git": "unknown",
         }
     )  # fmt: skip
     return xr.DataTree.from_dict(groups)

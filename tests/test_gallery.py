@@ -26,7 +26,12 @@ def stored(path: Path) -> dict:
 
 
 def printed(notebook: dict) -> list[str]:
-    return [out["text"] for cell in notebook["cells"] for out in cell.get("outputs", ()) if out["output_type"] == "stream"]
+    return [
+        out["text"]
+        for cell in notebook["cells"]
+        for out in cell.get("outputs", ())
+        if out["output_type"] == "stream"
+    ]
 
 
 def test_there_are_six():
@@ -37,15 +42,26 @@ def test_there_are_six():
 def test_notebooks_are_those_of_the_scripts(path):
     notebook = stored(path)
     assert path.with_suffix(".ipynb").stat().st_size < build().MOST_BYTES
-    assert [(cell["cell_type"], cell["source"]) for cell in notebook["cells"]] == build().cells(path.read_text(encoding="utf-8"))
+    assert [(cell["cell_type"], cell["source"]) for cell in notebook["cells"]] == build().cells(
+        path.read_text(encoding="utf-8")
+    )
     assert notebook["cells"][0]["source"].startswith("# ")
-    images = [out for cell in notebook["cells"] for out in cell.get("outputs", ()) if "image/png" in out.get("data", {})]
+    images = [
+        out
+        for cell in notebook["cells"]
+        for out in cell.get("outputs", ())
+        if "image/png" in out.get("data", {})
+    ]
     assert images and printed(notebook)
     assert "backward_weights" in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    "path", [pytest.param(path, marks=() if path.stem in QUICK else pytest.mark.long, id=path.stem) for path in SCRIPTS]
+    "path",
+    [
+        pytest.param(path, marks=() if path.stem in QUICK else pytest.mark.long, id=path.stem)
+        for path in SCRIPTS
+    ],
 )
 def test_scripts_print_what_the_notebooks_hold(path):
     with jax.enable_x64(False):

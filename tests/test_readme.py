@@ -1,8 +1,11 @@
-"""The README's blocks run and print what it says they print; its YAML is a valid config with the contract's keys."""
+"""The README's blocks run and print what it says they print; its YAML is a valid config with the contract's
+keys.
+"""
 
 import re
 from pathlib import Path
 
+import jax
 import matplotlib
 import numpy as np
 import pytest
@@ -20,8 +23,12 @@ def blocks(language: str) -> list[str]:
 
 
 def examples() -> list[tuple[str, list[str]]]:
-    """Every Python block with the lines it is said to print: in the text block right after it, or beside it after →."""
-    found = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", README.read_text(encoding="utf-8"), re.DOTALL)
+    """Every Python block with the lines it is said to print: in the text block right after it, or beside it
+    after →.
+    """
+    found = re.findall(
+        r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", README.read_text(encoding="utf-8"), re.DOTALL
+    )
     return [(code, said.splitlines() or re.findall(r"# → (.*)", code)) for code, said in found]
 
 
@@ -42,7 +49,8 @@ def run(chosen, capsys, tmp_path, monkeypatch) -> dict:
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for code, said in chosen:
-        exec(compile(code, str(README), "exec"), names)
+        with jax.enable_x64(False):  # as a user's session has it
+            exec(compile(code, str(README), "exec"), names)
         printed = capsys.readouterr().out.splitlines()
         assert len(printed) == len(said), (printed, said)
         for line, expected in zip(printed, said, strict=True):
@@ -64,7 +72,11 @@ def test_every_example(capsys, tmp_path, monkeypatch):
 
 
 def test_numbers_are_compared():
-    assert same("a 0.0149 b", "a 0.0150 b") and not same("a 0.0149 b", "a 0.0159 b") and not same("a 0.1", "c 0.1")
+    assert (
+        same("a 0.0149 b", "a 0.0150 b")
+        and not same("a 0.0149 b", "a 0.0159 b")
+        and not same("a 0.1", "c 0.1")
+    )
     assert same("(6, 4, 1) True", "(6, 4, 1) True") and not same("(6, 3, 1)", "(6, 4, 1)")
 
 
@@ -102,6 +114,8 @@ def test_the_terminal_output_is_in_the_report_s_words():
     (said,) = [block for block in blocks("text") if "Claims C1–C6" in block]
     lines = said.splitlines()
     assert any("the reused limit" in line for line in lines) and any("NFD" in line for line in lines)
-    held, failed, rest = re.search(r"in mean square: (\d) holds?.*? (\d) fails?.*? (\d) (?:is|are) open", said).groups()
+    held, failed, rest = re.search(
+        r"in mean square: (\d) holds?.*? (\d) fails?.*? (\d) (?:is|are) open", said
+    ).groups()
     assert int(held) + int(failed) + int(rest) == 6
     assert np.all([len(line) < 200 for line in lines])

@@ -1,4 +1,4 @@
-"""Summary, page, figures and `nfd show` on trees planted by law: what they say must be true of the numbers."""
+"""Summary, page, figures and `nfd show` on trees planted by law: what they say is true of the numbers."""
 
 import io
 import re
@@ -281,7 +281,9 @@ def test_the_same_results_give_the_same_bytes(front, tree):
 @pytest.mark.parametrize(
     ("drop", "lost"),
     [
-        (("limit", "compare", "law"), {"front_error", "limit_error_depth", "limit_error_width", "joint_limits", "law"}),
+        (("limit", "compare", "law"), {
+            "front_error", "limit_error_depth", "limit_error_width", "joint_limits", "law",
+        }),
         (("coupling", "spectrum", "kernels", "response"), {
             "coupling_depth", "coupling_width", "eigenvalues", "nondegeneracy", "kernels", "response",
         }),

@@ -1,4 +1,6 @@
-"""The report in a headless Chromium, on a wide and on a narrow screen; and its contrast, which needs no browser."""
+"""The report in a headless Chromium, on a wide and on a narrow screen; and its contrast, which needs no
+browser.
+"""
 
 import json
 import re
@@ -31,7 +33,8 @@ addEventListener("load", () => {
     const range = document.createRange();
     range.selectNodeContents(node);
     for (const r of range.getClientRects())
-      if (r.width > 1 && r.height > 1) boxes.push([r.left, r.top, r.right, r.bottom, node.data.trim().slice(0, 30), parent]);
+      if (r.width > 1 && r.height > 1) boxes.push([r.left, r.top, r.right, r.bottom, node.data.trim().slice(0,
+      30), parent]);
   }
   const overlaps = [];
   for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
@@ -40,13 +43,16 @@ addEventListener("load", () => {
     if (w > 3 && h > 6) overlaps.push([a[4], b[4]]);
   }
   const images = [...document.images];
-  const bottom = s => Math.max(...[...document.querySelectorAll(s)].map(e => e.getBoundingClientRect().bottom));
+  const bottom = s => Math.max(...[...document.querySelectorAll(s)].map(e =>
+  e.getBoundingClientRect().bottom));
   const found = {
-    width: document.documentElement.scrollWidth, screen: innerWidth, overlaps: overlaps.slice(0, 8), texts: boxes.length,
+    width: document.documentElement.scrollWidth, screen: innerWidth, overlaps: overlaps.slice(0, 8), texts:
+    boxes.length,
     images: images.length, broken: images.filter(i => !i.naturalWidth).length,
     fetched: performance.getEntriesByType("resource").map(e => e.name).filter(n => !n.startsWith("data:")),
     first: {lead: bottom(".lead"), plots: bottom(".front img"), cards: bottom(".card")},
-    count: {plots: document.querySelectorAll(".front img").length, cards: document.querySelectorAll(".card").length},
+    count: {plots: document.querySelectorAll(".front img").length, cards:
+    document.querySelectorAll(".card").length},
   };
   document.body.innerHTML = "<pre id=found>" + JSON.stringify(found).replace(/</g, "&lt;") + "</pre>";
 });
@@ -68,8 +74,19 @@ def test_the_page_in_a_browser(page, width, height, opened):
     folder, text = page
     path = folder / f"{width}-{opened}.html"
     path.write_text(text.replace("</body>", PROBE % str(opened).lower() + "</body>"), encoding="utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=4000",
-               f"--window-size={width},{height}", f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri()]  # fmt: skip
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--virtual-time-budget=4000",
+        # fmt: skip
+        f"--window-size={width},{height}",
+        f"--user-data-dir={folder / 'profile'}",
+        "--dump-dom",
+        path.as_uri(),
+    ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     dumped = re.search(r"<pre id=\"found\">(.*?)</pre>", run.stdout, re.DOTALL)
     assert dumped is not None, run.stderr[-500:]

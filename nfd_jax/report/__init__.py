@@ -15,9 +15,11 @@ __all__ = ["show", "summary_lines", "write_comparison", "write_report"]
 
 
 def summary_lines(tree: "xr.DataTree") -> list[str]:
-    """What a run found, in three lines: distance of networks to each limit, and how many claims hold, fail and are open.
+    """What a run found, in three lines: distance of networks to each limit, and how many claims hold, fail
+    and are open.
 
-    Without a limit a line on the losses stands in place of the distances. Slopes are of log mean square on log depth,
+    Without a limit a line on the losses stands in place of the distances. Slopes are of log mean square on
+    log depth,
     with 95 % intervals over seeds.
     """
     from nfd_jax.report._claims import counted, judged
@@ -30,7 +32,8 @@ def summary_lines(tree: "xr.DataTree") -> list[str]:
 def write_report(folder: Path) -> Path:
     """Writes folder/report.html and folder/figures/*.png; returns the report's path.
 
-    In a folder of variants, which has no results.zarr of its own but sub-folders with one, the report puts them side by
+    In a folder of variants, which has no results.zarr of its own but sub-folders with one, the report puts
+    them side by
     side and links to their own. Raises StoreError where there are no results.
     """
     from nfd_jax.report._report import write
@@ -39,7 +42,8 @@ def write_report(folder: Path) -> Path:
 
 
 def write_comparison(folders: Sequence[Path]) -> Path:
-    """Compares runs: writes comparison/report.html and its figures into the first folder; returns the report's path.
+    """Compares runs: writes comparison/report.html and its figures into the first folder; returns the
+    report's path.
 
     Raises ValueError for fewer than two folders, StoreError where one has no results of its own.
     """
@@ -51,8 +55,10 @@ def write_comparison(folders: Sequence[Path]) -> Path:
 def show(folder: Path, console: "Console", watch: bool = False) -> None:
     """Prints progress and verdicts of the sweep in `folder`, variants side by side.
 
-    With `watch` they are refreshed until the sweep is finished or Ctrl-C, which is no error. Reads only: the sweep may
-    be running in another process. Raises StoreError where there are no results, unless it is to wait for them.
+    With `watch` they are refreshed until the sweep is finished or Ctrl-C, which is no error. Reads only: the
+    sweep may
+    be running in another process. Raises StoreError where there are no results, unless it is to wait for
+    them.
     """
     from nfd_jax.report import _show
 

@@ -1,4 +1,5 @@
-"""The claims as a reader meets them: in plain words, with a mark, the number that decides and what would settle it.
+"""The claims as a reader meets them: in plain words, with a mark, the number that decides and what would
+settle it.
 
 Verdicts are those that the run stored; of a store that has none yet they are worked out from its arrays.
 """
@@ -151,9 +152,13 @@ def counted(found: Judged, reading: str = "ms") -> str:
 
     def part(kind: str, one: str, many: str) -> str:
         claims = [claim for claim, its in kinds.items() if its == kind]
-        return f"{len(claims)} {one if len(claims) == 1 else many}" + (f" ({', '.join(claims)})" if claims else "")
+        return f"{len(claims)} {one if len(claims) == 1 else many}" + (
+            f" ({', '.join(claims)})" if claims else ""
+        )
 
-    parts = ", ".join([part("holds", "holds", "hold"), part("fails", "fails", "fail"), part("open", "is open", "are open")])
+    parts = ", ".join(
+        [part("holds", "holds", "hold"), part("fails", "fails", "fail"), part("open", "is open", "are open")]
+    )
     others = "; ".join(f"{ARGUMENTS[name][0]}: {_tally(found, name)}" for name in READINGS if name != reading)
     return f"Claims C1–C6 in {ARGUMENTS[reading][0]}: {parts}. In {others}."
 
@@ -161,4 +166,7 @@ def counted(found: Judged, reading: str = "ms") -> str:
 def _tally(found: Judged, reading: str) -> str:
     kinds = [MARKS.get(found.verdict(claim, reading), ("?", "open"))[1] for claim in CLAIMS]
     hold, fail = kinds.count("holds"), kinds.count("fails")
-    return f"{hold} {'holds' if hold == 1 else 'hold'}, {fail} {'fails' if fail == 1 else 'fail'}, {kinds.count('open')} open"
+    return (
+        f"{hold} {'holds' if hold == 1 else 'hold'}, {fail} {'fails' if fail == 1 else 'fail'}, "
+        f"{kinds.count('open')} open"
+    )

@@ -1,4 +1,6 @@
-"""How far networks are from each limit, and what of it matters: the numbers that the terminal and the first screen lead with."""
+"""How far networks are from each limit, and what of it matters: the numbers that the terminal and the first
+screen lead with.
+"""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ LIMIT_NAMES = {"reused": "reused limit", "independent": "independent limit (NFD)
 class Distance:
     """Mean square of a network minus a limit at the largest width and the last step, against depth.
 
-    size is at the largest depth, share its root over that of what learning moves, slope over depths (NaN for fewer than three).
+    size is at the largest depth, share its root over that of what learning moves, slope over depths (NaN for
+    fewer than three).
     """
 
     network: str
@@ -88,7 +91,9 @@ def signal(view: View, network: str, quantity: str, width: int, depth: int) -> f
 
 @dataclass(frozen=True)
 class LossGap:
-    """Paired seeds: loss of the network minus another's, the largest over steps, as part of the loss it has lost."""
+    """Paired seeds: loss of the network minus another's, the largest over steps, as part of the loss it has
+    lost.
+    """
 
     share: float
     depth: int
@@ -146,7 +151,9 @@ def _misses(item: Distance) -> str:
     size = f"mean square {number(item.size.value)}, {item.trend()}"
     if not math.isfinite(item.share):
         return f"is off the {LIMIT_NAMES[item.limit]}: {size}"
-    return f"misses the {LIMIT_NAMES[item.limit]} by {percent(item.share)} of what learning moves (rms): {size}"
+    return (
+        f"misses the {LIMIT_NAMES[item.limit]} by {percent(item.share)} of what learning moves (rms): {size}"
+    )
 
 
 def _losses(view: View) -> str:
@@ -167,4 +174,7 @@ def _losses(view: View) -> str:
             f"{ {'width': 'n', 'depth': 'L', 'particles': 'N'}[dim] } = {size}" for dim, size in sizes.items()
         )
         parts.append(f"{flag} weights {number(float(ends[0]))} → {number(float(ends[1]))} ({where})")
-    return f"Training loss over {count(loss.sizes['step'] - 1, 'update')}: {'; '.join(parts)}. No limit was compared with."
+    return (
+        f"Training loss over {count(loss.sizes['step'] - 1, 'update')}: {'; '.join(parts)}. No limit was "
+        "compared with."
+    )

@@ -1,4 +1,6 @@
-"""Figures to files: each is drawn once, kept whole as PNG, and handed to the page panel by panel, which a narrow screen stacks."""
+"""Figures to files: each is drawn once, kept whole as PNG, and handed to the page panel by panel, which a
+narrow screen stacks.
+"""
 
 import base64
 from collections.abc import Iterable
@@ -23,7 +25,8 @@ class Drawn(NamedTuple):
 
 
 def draw_all(folder: Path, made: Iterable[Drawing]) -> dict[str, Drawn]:
-    """Writes every drawing to folder/NAME.png and removes what earlier reports wrote; by name, what a page embeds.
+    """Writes every drawing to folder/NAME.png and removes what earlier reports wrote; by name, what a page
+    embeds.
 
     The same data give the same files, byte for byte.
     """

@@ -40,7 +40,9 @@ FIGURES: dict[str, Callable[[View], Drawing | None]] = {
 VARIANT_FIGURES = ("variants", "parametrizations", "phase_map", "richness", "optima", "comparison")
 OLDER = ("coupling",)
 NAMES = (*FIGURES, *VARIANT_FIGURES, *OLDER)
-"""Names a report's figures may have, earlier versions' among them; phase_map is followed by a hyphen and more."""
+"""Names a report's figures may have, earlier versions' among them; phase_map is followed by a hyphen and
+more.
+"""
 
 
 class Remembering(View):

@@ -1,6 +1,8 @@
-"""Slopes as they are drawn: straight lines through logarithms of means over seeds. They describe; verdicts rest on /rates.
+"""Slopes as they are drawn: straight lines through logarithms of means over seeds. They describe; verdicts
+rest on /rates.
 
-Fewer than three points give no slope. Intervals are at 95 %, from standard errors over whole seeds, Student's t.
+Fewer than three points give no slope. Intervals are at 95 %, from standard errors over whole seeds, Student's
+t.
 """
 
 import math
@@ -13,10 +15,11 @@ from nfd_jax.report._numbers import Estimate, slope
 FEWEST_POINTS = 3
 RESAMPLES = 400
 LEVEL, FALLING = 0.15, 0.3
-# 97.5 % points of Student's t with 1 … 30 degrees of freedom: importing scipy for them would cost half a second
+# 97.5 % points of Student's t with 1 … 30 degrees of freedom: importing scipy for them would cost half a
+# second
 T975 = (
-    12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09,
-    2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04,
+    12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
+    2.12, 2.11, 2.10, 2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04,
 )  # fmt: skip
 
 

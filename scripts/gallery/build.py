@@ -2,8 +2,10 @@
 
     python scripts/gallery/build.py [NAME …]
 
-A script is cells apart by lines that begin with "# %%"; "# %% [markdown]" starts a cell of text in comments. Cells run one
-after the other in one namespace, without a kernel: what they print and the figures they leave open are their outputs.
+A script is cells apart by lines that begin with "# %%"; "# %% [markdown]" starts a cell of text in comments.
+Cells run one
+after the other in one namespace, without a kernel: what they print and the figures they leave open are their
+outputs.
 """
 
 import base64

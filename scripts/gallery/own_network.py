@@ -1,7 +1,8 @@
 # %% [markdown]
 # # Your own network
 #
-# Your activation, your data, your optimizer: three arguments of a `Problem`. Derivatives come from JAX; optimizers that are linear in the
+# Your activation, your data, your optimizer: three arguments of a `Problem`. Derivatives come from JAX;
+# optimizers that are linear in the
 # gradients run in the limit too.
 
 # %%
@@ -21,11 +22,24 @@ steps, batch = 30, 4
 picks = order[: steps * batch].reshape(steps, batch)
 test = order[-40:]
 problem = nfd.Problem(
-    inputs[picks], targets[picks], learning_rate=0.05, loss="cross_entropy",
-    activation=lambda z: z * jax.nn.sigmoid(z), optimizer=lambda rate: optax.sgd(rate, momentum=0.8),
+    inputs[picks],
+    targets[picks],
+    learning_rate=0.05,
+    loss="cross_entropy",
+    activation=lambda z: z * jax.nn.sigmoid(z),
+    optimizer=lambda rate: optax.sgd(rate, momentum=0.8),
 )
-network = nfd.train_finite(problem, width=128, depth=8, key=jax.random.key(0), backward_weights="reused", heldout=inputs[test])
-limit = nfd.solve_limit(problem, particles=256, depth_steps=16, key=jax.random.key(0), backward_weights="reused", heldout=inputs[test])
+network = nfd.train_finite(
+    problem, width=128, depth=8, key=jax.random.key(0), backward_weights="reused", heldout=inputs[test]
+)
+limit = nfd.solve_limit(
+    problem,
+    particles=256,
+    depth_steps=16,
+    key=jax.random.key(0),
+    backward_weights="reused",
+    heldout=inputs[test],
+)
 right = lambda run: (np.argmax(np.asarray(run.heldout)[-1], -1) == data.target[test]).mean()
 print(f"held-out accuracy: network {right(network):.2f}, limit {right(limit):.2f}")
 
