@@ -2,9 +2,9 @@
 
 `train_finite` trains a network, `solve_limit` the limit, both on the same `sample_noise` where they are to be
 compared path by path; `train_grid` trains networks of many sizes in one program; `run` sweeps over widths,
-depths, seeds and learning rates from a YAML file, and `verdicts` judges its results. The mathematics stands in
-the module docstrings: `parametrization` (the step), `gaussian` and `history` (matrices known through what they
-were asked), `training`, `limit` and `observables`.
+depths, seeds and learning rates from a YAML file, and `verdicts` judges its results. The mathematics stands
+in the module docstrings: `parametrization` (the step), `gaussian` and `history` (matrices known through what
+they were asked), `training`, `limit` and `observables`.
 """
 
 from importlib import import_module

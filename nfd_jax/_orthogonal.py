@@ -1,15 +1,20 @@
-"""Rows resolved into orthonormal directions, x = R q with R lower triangular and R_jj ≥ 0, where rows may be nearly dependent.
+"""Rows resolved into orthonormal directions, x = R q with R lower triangular and R_jj ≥ 0, where rows may be
+nearly dependent.
 
-A direction is dropped while the process runs: where the residual of a row is below `tolerance` of the row's own norm, q_j = 0 and
-column j of R is zero, and what little was left of it stays in the rows below. (Dropped afterwards, it would be lost from them.)
+A direction is dropped while the process runs: where the residual of a row is below `tolerance` of the row's
+own norm, q_j = 0 and column j of R is zero, and what little was left of it stays in the rows below. (Dropped
+afterwards, it would be lost from them.)
 
-    by_rows        Gram–Schmidt row by row, each row projected twice: least work, and P small steps one after another
-    by_products    R from Gram matrices x xᵀ by Cholesky's columns, twice: few wide products, and P small steps on P × P numbers
+    by_rows        Gram–Schmidt row by row, each row projected twice: least work, in P small steps
+    by_products    R from Gram matrices x xᵀ by Cholesky's columns, twice: few wide products, and P small steps
+                   on P × P numbers
 
-CPUs take the first, which was faster there at every size measured; accelerators the second, which nobody has timed on one yet.
+CPUs take the first, which was faster there at every size measured; accelerators the second, which nobody has
+timed on one yet.
 
-A Gram matrix knows residuals to √eps of the norm only. So in the first of the two passes pivots below that are raised to it, which
-keeps x = R q exact with rows q that are too short rather than wrong, and the second tells them apart.
+A Gram matrix knows residuals to √eps of the norm only. So in the first of the two passes pivots below that
+are raised to it, which keeps x = R q exact with rows q that are too short rather than wrong, and the second
+tells them apart.
 """
 
 import jax
@@ -26,7 +31,8 @@ def tolerance(dtype) -> float:
 
 
 def orthonormalize(x: Rows, norms: Float[Array, " P"]) -> tuple[Float[Array, "P P"], Rows]:
-    """(R, q) of the rows of x; `norms` are what residuals are held against: the norms that the rows once had."""
+    """(R, q) of the rows of x; `norms` are what residuals are held against: the norms that the rows once had.
+    """
     return (by_rows if jax.default_backend() == "cpu" else by_products)(x, norms)
 
 
@@ -62,8 +68,11 @@ def by_products(x: Rows, norms: Float[Array, " P"]) -> tuple[Float[Array, "P P"]
     return r1 @ r2, q
 
 
-def _by_gram(x: Rows, least: Float[Array, " P"], resolution: Float[Array, " P"]) -> tuple[Float[Array, "P P"], Rows]:
-    """x = R q with R a Cholesky factor of x xᵀ: squared pivots are raised to `resolution`, pivots up to `least` drop their row."""
+def _by_gram(
+    x: Rows, least: Float[Array, " P"], resolution: Float[Array, " P"]
+) -> tuple[Float[Array, "P P"], Rows]:
+    """x = R q with R a Cholesky factor of x xᵀ: squared pivots are raised to `resolution`, pivots up to
+    `least` drop their row."""
     gram = x @ x.T
     places = jnp.arange(gram.shape[0])
 
@@ -76,7 +85,10 @@ def _by_gram(x: Rows, least: Float[Array, " P"], resolution: Float[Array, " P"])
 
     r = jax.lax.fori_loop(0, gram.shape[0], column, jnp.zeros_like(gram))
     kept = (jnp.diagonal(r) > 0).astype(x.dtype)
-    # By R⁻¹, a product that devices can share out by coordinates; refined once, as x = R q must hold however small the pivots are.
-    inverse = kept[:, None] * solve_triangular(r + jnp.diag(1 - kept), jnp.eye(gram.shape[0], dtype=x.dtype), lower=True)
+    # By R⁻¹, a product that devices can share out by coordinates; refined once, as x = R q must hold however
+    # small the pivots are.
+    inverse = kept[:, None] * solve_triangular(
+        r + jnp.diag(1 - kept), jnp.eye(gram.shape[0], dtype=x.dtype), lower=True
+    )
     q = inverse @ x
     return r, q + inverse @ (x - r @ q)

@@ -1,7 +1,8 @@
-"""Shapes in the words of the field. P samples of a batch, K steps, L layers, n coordinates (width or particles).
+"""Shapes in the words of the field. P samples of a batch, K steps, L layers, n coordinates (width or
+particles).
 
-Arrays of features keep the coordinates last, (…, P, n): every average over coordinates is then a product of rows, and the
-passes move contiguous memory.
+Arrays of features keep the coordinates last, (…, P, n): every average over coordinates is then a product of
+rows, and the passes move contiguous memory.
 """
 
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -10,3 +11,4 @@ Rows = Float[Array, "P n"]  # one layer's features or backward features of a bat
 LayerRows = Float[Array, "L P n"]  # the same for every layer
 Scalar = Float[Array, ""]
 Key = PRNGKeyArray
+Index = int | Array  # a layer, step or row, traced or not

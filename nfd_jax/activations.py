@@ -1,7 +1,7 @@
 """Activations φ with the derivatives φ' that the hand-written backward pass needs.
 
-A name, or any elementwise function of JAX arrays: its derivative is taken by JAX. At a kink the derivative follows JAX's own
-convention for the named ones: relu'(0) = 0 and abs'(0) = 0.
+A name, or any elementwise function of JAX arrays: its derivative is taken by JAX. At a kink the derivative
+follows JAX's own convention for the named ones: relu'(0) = 0 and abs'(0) = 0.
 """
 
 import math
@@ -46,15 +46,20 @@ ACTIVATIONS: dict[str, Activation] = {
 def resolve(activation: "str | Activation | Callable[[Array], Array]") -> Activation:
     """φ and φ' from a name, an `Activation` of both, or a function φ of arrays, differentiated by JAX.
 
-    Raises ValueError on a name that is not known, and on a function that is not elementwise, changes shape or dtype, or cannot be
-    differentiated.
+    Raises ValueError on a name that is not known, and on a function that is not elementwise, changes shape or
+    dtype, or cannot be differentiated.
     """
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
-            raise ValueError(f"activation {activation!r} is not known; choose one of {', '.join(ACTIVATIONS)}, or give a function")
+            raise ValueError(
+                f"activation {activation!r} is not known; choose one of {', '.join(ACTIVATIONS)}, or give a "
+                "function"
+            )
         return ACTIVATIONS[activation]
     if not isinstance(activation, Activation) and not callable(activation):
-        raise ValueError(f"activation must be a name or an elementwise function of arrays; received {activation!r}")
+        raise ValueError(
+            f"activation must be a name or an elementwise function of arrays; received {activation!r}"
+        )
     return _checked(activation)
 
 
@@ -73,10 +78,15 @@ def _checked(activation: "Activation | Callable[[Array], Array]") -> Activation:
                 value = part(z)
         except Exception as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"activation {name}: {what} fails on an array of shape (3, 4): {first}") from error
+            raise ValueError(
+                f"activation {name}: {what} fails on an array of shape (3, 4): {first}"
+            ) from error
         if jnp.shape(value) != z.shape or jnp.result_type(value) != z.dtype:
             got = f"shape {jnp.shape(value)} and dtype {jnp.result_type(value)}"
-            raise ValueError(f"activation {name}: {what} gives {got} for shape {z.shape} and dtype {z.dtype}; it must keep both")
+            raise ValueError(
+                f"activation {name}: {what} gives {got} for shape {z.shape} and dtype {z.dtype}; it must "
+                "keep both"
+            )
         return value
 
     value = tried(found.value, "the function")
@@ -85,7 +95,10 @@ def _checked(activation: "Activation | Callable[[Array], Array]") -> Activation:
         alone = jnp.stack([jnp.stack([found.value(x[None])[0] for x in row]) for row in z])
         elementwise = bool(jnp.allclose(alone, value, rtol=1e-4, atol=1e-5))
     if not elementwise:
-        raise ValueError(f"activation {name} is not elementwise: an entry of its value depends on other entries; give φ of one number")
+        raise ValueError(
+            f"activation {name} is not elementwise: an entry of its value depends on other entries; give φ "
+            "of one number"
+        )
     return found
 
 

@@ -21,7 +21,7 @@ from nfd_jax.config import ConfigError
 PACKAGE = "nfd_benchmarks"
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
-SCRIPTS = ("sweep", "dense_step", "matrix_free", "limit", "precision", "robustness")
+SCRIPTS = ("sweep", "dense_step", "matrix_free", "limit", "limit_tolerance", "precision", "robustness")
 """In the order of the table; each has `measure(quick)`, which returns its figures."""
 
 PACKAGES = ("jax", "jaxlib", "equinox", "optax", "diffrax", "numpy", "torch", "nfd_jax")

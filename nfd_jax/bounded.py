@@ -1,10 +1,13 @@
-"""SGD of any length on a network or limit that is known through its queries: as `training`, with a bounded history.
+"""SGD of any length on a network or limit that is known through its queries: as `training`, with a bounded
+history.
 
-What training adds to a hidden matrix is Q'ᵀ D Q, with a core D (R', R) in the bases of its two families of queries: no sample's own
-coordinates are needed, so that memory and the cost of a step depend on the number R of directions alone. The optimizer acts on D, on
-α, and on U and V, which are held. On a fixed pool of samples queries come to lie in a space of few directions.
+What training adds to a hidden matrix is Q'ᵀ D Q, with a core D (R', R) in the bases of its two families of
+queries: no sample's own coordinates are needed, so that memory and the cost of a step depend on the number R
+of directions alone. The optimizer acts on D, on α, and on U and V, which are held. On a fixed pool of samples
+queries come to lie in a space of few directions.
 
-What is not remembered is measured: `history_residual` is the largest part of a query, relative to its norm, that was left out.
+What is not remembered is measured: `history_residual` is the largest part of a query, relative to its norm,
+that was left out.
 """
 
 import jax
@@ -29,7 +32,10 @@ def check_bounds(problem: Problem, width: int, directions: int, tolerance: float
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance must be a number from 0 to below 1; received {tolerance}")
     if problem.centered and not problem.repeated:
-        raise ValueError("centered outputs with a bounded history need the same batch at every step; leave directions or centered out")
+        raise ValueError(
+            "centered outputs with a bounded history need the same batch at every step; leave directions or "
+            "centered out"
+        )
     optimizers.check_linear(problem.optimizer)
 
 
@@ -48,7 +54,8 @@ def train_bounded(
 ) -> Trajectory:
     """Run the K steps of `problem`; one program, K a loop. Options as of `training.train`.
 
-    With `probe` the first batch runs along in every step, without being learned from: `noise` must have 2 P rows then.
+    With `probe` the first batch runs along in every step, without being learned from: `noise` must have 2 P
+    rows then.
     """
     check_bounds(problem, noise.width, directions, tolerance)
     steps, rows, layers, dtype = problem.steps, problem.batch_size, noise.depth, problem.dtype
@@ -65,7 +72,11 @@ def train_bounded(
 
     def step(carry, k):
         memory, held, state, start = carry
-        scale, core, U, V = held["scale"], held["core"], *((held["U"], held["V"]) if learn_ends else (noise.U, noise.V))
+        scale, core, U, V = (
+            held["scale"],
+            held["core"],
+            *((held["U"], held["V"]) if learn_ends else (noise.U, noise.V)),
+        )
         x = jnp.concatenate([problem.inputs[k], problem.inputs[0]]) if probe else problem.inputs[k]
         xi, xi_back = noise.increments(FORWARD, k), noise.increments(BACKWARD, k)
         asked = learner(scale), Remembered(memory, core), noise
@@ -111,7 +122,8 @@ def train_bounded(
         return (memory, held, state, start), out
 
     def ask(memory: BoundedHistory, scale: Array, core: Array, U: Array, V: Array) -> Float[Array, "H C"]:
-        """Held-out outputs, given what is remembered so far; centered ones are asked for a second time under the initial weights."""
+        """Held-out outputs, given what is remembered so far; centered ones are asked for a second time under
+        the initial weights."""
         count = heldout.inputs.shape[0] // (2 if problem.centered else 1)
         now = jnp.arange(heldout.inputs.shape[0])[:, None] < count
         h0 = jnp.where(now, embed(heldout.inputs, U), embed(heldout.inputs, noise.U))

@@ -1,4 +1,5 @@
-"""One network or limit known through its queries, from what a caller gives: noise or a key, and what to record."""
+"""One network or limit known through its queries, from what a caller gives: noise or a key, and what to
+record."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,8 @@ def size_of(noise: AbstractNoise | None, width: Any, depth: Any, names: tuple[st
     for name, given, has in zip(names, (width, depth), (noise.width, noise.depth), strict=True):
         if given is not None and given != has:
             raise ValueError(
-                f"noise has width {noise.width} and depth {noise.depth}; {name} {given} was asked for: leave it out, "
+                f"noise has width {noise.width} and depth {noise.depth}; {name} {given} was asked for: leave "
+                "it out, "
                 "coarsen the noise, or sample it anew"
             )
     return noise.width, noise.depth
@@ -37,9 +39,14 @@ def check_noise(problem: Problem, noise: AbstractNoise) -> None:
         has = noise.forward.shape[-4], noise.forward.shape[-2], noise.U.shape[-1], noise.V.shape[-1]
     wanted = problem.steps, problem.batch_size, problem.input_dim, problem.outputs
     if has != wanted:
-        raise ValueError(f"noise was sampled for (K, P, d, C) = {has}; the problem has {wanted}: sample it for this problem")
+        raise ValueError(
+            f"noise was sampled for (K, P, d, C) = {has}; the problem has {wanted}: sample it for this "
+            "problem"
+        )
     if noise.U.dtype != problem.dtype:
-        raise ValueError(f"noise is {noise.U.dtype} and the problem {problem.dtype}; sample the noise for this problem")
+        raise ValueError(
+            f"noise is {noise.U.dtype} and the problem {problem.dtype}; sample the noise for this problem"
+        )
 
 
 def heldout_inputs(problem: Problem, heldout: Any) -> Array | None:

@@ -1,12 +1,13 @@
 """What SGD leaves in the hidden layers, and one layer of it as a pass meets it.
 
-A hidden matrix after some steps is W = α W(0) + Σ_i c_i s_i u_i x_iᵀ · (a n^{-1/2}) over the samples i of earlier steps, x_i = φ(h_i) and
-u_i = b_i the queries of its forward and backward passes. So both passes meet, besides α times what W(0) answers,
+A hidden matrix after some steps is W = α W(0) + Σ_i c_i s_i u_i x_iᵀ · (a n^{-1/2}) over the samples i of
+earlier steps, x_i = φ(h_i) and u_i = b_i the queries of its forward and backward passes. So both passes meet,
+besides α times what W(0) answers,
 
     up      Δ_ℓ  = Σ_i c_i s_i ⟨φ_i φ⟩ b_i            down     Δ'_ℓ = Σ_i c_i s_i ⟨b_i b⟩ φ_i
 
-with ⟨·⟩ averages over coordinates. The queries are kept as coordinates in their bases alone; what W(0) answered them is made anew
-from the noise.
+with ⟨·⟩ averages over coordinates. The queries are kept as coordinates in their bases alone; what W(0)
+answered them is made anew from the noise.
 """
 
 import equinox as eqx
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nfd_jax._types import LayerRows, Rows
+from nfd_jax._types import Index, LayerRows, Rows
 from nfd_jax.gaussian import Answer, Answers, Basis, Split, answer, split, split_discarded
 from nfd_jax.noise import BACKWARD, FORWARD, AbstractNoise
 
@@ -22,8 +23,9 @@ from nfd_jax.noise import BACKWARD, FORWARD, AbstractNoise
 class Learned(eqx.Module):
     """What training has made of every hidden matrix, as the rows of a pass meet it.
 
-    `scale` α, one number or (P, 1) for rows under different weights; `weights` (P, A), γ c_i s_i of each sample, zero for samples that a
-    row must not see. Where the history is bounded (P, 1): 1, or 0 for rows under the initial weights.
+    `scale` α, one number or (P, 1) for rows under different weights; `weights` (P, A), γ c_i s_i of each
+    sample, zero for samples that a row must not see. Where the history is bounded (P, 1): 1, or 0 for rows
+    under the initial weights.
     """
 
     scale: Array
@@ -31,10 +33,12 @@ class Learned(eqx.Module):
 
 
 class Layer(eqx.Module):
-    """One layer's matrix: its two families of queries, the noise that their images were made from, and what training added.
+    """One layer's matrix: its two families of queries, the noise that their images were made from, and what
+    training added.
 
-    `width` averages are over that many coordinates; `reuse` ρ is 1 where both passes use one matrix. `core` D, where the history is
-    bounded, says what training added in the two bases, Q'ᵀ D Q, in place of the samples' weights.
+    `width` averages are over that many coordinates; `reuse` ρ is 1 where both passes use one matrix. `core`
+    D, where the history is bounded, says what training added in the two bases, Q'ᵀ D Q, in place of the
+    samples' weights.
     """
 
     forward: Basis
@@ -69,7 +73,8 @@ class Layer(eqx.Module):
 
 
 class History(eqx.Module):
-    """Queries of all hidden layers: A = K·P rows of samples, zero until their step comes; layer ℓ at index ℓ − 1.
+    """Queries of all hidden layers: A = K·P rows of samples, zero until their step comes; layer ℓ at index ℓ
+    − 1.
 
     `forward` holds the queries φ(h_{ℓ-1}) of W_ℓ(0), `backward` the queries b_ℓ of W_ℓ(0)ᵀ.
     """
@@ -84,33 +89,44 @@ class History(eqx.Module):
         forward = Basis.empty(layers, every, width, dtype, others=directions, offset=offset)
         return cls(forward, Basis.empty(layers, directions, width, dtype, others=every))
 
-    def remember(self, new: Answers, row: Array, *, transpose: bool) -> "History":
-        """With a block of answers whose first sample is sample `row`; all blocks asked before it were seen."""
+    def remember(self, new: Answers, row: Index, *, transpose: bool) -> "History":
+        """With a block of answers whose first sample is sample `row`; all blocks asked before it were seen.
+        """
         rows, offset = new.q.shape[1], self.forward.offset
         if transpose:
             return History(self.forward, self.backward.append(new, row, offset + row + rows))
         return History(self.forward.append(new, offset + row, jnp.maximum(row, 0)), self.backward)
 
-    def layer(self, i: Array, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
+    def layer(self, i: Index, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
         """Layer i (from 0), with the noise it was answered from."""
         forward, backward = at_layer((self.forward, self.backward), i)
-        return Layer(forward, backward, self.forward_noise(noise, i), self.backward_noise(noise, i), learned, width, reuse)
+        return Layer(
+            forward,
+            backward,
+            self.forward_noise(noise, i),
+            self.backward_noise(noise, i),
+            learned,
+            width,
+            reuse,
+        )
 
-    def forward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "A n"]:
+    def forward_noise(self, noise: AbstractNoise, i: Index) -> Float[Array, "A n"]:
         """What the images of layer i's forward queries were made from."""
         own = noise.layer(FORWARD, i)
         return jnp.concatenate([noise.initial_layer(i), own]) if self.forward.offset else own
 
-    def backward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "A n"]:
+    def backward_noise(self, noise: AbstractNoise, i: Index) -> Float[Array, "A n"]:
         """The same of its backward queries."""
         return noise.layer(BACKWARD, i)
 
 
 class BoundedHistory(eqx.Module):
-    """At most R directions a family and layer, for training of any length: memory and cost of a step depend on R alone.
+    """At most R directions a family and layer, for training of any length: memory and cost of a step depend
+    on R alone.
 
-    A query's new direction enters where its residual exceeds `tolerance` of the query's norm and there is room. What does not enter
-    is answered by fresh noise of the right variance, and left out of what training adds: an error of second order in the residual.
+    A query's new direction enters where its residual exceeds `tolerance` of the query's norm and there is
+    room. What does not enter is answered by fresh noise of the right variance, and left out of what training
+    adds: an error of second order in the residual.
     """
 
     forward: Basis
@@ -127,10 +143,13 @@ class BoundedHistory(eqx.Module):
         basis = Basis(rows(width), rows(directions), rows(directions), None)
         return cls(basis, basis, rows(width), rows(width), jnp.zeros((layers, 2), int), tolerance)
 
-    def remember(self, new: Answers, xi: LayerRows, *, transpose: bool) -> tuple["BoundedHistory", Array, Array]:
+    def remember(
+        self, new: Answers, xi: LayerRows, *, transpose: bool
+    ) -> tuple["BoundedHistory", Array, Array]:
         """With what there is to remember of a block of answers to noise ξ.
 
-        Also the block's queries as coordinates (L, P, R) in the basis, and the relative norm (L, P) of what they have beyond it.
+        Also the block's queries as coordinates (L, P, R) in the basis, and the relative norm (L, P) of what
+        they have beyond it.
         """
         own, own_xi = (self.backward, self.backward_xi) if transpose else (self.forward, self.forward_xi)
         side, room = int(transpose), own.q.shape[1]
@@ -142,7 +161,10 @@ class BoundedHistory(eqx.Module):
         at = (slot[..., None] == jnp.arange(room)).astype(new.q.dtype)  # (L, P, R)
         put = jax.vmap(lambda every, rows, where: every.at[where].set(rows, mode="drop"))
         basis = Basis(
-            put(own.q, new.q, slot), put(own.correction, new.correction, slot), put(own.response, new.response, slot), None
+            put(own.q, new.q, slot),
+            put(own.correction, new.correction, slot),
+            put(own.response, new.response, slot),
+            None,
         )
         coordinates = new.known + new.new @ at
         lost = jnp.sum(jnp.where(enters[:, None, :], 0, new.new**2), -1)
@@ -167,20 +189,20 @@ class Remembered(eqx.Module):
     def backward(self) -> Basis:
         return self.history.backward
 
-    def layer(self, i: Array, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
+    def layer(self, i: Index, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
         """As of `History`; the noise of what is remembered is kept here."""
         h, core = at_layer((self.history, self.core), i)
         return Layer(h.forward, h.backward, h.forward_xi, h.backward_xi, learned, width, reuse, core)
 
-    def forward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "R n"]:
+    def forward_noise(self, noise: AbstractNoise, i: Index) -> Float[Array, "R n"]:
         """As of `History`."""
         return at_layer(self.history.forward_xi, i)
 
-    def backward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "R n"]:
+    def backward_noise(self, noise: AbstractNoise, i: Index) -> Float[Array, "R n"]:
         """As of `History`."""
         return at_layer(self.history.backward_xi, i)
 
 
-def at_layer(tree, i: Array):
+def at_layer(tree, i: Index):
     """One layer of a tree of arrays (L, …)."""
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), tree)

@@ -85,6 +85,7 @@ def run_sweep(
     Batches that fail are stored as failed and never stop the others.
     """
     use_compilation_cache()
+    _refuse_what_cannot_fit(config, workers, scheduler)
     failed: list[str] = []
     changed = False
     for name, single in config.expand().items():
@@ -97,6 +98,19 @@ def run_sweep(
     if config.variants is not None and report and (changed or not (out / "report.html").exists()):
         _report().write_report(out)
     return Outcome(out, failed)
+
+
+def _refuse_what_cannot_fit(config: SweepConfig, workers: int | None, scheduler: str | None) -> None:
+    """Raise CellTooLarge before anything runs; a cluster's memory is its own affair."""
+    if scheduler is not None:
+        return
+    lines = [
+        f"variants.{name}.{line}" if name else line
+        for name, single in config.expand().items()
+        for line in sweep.too_large(single, processes=workers or 1)
+    ]
+    if lines:
+        raise sweep.CellTooLarge(lines)
 
 
 class _Run:
@@ -120,7 +134,7 @@ class _Run:
         config, folder, progress = self.config, self.folder, self.progress
         arguments = {"outputs": sweep.outputs(config), "attributes": provenance(config), "fresh": fresh}
         with (
-            Store.open(folder, config, make_plan=self._plan, **arguments) as store,
+            Store.open(folder, config, make_plan=sweep.make_plan, **arguments) as store,
             progress.logging_to(folder / "log.jsonl"),
         ):
             for line in store.damaged:
@@ -133,18 +147,6 @@ class _Run:
                 self._conclude(store, rounding)
             progress.log("finished", failed=store.failed())
             return store.failed()
-
-    def _plan(self, config: SweepConfig, covered: set[tuple[int, int, int]]) -> list[Batch]:
-        """The plan of what is not covered, refused where a cell fits nowhere; a cluster's memory is its own
-        affair."""
-        plan = sweep.make_plan(config, covered)
-        if self.scheduler is None:
-            lines = sweep.check_fits(
-                (sweep.Task.of(config, batch) for batch in plan), processes=self.workers or 1
-            )
-            if lines:
-                raise sweep.CellTooLarge(lines)
-        return plan
 
     def _cells(self, store: Store) -> None:
         """Every pending batch computed and stored."""
@@ -207,6 +209,9 @@ class _Run:
         margin, page = self.config.verdicts.margin, self.folder / "report.html"
         basis = f"{store.state()} {margin:g} {version('nfd_jax')}"
         if store.noted(JUDGED) == basis and store.concluded() and page.exists():
+            self.progress.say(
+                f"{self.progress.name}: all cells are stored, and the report is up to date: {page}"
+            )
             return
         self.changed = True
         self.progress.stage("fitting rates, judging claims")

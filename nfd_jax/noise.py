@@ -1,8 +1,9 @@
 """The randomness of networks and limits: one Brownian motion per direction, step, batch slot and coordinate.
 
-Every number is keyed by what it stands for, `normal(fold_in(… fold_in(key, direction), step), slot), layer), (n,))`. Draws of one
-key are prefix-stable: width n is the first n entries of any larger width, so widths nest. A network of depth L sees the
-increments ξ_ℓ = √L (B_{t_ℓ} − B_{t_{ℓ-1}}); a coarser network on the same motion sums finer increments, ξ_coarse = Σ ξ_fine/√m.
+Every number is keyed by what it stands for, `normal(fold_in(… fold_in(key, direction), step), slot), layer),
+(n,))`. Draws of one key are prefix-stable: width n is the first n entries of any larger width, so widths
+nest. A network of depth L sees the increments ξ_ℓ = √L (B_{t_ℓ} − B_{t_{ℓ-1}}); a coarser network on the same
+motion sums finer increments, ξ_coarse = Σ ξ_fine/√m.
 """
 
 import math
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nfd_jax._types import Key, LayerRows
+from nfd_jax._types import Index, Key, LayerRows
 from nfd_jax.problem import Problem, check_key, check_size
 
 FORWARD, BACKWARD, INPUT, READOUT, HELDOUT, PROBE, WEIGHTS, INDEPENDENT_WEIGHTS, BRIDGE, INITIAL = range(10)
@@ -28,12 +29,14 @@ def stream(key: Key, *path: int | Array) -> Key:
 
 
 def seed_key(config, seed: int) -> Key:
-    """The key of one repetition of a sweep: what its networks and limits of seed number `seed` are drawn from."""
+    """The key of one repetition of a sweep: what its networks and limits of seed number `seed` are drawn
+    from."""
     return stream(jax.random.key(config.seed), seed)
 
 
 def normal_rows(key: Key, rows: int, width: int, dtype) -> Float[Array, "rows n"]:
-    """Independent standard normals, row r from its own key, so that neither more rows nor more columns change an entry."""
+    """Independent standard normals, row r from its own key, so that neither more rows nor more columns change
+    an entry."""
     keys = jax.vmap(lambda r: jax.random.fold_in(key, r))(jnp.arange(rows))
     return jax.vmap(lambda k: jax.random.normal(k, (width,), dtype))(keys)
 
@@ -53,10 +56,13 @@ def coarsened(xi: Float[Array, "... M P n"], depth: int) -> Float[Array, "... L 
 
 
 def bridged(xi: Float[Array, "... L P n"], depth: int, key: Key) -> Float[Array, "... M P n"]:
-    """The same Brownian motions seen by `depth` layers: ξ_fine = ξ/√m + g − mean g over the m fine increments of each, g fresh."""
+    """The same Brownian motions seen by `depth` layers: ξ_fine = ξ/√m + g − mean g over the m fine increments
+    of each, g fresh."""
     *lead, layers, rows, width = xi.shape
     m = depth // layers
-    g = normal_rows(key, math.prod(lead) * depth * rows, width, xi.dtype).reshape(*lead, layers, m, rows, width)
+    g = normal_rows(key, math.prod(lead) * depth * rows, width, xi.dtype).reshape(
+        *lead, layers, m, rows, width
+    )
     fine = xi[..., None, :, :] / m**0.5 + g - g.mean(-3, keepdims=True)
     return fine.reshape(*lead, depth, rows, width)
 
@@ -87,25 +93,27 @@ class AbstractNoise(eqx.Module):
         """The same noise for a network of `depth` layers; ValueError unless `depth` divides this one's."""
 
     @abstractmethod
-    def increments(self, direction: int, step: Array) -> LayerRows:
+    def increments(self, direction: int, step: Index) -> LayerRows:
         """ξ of `direction` (FORWARD or BACKWARD) at `step`, (L, P, n)."""
 
     @abstractmethod
-    def layer(self, direction: int, index: Array) -> Float[Array, "KP n"]:
+    def layer(self, direction: int, index: Index) -> Float[Array, "KP n"]:
         """ξ of one layer (from 0) for the samples of all steps."""
 
     @abstractmethod
     def initial_increments(self) -> Float[Array, "L KP n"]:
-        """ξ that all samples meet under the initial weights: for `centered` outputs on batches that differ."""
+        """ξ that all samples meet under the initial weights: for `centered` outputs on batches that differ.
+        """
 
     @abstractmethod
-    def initial_layer(self, index: Array) -> Float[Array, "KP n"]:
+    def initial_layer(self, index: Index) -> Float[Array, "KP n"]:
         """One layer of `initial_increments`."""
 
     def __repr__(self) -> str:
         rows = self.forward.shape[-2] if isinstance(self, Noise) else self.rows
         steps = self.forward.shape[-4] if isinstance(self, Noise) else self.steps
-        return f"{type(self).__name__}(width={self.width}, depth={self.depth}, K={steps}, P={rows}, {self.U.dtype})"
+        sizes = f"width={self.width}, depth={self.depth}, K={steps}, P={rows}"
+        return f"{type(self).__name__}({sizes}, {self.U.dtype})"
 
 
 class Noise(AbstractNoise):
@@ -129,7 +137,8 @@ class Noise(AbstractNoise):
         return self._with(lambda xi: coarsened(xi, depth))
 
     def refine(self, depth: int, key: Key) -> "Noise":
-        """Noise of `depth` layers whose coarsening is this one: Brownian bridges between its increments, drawn from `key`.
+        """Noise of `depth` layers whose coarsening is this one: Brownian bridges between its increments,
+        drawn from `key`.
 
         Raises ValueError unless this noise's depth divides `depth`.
         """
@@ -141,7 +150,9 @@ class Noise(AbstractNoise):
 
     def _with(self, change) -> "Noise":
         forward, backward = change(self.forward), change(self.backward)
-        return Noise(self.U, self.V, forward, backward, None if self.initial is None else change(self.initial))
+        return Noise(
+            self.U, self.V, forward, backward, None if self.initial is None else change(self.initial)
+        )
 
     def narrow(self, width: int) -> "Noise":
         """The same noise for the first `width` coordinates; ValueError where it has fewer."""
@@ -151,19 +162,22 @@ class Noise(AbstractNoise):
         initial = None if self.initial is None else cut(self.initial)
         return Noise(self.U[:width], self.V[:width], cut(self.forward), cut(self.backward), initial)
 
-    def increments(self, direction: int, step: Array) -> LayerRows:
+    def increments(self, direction: int, step: Index) -> LayerRows:
         return jax.lax.dynamic_index_in_dim(self._all(direction), step, 0, keepdims=False)
 
-    def layer(self, direction: int, index: Array) -> Float[Array, "KP n"]:
+    def layer(self, direction: int, index: Index) -> Float[Array, "KP n"]:
         every = jax.lax.dynamic_index_in_dim(self._all(direction), index, 1, keepdims=False)
         return every.reshape(-1, self.width)
 
     def initial_increments(self) -> Float[Array, "L KP n"]:
         if self.initial is None:
-            raise ValueError("this noise was sampled for a problem that is not centered, or whose batches are all the same: sample it anew")
+            raise ValueError(
+                "this noise was sampled for a problem that is not centered, or whose batches are all the "
+                "same: sample it anew"
+            )
         return self.initial
 
-    def initial_layer(self, index: Array) -> Float[Array, "KP n"]:
+    def initial_layer(self, index: Index) -> Float[Array, "KP n"]:
         return jax.lax.dynamic_index_in_dim(self.initial_increments(), index, 0, keepdims=False)
 
     def _all(self, direction: int) -> Float[Array, "K L P n"]:
@@ -171,7 +185,8 @@ class Noise(AbstractNoise):
 
 
 class KeyedNoise(AbstractNoise):
-    """The same numbers drawn anew from their key at each use, for sizes whose increments would not fit in memory.
+    """The same numbers drawn anew from their key at each use, for sizes whose increments would not fit in
+    memory.
 
     Each of the `layers` sums `fine` increments of the motion that the key stands for.
     """
@@ -191,38 +206,40 @@ class KeyedNoise(AbstractNoise):
     def coarsen(self, depth: int) -> "KeyedNoise":
         return replace(self, layers=depth, fine=self.fine * neighbours(self.depth, depth))
 
-    def increments(self, direction: int, step: Array) -> LayerRows:
+    def increments(self, direction: int, step: Index) -> LayerRows:
         at = lambda layer: jax.vmap(lambda p: self._row(direction, step, p, layer))(jnp.arange(self.rows))
         return jax.vmap(at)(jnp.arange(self.depth))
 
-    def layer(self, direction: int, index: Array) -> Float[Array, "KP n"]:
+    def layer(self, direction: int, index: Index) -> Float[Array, "KP n"]:
         at = lambda i: self._row(direction, i // self.rows, i % self.rows, index)
         return jax.vmap(at)(jnp.arange(self.steps * self.rows))
 
-    def _row(self, direction: int, step: Array, slot: Array, layer: Array) -> Float[Array, " n"]:
+    def _row(self, direction: int, step: Index, slot: Index, layer: Index) -> Float[Array, " n"]:
         return self._summed(stream(self.key, direction, step, slot), layer)
 
     def initial_increments(self) -> Float[Array, "L KP n"]:
         return jax.lax.map(self.initial_layer, jnp.arange(self.depth))
 
-    def initial_layer(self, index: Array) -> Float[Array, "KP n"]:
+    def initial_layer(self, index: Index) -> Float[Array, "KP n"]:
         one = lambda sample: self._summed(stream(self.key, INITIAL, sample), index)
         return jax.vmap(one)(jnp.arange(self.steps * self.rows))
 
-    def _summed(self, at: Key, layer: Array) -> Float[Array, " n"]:
+    def _summed(self, at: Key, layer: Index) -> Float[Array, " n"]:
         """One layer's increment of the motion at key `at`."""
         one = lambda i: jax.random.normal(stream(at, self.fine * layer + i), (self.width,), self.U.dtype)
         if self.fine == 1:
             return one(0)
-        total = jax.lax.fori_loop(0, self.fine, lambda i, sum: sum + one(i), jnp.zeros(self.width, self.U.dtype))
+        total = jax.lax.fori_loop(
+            0, self.fine, lambda i, sum: sum + one(i), jnp.zeros(self.width, self.U.dtype)
+        )
         return total / math.sqrt(self.fine)
 
 
 def keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> KeyedNoise:
     """`sample_noise` without its arrays: every increment is drawn again each time it is needed.
 
-    Of the four largest parts of a system's memory two are saved; 2 (K·P)·L·width normals are drawn in each of the 2 K passes
-    instead of once. Raises as `sample_noise` does.
+    Of the four largest parts of a system's memory two are saved; 2 (K·P)·L·width normals are drawn in each of
+    the 2 K passes instead of once. Raises as `sample_noise` does.
     """
     check_size("width", width)
     check_size("depth", depth)
@@ -230,10 +247,11 @@ def keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> KeyedN
 
 
 def sample_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise:
-    """Draw the noise of a network of `width` and `depth`, or of a limit with as many particles and Euler steps.
+    """Draw the noise of a network of `width` and `depth`, or of a limit with as many particles and Euler
+    steps.
 
-    Two calls with one key agree on what they share: the first n coordinates of U, V and, at equal depth, of the increments.
-    Raises ValueError on sizes that are no positive integers, TypeError on anything but a key.
+    Two calls with one key agree on what they share: the first n coordinates of U, V and, at equal depth, of
+    the increments. Raises ValueError on sizes that are no positive integers, TypeError on anything but a key.
     """
     check_size("width", width)
     check_size("depth", depth)
@@ -243,7 +261,8 @@ def sample_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise
 def shared_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise:
     """Noise whose Brownian motions are the same at `depth` and at twice, four times, … `depth`, for one key.
 
-    Drawn at the odd part of `depth` and refined by halving; so a limit solved with more Euler steps sees more of the same motions.
+    Drawn at the odd part of `depth` and refined by halving; so a limit solved with more Euler steps sees more
+    of the same motions.
     """
     check_size("width", width)
     check_size("depth", depth)

@@ -1,7 +1,8 @@
 """The measured quantities, one definition each, for finite networks and limits alike.
 
-"ms" is a mean square per coordinate: averages run over coordinates, batch samples and, for outputs, classes. Maxima over t come
-last and run over the grid of t common to all depths. Arrays are (…, G, P, n): grid of t, samples, coordinates.
+"ms" is a mean square per coordinate: averages run over coordinates, batch samples and, for outputs, classes.
+Maxima over t come last and run over the grid of t common to all depths. Arrays are (…, G, P, n): grid of t,
+samples, coordinates.
 """
 
 import jax.numpy as jnp
@@ -26,9 +27,9 @@ def coupling(
 ) -> tuple[Float[Array, " 2"], Float[Array, " 2"]]:
     """`coupling_layer_ms` and `coupling_displacement_ms` (forward, backward) of one step.
 
-    From c_ℓ, each layer's coupling as it enters the path (ℓ = 1 … L, zero beyond `depth`): the mean over layers of its mean
-    square, and the largest mean square over t of its running sum, from t = 0 forward and from t = 1 backward. The sums are read
-    at the layers `places`, the grid of t.
+    From c_ℓ, each layer's coupling as it enters the path (ℓ = 1 … L, zero beyond `depth`): the mean over
+    layers of its mean square, and the largest mean square over t of its running sum, from t = 0 forward and
+    from t = 1 backward. The sums are read at the layers `places`, the grid of t.
     """
     both = jnp.stack([forward, backward])
     layer = jnp.sum(mean_square(both), axis=1) / depth
@@ -48,23 +49,30 @@ def feature_shift(features: Float[Array, "K G P n"]) -> Float[Array, "K G"]:
 
 
 def differences(one, other) -> Float[Array, "K 3"]:
-    """ms of the difference of two trajectories on the same noise: h, b and f (largest over t for h and b), per step.
+    """ms of the difference of two trajectories on the same noise: h, b and f (largest over t for h and b),
+    per step.
 
-    `limit_error_ms` when `other` is a limit, `coupling_effect_ms` when the two differ in their backward weights alone.
+    `limit_error_ms` when `other` is a limit, `coupling_effect_ms` when the two differ in their backward
+    weights alone.
     """
     f = jnp.mean((one.output - other.output) ** 2, axis=(-2, -1))
-    return jnp.stack([largest(one.features - other.features), largest(one.gradients - other.gradients), f], -1)
+    return jnp.stack(
+        [largest(one.features - other.features), largest(one.gradients - other.gradients), f], -1
+    )
 
 
 def extreme_eigenvalues(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`min_eigenvalue` and `max_eigenvalue` of Gram matrices ⟨x_p x_q⟩ of x (…, K, G, P, n), in float64.
 
-    Each (2, …, K, G): of the P samples of each step, and of the (k+1)·P samples of all steps up to k. Squares of singular
-    values, since forming the Gram matrix would halve the digits that small eigenvalues have. Non-finite rows give NaN.
+    Each (2, …, K, G): of the P samples of each step, and of the (k+1)·P samples of all steps up to k. Squares
+    of singular values, since forming the Gram matrix would halve the digits that small eigenvalues have.
+    Non-finite rows give NaN.
     """
     *lead, steps, grid, rows, width = x.shape
     finite = np.asarray(np.isfinite(x).all((-2, -1)))
-    joined = np.moveaxis(np.where(finite[..., None, None], x, 0.0), -4, -3).reshape(*lead, grid, steps * rows, width)
+    joined = np.moveaxis(np.where(finite[..., None, None], x, 0.0), -4, -3).reshape(
+        *lead, grid, steps * rows, width
+    )
     # One triangular factor of all samples holds those of every earlier step as its leading blocks.
     factor = np.linalg.qr(np.swapaxes(joined, -1, -2), mode="r") / np.sqrt(width)
     blocks = [factor[..., : (k + 1) * rows] for k in range(steps)]

@@ -1,15 +1,18 @@
-"""Optimizers, as functions learning_rate → `optax.GradientTransformation`; which of them are linear, and their coefficients.
+"""Optimizers, as functions learning_rate → `optax.GradientTransformation`; which of them are linear, and
+their coefficients.
 
-A rule that is linear in the gradients G_j (SGD with momentum, Nesterov, weight decay, any schedule, chains of such) keeps every
-matrix at
+A rule that is linear in the gradients G_j (SGD with momentum, Nesterov, weight decay, any schedule, chains of
+such) keeps every matrix at
 
     W(k) = α_k W(0) + Σ_{j<k} c_{k,j} G_j
 
-with numbers α and c that know nothing of the data. So the transformation is run on coordinates: parameters (α, c), gradient of
-step j the unit vector e_j. Networks without matrices, and limits, then need α_k and c_k alone; plain SGD has α = 1, c = −η.
+with numbers α and c that know nothing of the data. So the transformation is run on coordinates: parameters
+(α, c), gradient of step j the unit vector e_j. Networks without matrices, and limits, then need α_k and c_k
+alone; plain SGD has α = 1, c = −η.
 
-Adam, clipping by a global norm and the like are not linear: their update is a nonlinear function of a matrix of rank P, which has no
-closed form in the answers of a Gaussian matrix. Networks that hold their matrices take any transformation.
+Adam, clipping by a global norm and the like are not linear: their update is a nonlinear function of a matrix
+of rank P, which has no closed form in the answers of a Gaussian matrix. Networks that hold their matrices
+take any transformation.
 
 G_j is n ∂loss/∂Θ, the scaling that μP asks of one learning rate for all matrices.
 """
@@ -41,7 +44,9 @@ class Transformation(NamedTuple):
 
 def sgd(learning_rate: Array) -> Transformation:
     """Plain SGD, ΔΘ = −η G."""
-    return Transformation(lambda p: (), lambda g, state, p=None: (jax.tree.map(lambda x: -learning_rate * x, g), state))
+    return Transformation(
+        lambda p: (), lambda g, state, p=None: (jax.tree.map(lambda x: -learning_rate * x, g), state)
+    )
 
 
 class Coefficients(NamedTuple):
@@ -51,7 +56,9 @@ class Coefficients(NamedTuple):
     steps: Float[Array, "K K"]
 
 
-def coefficients(optimizer: Optimizer | None, learning_rate: Array, count: int, *, learns: bool = True) -> Coefficients:
+def coefficients(
+    optimizer: Optimizer | None, learning_rate: Array, count: int, *, learns: bool = True
+) -> Coefficients:
     """The coefficients of an optimizer over `count` = K steps; a matrix that does not learn stays W(0).
 
     Raises ValueError where the optimizer is not linear.
@@ -60,7 +67,9 @@ def coefficients(optimizer: Optimizer | None, learning_rate: Array, count: int, 
     if not learns:
         return Coefficients(jnp.ones(count, dtype), jnp.zeros((count, count), dtype))
     if optimizer is None:
-        return Coefficients(jnp.ones(count, dtype), -learning_rate * jnp.tril(jnp.ones((count, count), dtype), -1))
+        return Coefficients(
+            jnp.ones(count, dtype), -learning_rate * jnp.tril(jnp.ones((count, count), dtype), -1)
+        )
     check_linear(optimizer)
     rule = optimizer(learning_rate)
 
@@ -116,13 +125,16 @@ def check_linear(optimizer: Optimizer | None) -> None:
     if not is_linear(optimizer):
         name = getattr(optimizer, "__name__", repr(optimizer))
         raise ValueError(
-            f"optimizer {name} is not linear in the gradients: its update has no closed form where matrices are not held (matrix-free "
-            'networks, limits); allowed there: SGD, momentum, Nesterov, weight decay, schedules. simulator="dense" takes any'
+            f"optimizer {name} is not linear in the gradients: its update has no closed form where matrices "
+            "are not held (matrix-free "
+            "networks, limits); allowed there: SGD, momentum, Nesterov, weight decay, schedules. "
+            'simulator="dense" takes any'
         )
 
 
 class Settings(NamedTuple):
-    """An optimizer and schedule by name, as a config has them; hashable, so that equal settings share compiled programs."""
+    """An optimizer and schedule by name, as a config has them; hashable, so that equal settings share
+    compiled programs."""
 
     name: str = "sgd"
     momentum: float = 0.0
@@ -156,7 +168,8 @@ def _momentum(s: Settings) -> list:
 
 
 def _schedule(s: Settings, peak: Array) -> Any:
-    """Learning rate of each step: linear warm-up from peak/(warmup+1), then constant, or down to end_factor × peak at the last step."""
+    """Learning rate of each step: linear warm-up from peak/(warmup+1), then constant, or down to end_factor ×
+    peak at the last step."""
     if s.schedule == "constant" and not s.warmup_steps:
         return peak
 
@@ -174,7 +187,8 @@ def _schedule(s: Settings, peak: Array) -> Any:
 
 
 def from_settings(optimizer: Any, schedule: Any, steps: int) -> Optimizer | None:
-    """The optimizer that sections of a config name (attributes as in `Settings`); None for plain SGD at a constant rate."""
+    """The optimizer that sections of a config name (attributes as in `Settings`); None for plain SGD at a
+    constant rate."""
     if optimizer.name == "sgd" and not optimizer.momentum and not optimizer.weight_decay:
         if schedule.name == "constant" and not schedule.warmup_steps:
             return None

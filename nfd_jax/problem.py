@@ -26,22 +26,25 @@ Record = Literal["features", "gradients", "coupling", "weights"]
 
 
 class Problem(eqx.Module):
-    """K steps of learning on given batches: everything a network or its limit needs to know, except size and noise.
+    """K steps of learning on given batches: everything a network or its limit needs to know, except size and
+    noise.
 
-    - `inputs` (K, P, d), `targets` (K, P, C): the batch of each step; K, P and d may not be empty, values must be finite.
+    - `inputs` (K, P, d), `targets` (K, P, C): the batch of each step; K, P and d may not be empty, values
+      must be finite.
     - `learning_rate` η ≥ 0: one rate for every matrix, scaled by the width as μP asks: ΔΘ = −η n ∂loss/∂Θ.
     - `loss`: "squared", "cross_entropy", or a function loss(f (P, C), y (P, C)) → scalar.
     - `activation`: a name, or an elementwise function φ; its derivative is taken by JAX.
     - `horizon` T > 0: the depth that "depth_mup" and "mup" scale their blocks by.
     - `parametrization`: "depth_mup", "mup", "vanilla" (see `nfd_jax.parametrization`).
     - `train`: "all", or "hidden" (U and V stay as drawn).
-    - `optimizer`: a function learning_rate → optax.GradientTransformation; None is optax.sgd. One that is not linear in the gradients
-      needs dense networks.
+    - `optimizer`: a function learning_rate → optax.GradientTransformation; None is optax.sgd. One that is not
+      linear in the gradients needs dense networks.
     - `richness` γ > 0: f = Vᵀ h_L/(γ n) and ΔΘ = −η γ² n ∂loss/∂Θ, so that features move in proportion to γ.
     - `centered`: outputs minus their value at initialization.
 
-    Arrays take the dtype of `inputs`. `learning_rate`, `horizon` and `richness` are leaves and may be `vmap`ped over; names, functions
-    and flags are static. Raises ValueError on shapes, names, functions or values that do not fit.
+    Arrays take the dtype of `inputs`. `learning_rate`, `horizon` and `richness` are leaves and may be
+    `vmap`ped over; names, functions and flags are static. Raises ValueError on shapes, names, functions or
+    values that do not fit.
     """
 
     inputs: Float[Array, "*B K P d"]
@@ -55,7 +58,7 @@ class Problem(eqx.Module):
     train: str = eqx.field(static=True)
     optimizer: Callable | None = eqx.field(static=True)
     centered: bool = eqx.field(static=True)
-    repeated: bool = eqx.field(static=True)
+    repeated: bool = eqx.field(static=True, init=False)
 
     def __init__(
         self,
@@ -88,7 +91,9 @@ class Problem(eqx.Module):
         check_choice("train", self.train, TRAIN)
         x, y = self.inputs.shape, self.targets.shape
         if len(x) != 3 or len(y) != 3 or x[:2] != y[:2] or 0 in x + y:
-            raise ValueError(f"inputs must be (K, P, d) and targets (K, P, C) with the same K and P; received {x} and {y}")
+            raise ValueError(
+                f"inputs must be (K, P, d) and targets (K, P, C) with the same K and P; received {x} and {y}"
+            )
         loss_function(self.loss, y[1:])
         if self.loss == "cross_entropy" and y[2] < 2:
             raise ValueError(f"cross_entropy needs at least two outputs; targets have shape {y}")
@@ -108,19 +113,27 @@ class Problem(eqx.Module):
             if value.ndim:
                 hint = "; for several, vmap over it or use train_grid" if name == "learning_rate" else ""
                 raise ValueError(f"{name} must be one number; received an array of shape {value.shape}{hint}")
-            if _concrete(value) and not (np.isfinite(value) and (value >= 0 if name == "learning_rate" else value > 0)):
+            if _concrete(value) and not (
+                np.isfinite(value) and (value >= 0 if name == "learning_rate" else value > 0)
+            ):
                 raise ValueError(f"{name} must be a finite number {least}; received {float(value)}")
 
     @classmethod
     def from_config(cls, config, *, repetition: int = 0) -> "Problem":
-        """The problem that a sweep's cells run on, at the config's first learning rate; `config` as of `load_config`.
+        """The problem that a sweep's cells run on, at the config's first learning rate; `config` as of
+        `load_config`.
 
-        `repetition` matters where the config draws data anew for each seed. Raises TypeError on anything but a config.
+        `repetition` matters where the config draws data anew for each seed. Raises TypeError on anything but
+        a config.
         """
         if not hasattr(config, "problem") or not hasattr(config, "load_data"):
-            raise TypeError(f"give the config itself, as load_config(path) returns it; received {type(config).__name__}")
+            raise TypeError(
+                f"give the config itself, as load_config(path) returns it; received {type(config).__name__}"
+            )
         p, data = config.problem, config.load_data(repetition)
-        here = lambda x: jax.device_put(np.asarray(x, config.precision))  # unlike jnp.asarray it compiles nothing
+        here = lambda x: jax.device_put(
+            np.asarray(x, config.precision)
+        )  # unlike jnp.asarray it compiles nothing
         return cls(
             here(data.inputs),
             here(data.targets),
@@ -168,8 +181,14 @@ class Problem(eqx.Module):
         number = lambda x: f"{float(x):g}" if _concrete(x) and jnp.ndim(x) == 0 else f"array {jnp.shape(x)}"
         name = lambda x: x if isinstance(x, str) else getattr(x, "__name__", repr(x))
         facts = [
-            f"K={self.steps} steps, P={self.batch_size} samples, d={self.input_dim}, C={self.outputs}, {self.dtype}",
-            f"learning_rate={number(self.learning_rate)}, loss={name(self.loss)}, activation={name(self.activation)}",
+            (
+                f"K={self.steps} steps, P={self.batch_size} samples, d={self.input_dim}, C={self.outputs}, "
+                f"{self.dtype}"
+            ),
+            (
+                f"learning_rate={number(self.learning_rate)}, loss={name(self.loss)}, "
+                f"activation={name(self.activation)}"
+            ),
             f"horizon={number(self.horizon)}, parametrization={self.parametrization}, train={self.train}",
         ]
         if self.optimizer is not None:
@@ -187,9 +206,12 @@ def _floating(name: str, values: Any) -> Array:
     try:
         found = jnp.asarray(values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be an array of numbers; received {type(values).__name__}: {error}") from None
+        raise ValueError(
+            f"{name} must be an array of numbers; received {type(values).__name__}: {error}"
+        ) from None
     if getattr(values, "dtype", None) == np.float64 and found.dtype == np.float32:
-        text = f"{name} are float64, and JAX computes in float32 here: set jax.config.update('jax_enable_x64', True), or pass float32"
+        text = f"{name} are float64, and JAX computes in float32 here: pass float32, or set "
+        text += "jax.config.update('jax_enable_x64', True) first"
         warnings.warn(text, UserWarning, stacklevel=4)
     return found if jnp.issubdtype(found.dtype, jnp.floating) else found.astype(float)
 
@@ -223,10 +245,13 @@ def check_record(record: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def check_key(key: Any) -> Array:
-    """`key` as a typed key; ValueError when neither a key nor noise was given, TypeError for anything but a key."""
+    """`key` as a typed key; ValueError when neither a key nor noise was given, TypeError for anything but a
+    key."""
     if key is None:
         raise ValueError("give key= (a jax.random key) or noise= (from sample_noise)")
     dtype = getattr(key, "dtype", None)
-    if dtype is None or not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or (dtype == np.uint32 and jnp.shape(key)[-1:] == (2,))):
+    if dtype is None or not (
+        jnp.issubdtype(dtype, jax.dtypes.prng_key) or (dtype == np.uint32 and jnp.shape(key)[-1:] == (2,))
+    ):
         raise TypeError(f"key must be a jax.random key, such as jax.random.key(0); received {key!r}")
     return key if jnp.issubdtype(dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)

@@ -1,4 +1,5 @@
-"""The machine that programs run on: its cores, how XLA compiles for it, its cache of programs, work on several threads."""
+"""The machine that programs run on: its cores, how XLA compiles for it, its cache of programs, work on
+several threads."""
 
 import os
 import threading
@@ -12,13 +13,15 @@ import jax
 
 
 def cores() -> int:
-    """Cores that this process may use: what NPROC says, which sets the size of XLA's thread pool too, or all there are."""
+    """Cores that this process may use: what NPROC says, which sets the size of XLA's thread pool too, or all
+    there are."""
     asked = os.environ.get("NPROC", "")
     return max(1, int(asked)) if asked.isdecimal() else os.cpu_count() or 1
 
 
 def compiler_options() -> dict[str, str | bool] | None:
-    """On a CPU LLVM's level 1: above it programs take longer to compile and none is faster, as products are not compiled by LLVM."""
+    """On a CPU LLVM's level 1: above it programs take longer to compile and none is faster, as products are
+    not compiled by LLVM."""
     return {"xla_backend_optimization_level": "1"} if jax.default_backend() == "cpu" else None
 
 
@@ -89,7 +92,8 @@ class CompiledOnce:
 
     @cached_property
     def jitted(self) -> Any:
-        return eqx.filter_jit(self.function, compiler_options=compiler_options())  # pyright: ignore[reportCallIssue]
+        options = compiler_options()
+        return eqx.filter_jit(self.function, compiler_options=options)  # pyright: ignore[reportCallIssue]
 
     def __call__(self, *arguments: Any) -> Any:
         leaves, structure = jax.tree.flatten(arguments)

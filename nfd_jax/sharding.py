@@ -1,11 +1,13 @@
-"""Several devices: a sweep's seeds side by side, or the coordinates of one network or limit too large for a single device.
+"""Several devices: a sweep's seeds side by side, or the coordinates of one network or limit too large for a
+single device.
 
 **Seeds** know nothing of one another: `map_seeds` gives every device its share and no message is exchanged.
 
-**Coordinates** meet only in averages: Gram matrices (P, K·P) and (P, P), norms (P,), outputs (P, C). `shard_noise` spreads the
-coordinates of the noise, and with them, through the compiler, those of everything computed on it: `train_finite(noise=…)`
-("matrix_free") and `solve_limit(noise=…)` run on all the devices and send each other those averages and nothing wider. The
-results are those of one device to rounding: sums over coordinates are taken in another order.
+**Coordinates** meet only in averages: Gram matrices (P, K·P) and (P, P), norms (P,), outputs (P, C).
+`shard_noise` spreads the coordinates of the noise, and with them, through the compiler, those of everything
+computed on it: `train_finite(noise=…)` ("matrix_free") and `solve_limit(noise=…)` run on all the devices and
+send each other those averages and nothing wider. The results are those of one device to rounding: sums over
+coordinates are taken in another order.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,14 +27,18 @@ Devices = Sequence[Any]
 
 
 def shard_noise(noise: Noise, devices: Devices | None = None) -> Noise:
-    """`noise` with its coordinates in equal parts on `devices` (default: all local ones): the last axis, the rows of U and V.
+    """`noise` with its coordinates in equal parts on `devices` (default: all local ones): the last axis, the
+    rows of U and V.
 
-    Leading axes (a seed's, say) are kept whole. Raises ValueError where the number of devices does not divide the width.
+    Leading axes (a seed's, say) are kept whole. Raises ValueError where the number of devices does not divide
+    the width.
     """
     return jax.device_put(noise, _coordinates(noise, noise.V.shape[-2], devices))
 
 
-def sample_sharded_noise(problem: Problem, *, width: int, depth: int, key: Key, devices: Devices | None = None) -> Noise:
+def sample_sharded_noise(
+    problem: Problem, *, width: int, depth: int, key: Key, devices: Devices | None = None
+) -> Noise:
     """`shard_noise(sample_noise(…))`, drawn where it is kept: no device ever holds more than its part."""
     draw = lambda problem, key: sample_noise(problem, width=width, depth=depth, key=key)
     where = _coordinates(jax.eval_shape(draw, problem, key), width, devices)
@@ -44,8 +50,9 @@ def map_seeds(one: Callable, seeds: Any, devices: Devices | None = None, *, at_o
 
     Each device takes `at_once` seeds side by side, vectorized.
 
-    As many devices are used as divide the number of seeds, each with its own loop over its share: a plain `lax.map` would walk
-    through all seeds in turn and fetch each from the device that holds it. Inside `jax.jit`; nothing is sent between devices.
+    As many devices are used as divide the number of seeds, each with its own loop over its share: a plain
+    `lax.map` would walk through all seeds in turn and fetch each from the device that holds it. Inside
+    `jax.jit`; nothing is sent between devices.
     """
     devices = jax.local_devices() if devices is None else devices
     count = jax.tree.leaves(seeds)[0].shape[0]
@@ -57,7 +64,8 @@ def map_seeds(one: Callable, seeds: Any, devices: Devices | None = None, *, at_o
         return several(seeds)
     share = PartitionSpec("seed")
     mesh = Mesh(np.array(devices[:used]), ("seed",))
-    # No axis types inside: loops start from zeros, which are the same on all devices, and end with what differs.
+    # No axis types inside: loops start from zeros, which are the same on all devices, and end with what
+    # differs.
     return jax.shard_map(several, mesh=mesh, in_specs=share, out_specs=share, check_vma=False)(seeds)
 
 
@@ -65,7 +73,10 @@ def _coordinates(noise: Noise, width: int, devices: Devices | None) -> Noise:
     """Where each array of a noise lies, in the noise's own structure."""
     devices = jax.local_devices() if devices is None else devices
     if not devices or width % len(devices):
-        raise ValueError(f"width {width} cannot be shared out equally among {len(devices)} devices: take a multiple of them")
+        raise ValueError(
+            f"width {width} cannot be shared out equally among {len(devices)} devices: take a multiple of "
+            "them"
+        )
     mesh = Mesh(np.array(devices), ("coordinate",))
 
     at = lambda x, axis: NamedSharding(mesh, PartitionSpec(*(None,) * (x.ndim + axis), "coordinate"))

@@ -1,20 +1,22 @@
 """SGD on a network, or a limit, that is known only through its queries.
 
-The network of finite depth and its limit share everything except how one pass runs from t = 0 to t = 1 and back: those two
-passes are the argument `interior`. This module is what stands around them: the ends (U, V), the loss, the history that
-SGD leaves behind, and what is recorded.
+The network of finite depth and its limit share everything except how one pass runs from t = 0 to t = 1 and
+back: those two passes are the argument `interior`. This module is what stands around them: the ends (U, V),
+the loss, the history that SGD leaves behind, and what is recorded.
 
     h_0 = U x/√d        f = Vᵀ h_L / (γ n)        b_L = V χ/s        s_p, χ_p: see `losses`
 
-SGD never forms a hidden matrix. After the updates of all earlier samples i a query meets, besides α_k times the initial weights,
+SGD never forms a hidden matrix. After the updates of all earlier samples i a query meets, besides α_k times
+the initial weights,
 
     ΔU x/√d = γ Σ_i c_i s_i b_{0,i} (x_i·x)/d          ΔV = γ Σ_i c_i h_{L,i} χ_iᵀ
     a n^{-1/2} ΔW_ℓ φ = γ a² Σ_i c_i s_i b_{ℓ,i} (φ_{ℓ-1,i}·φ)/n
 
-with α_k and c_i = c_{k,i} the optimizer's coefficients (`optimizers`; plain SGD: 1 and −η) and γ the richness.
+with α_k and c_i = c_{k,i} the optimizer's coefficients (`optimizers`; plain SGD: 1 and −η) and γ the
+richness.
 
-Held-out inputs are asked after training, jointly at each step and conditionally on everything training asked; their answers
-are discarded, so they change nothing.
+Held-out inputs are asked after training, jointly at each step and conditionally on everything training asked;
+their answers are discarded, so they change nothing.
 """
 
 from abc import abstractmethod
@@ -36,8 +38,8 @@ from nfd_jax.trajectory import Coupling, Trajectory
 
 
 class Pass(eqx.Module):
-    """One pass: `path` (L+1, P, n) by layer 0 … L, what to remember of its queries, `answers` (L, P, …), and each layer's
-    coupling as it enters the path, `coupling` (L, P, n), where it was asked for."""
+    """One pass: `path` (L+1, P, n) by layer 0 … L, what to remember of its queries, `answers` (L, P, …), and
+    each layer's coupling as it enters the path, `coupling` (L, P, n), where it was asked for."""
 
     path: Float[Array, "G P n"]
     answers: Answers
@@ -45,7 +47,8 @@ class Pass(eqx.Module):
 
 
 class Questions(eqx.Module):
-    """Inputs asked after training: `inputs` (R, d) with `xi` (L, R, n), standard normals of a stream of their own."""
+    """Inputs asked after training: `inputs` (R, d) with `xi` (L, R, n), standard normals of a stream of their
+    own."""
 
     inputs: Float[Array, "R d"]
     xi: LayerRows
@@ -57,7 +60,9 @@ class Questions(eqx.Module):
         return cls(inputs, jax.vmap(rows)(jnp.arange(layers)))
 
 
-def heldout_questions(problem: Problem, inputs: Float[Array, "H d"], layers: int, width: int, key: Array) -> Questions:
+def heldout_questions(
+    problem: Problem, inputs: Float[Array, "H d"], layers: int, width: int, key: Array
+) -> Questions:
     """Held-out inputs, for `train`; where outputs are centered, a second time under the initial weights."""
     asked = jnp.concatenate([inputs, inputs]) if problem.centered else inputs
     return Questions.draw(asked, layers, width, stream(key, HELDOUT))
@@ -71,10 +76,10 @@ def probe_questions(problem: Problem, layers: int, width: int, key: Array) -> Qu
 class Interior(eqx.Module):
     """How a pass runs between the ends, on the history and under the weights that `learned` describes.
 
-    `noise` holds what earlier answers were drawn from, `xi` (L, P, n) what these will be. `coupling` asks for the coupling's
-    decomposition; `discard` says that these queries will not be remembered.
-    `depth` is the last layer's index: arrays may be longer, and what they hold beyond it means nothing. `width` is the number of
-    coordinates that averages run over: arrays may be wider, zero from there on.
+    `noise` holds what earlier answers were drawn from, `xi` (L, P, n) what these will be. `coupling` asks for
+    the coupling's decomposition; `discard` says that these queries will not be remembered. `depth` is the
+    last layer's index: arrays may be longer, and what they hold beyond it means nothing. `width` is the
+    number of coordinates that averages run over: arrays may be wider, zero from there on.
     """
 
     depth: eqx.AbstractVar[int | Array]
@@ -96,13 +101,22 @@ class Interior(eqx.Module):
 
     @abstractmethod
     def backward(
-        self, b1: Rows, h: Array, xi: LayerRows, learned: Learned, history: History, noise: AbstractNoise, *, coupling: bool
+        self,
+        b1: Rows,
+        h: Array,
+        xi: LayerRows,
+        learned: Learned,
+        history: History,
+        noise: AbstractNoise,
+        *,
+        coupling: bool,
     ) -> Pass:
         """From b at t = 1 to t = 0, along the features h (L+1, P, n) of the forward pass."""
 
 
 class Rule(NamedTuple):
-    """An optimizer's coefficients by sample: row k of `hidden` and `ends` (K, K·P) are γ c_{k,i}; the matrices' own scales α_k."""
+    """An optimizer's coefficients by sample: row k of `hidden` and `ends` (K, K·P) are γ c_{k,i}; the
+    matrices' own scales α_k."""
 
     hidden_scale: Float[Array, " K"]
     hidden: Float[Array, "K A"]
@@ -122,10 +136,14 @@ def check_room(problem: Problem, width: int) -> None:
     """Raise ValueError where a basis would need more directions than there are coordinates."""
     needed = problem.samples * (2 if problem.centered and not problem.repeated else 1)
     if needed > width:
-        why = "steps × batch size" if needed == problem.samples else "2 × steps × batch size (centered outputs)"
+        why = (
+            "steps × batch size" if needed == problem.samples else "2 × steps × batch size (centered outputs)"
+        )
         raise ValueError(
-            f"width {width} is too small for {why} = {needed} queries: the matrix-free form and the limit need "
-            "as many coordinates as queries; raise the width, bound the history (directions=), or take the dense simulator"
+            f"width {width} is too small for {why} = {needed} queries: the matrix-free form and the limit "
+            "need "
+            "as many coordinates as queries; raise the width, bound the history (directions=), or take the "
+            "dense simulator"
         )
 
 
@@ -142,9 +160,9 @@ def train(
 ) -> Trajectory:
     """Run the K steps of `problem`; one program, K a loop.
 
-    `record` says whether h and b are kept, at the multiples of 1/`grid` in t (default every layer of the noise); `coupling`,
-    `heldout` and `probe` fill those fields. Raises ValueError where K·P exceeds the width: a basis holds at most as many
-    directions as there are coordinates.
+    `record` says whether h and b are kept, at the multiples of 1/`grid` in t (default every layer of the
+    noise); `coupling`, `heldout` and `probe` fill those fields. Raises ValueError where K·P exceeds the
+    width: a basis holds at most as many directions as there are coordinates.
     """
     steps, rows, layers, dtype = problem.steps, problem.batch_size, noise.depth, problem.dtype
     samples, size, width = problem.samples, noise.width, interior.width
@@ -157,7 +175,9 @@ def train(
     embedded = embed(inputs)
     gram = inputs @ inputs.T / problem.input_dim
     read = lambda h, V: h @ V.T / (gamma * width)
-    everywhere = lambda k, s: Learned(rule.hidden_scale[k], jnp.broadcast_to(rule.hidden[k] * s, (rows, samples)))
+    everywhere = lambda k, s: Learned(
+        rule.hidden_scale[k], jnp.broadcast_to(rule.hidden[k] * s, (rows, samples))
+    )
     apart = problem.centered and not problem.repeated
 
     def step(carry, k):
@@ -168,7 +188,9 @@ def train(
 
         learned, V = everywhere(k, s), rule.ends_scale[k] * noise.V.T + (rule.ends[k] * chi.T) @ last
         h0 = rule.ends_scale[k] * here(embedded) + (rule.ends[k] * s * here(gram)) @ b0
-        forward = interior.forward(h0, noise.increments(FORWARD, k), learned, history, noise, coupling=coupling)
+        forward = interior.forward(
+            h0, noise.increments(FORWARD, k), learned, history, noise, coupling=coupling
+        )
         h = forward.path
         end = h[interior.depth]
         f = read(end, V)
@@ -190,7 +212,9 @@ def train(
         if "gradients" in record:
             out["gradients"] = b[places]
         if coupling:
-            out["coupling"] = Coupling(*observables.coupling(forward.coupling, backward.coupling, interior.depth, places))
+            out["coupling"] = Coupling(
+                *observables.coupling(forward.coupling, backward.coupling, interior.depth, places)
+            )
         start = carry[-1] if apart else start
         return (history, put(s, s_new), put(b0, b[0]), put(last, end), put(chi, chi_new), start), out
 
@@ -202,12 +226,20 @@ def train(
         history = history.remember(first.answers, -samples, transpose=False)
         start = read(first.path[interior.depth], noise.V.T)
     zeros = lambda *shape: jnp.zeros(shape, dtype)
-    begin = history, zeros(samples), zeros(samples, size), zeros(samples, size), zeros(samples, problem.outputs), start
+    begin = (
+        history,
+        zeros(samples),
+        zeros(samples, size),
+        zeros(samples, size),
+        zeros(samples, problem.outputs),
+        start,
+    )
     (history, s, b0, *_), out = jax.lax.scan(step, begin, jnp.arange(steps))
     V = out.pop("V")
 
     def ask(question: Questions, x: Array, xi: LayerRows, step_of: Array) -> Array:
-        """Features (L+1, R, n), row r under the weights before update step_of[r], on W(0) given all of training."""
+        """Features (L+1, R, n), row r under the weights before update step_of[r], on W(0) given all of
+        training."""
         inner = x @ inputs.T / problem.input_dim
         h0 = rule.ends_scale[step_of][:, None] * embed(x) + (rule.ends[step_of] * s * inner) @ b0
         learned = Learned(rule.hidden_scale[step_of][:, None], rule.hidden[step_of] * s)
@@ -217,7 +249,8 @@ def train(
         count = heldout.inputs.shape[0] // (2 if problem.centered else 1)
 
         def at(k):
-            # One ξ for all steps: each step's law is exact, and answers of different steps are never compared.
+            # One ξ for all steps: each step's law is exact, and answers of different steps are never
+            # compared.
             when = jnp.where(jnp.arange(heldout.inputs.shape[0]) < count, k, 0)
             end = ask(heldout, heldout.inputs, heldout.xi, when)[interior.depth]
             return read(end[:count], V[k]) - (read(end[count:], V[0]) if problem.centered else 0)

@@ -1,4 +1,5 @@
-"""What came out of learning: outputs, losses and, where recorded, features, gradients, coupling and weights."""
+"""What came out of learning: outputs, losses and, where recorded, features, gradients, coupling and weights.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,11 @@ if TYPE_CHECKING:
 
 
 class Coupling(eqx.Module):
-    """What reused weights add to W φ and Wᵀ b beyond a decoupled Gaussian, per step and direction (forward, backward).
+    """What reused weights add to W φ and Wᵀ b beyond a decoupled Gaussian, per step and direction (forward,
+    backward).
 
-    `layer_ms` (K, 2): mean over layers of the mean square of one layer's term. `displacement_ms` (K, 2): largest mean square over t of
-    the terms summed up from the pass's start.
+    `layer_ms` (K, 2): mean over layers of the mean square of one layer's term. `displacement_ms` (K, 2):
+    largest mean square over t of the terms summed up from the pass's start.
     """
 
     layer_ms: Float[Array, "*K 2"]
@@ -22,7 +24,8 @@ class Coupling(eqx.Module):
 
 
 class Weights(eqx.Module):
-    """Matrices of a dense network: `U` (n, d), `V` (n, C), `W` (L, n, n), `W_backward` (L, n, n), the same where weights are reused."""
+    """Matrices of a dense network: `U` (n, d), `V` (n, C), `W` (L, n, n), `W_backward` (L, n, n), the same
+    where weights are reused."""
 
     U: Float[Array, "*B n d"]
     V: Float[Array, "*B n C"]
@@ -33,11 +36,12 @@ class Weights(eqx.Module):
 class Trajectory(eqx.Module):
     """Learning as it went. Index k is the state before update k; index ℓ = 0 … L is the layer, t = ℓ/L.
 
-    `output` (K, P, C) and `loss` (K,) are always there; `features` h and `gradients` b (K, L+1, P, n) when recorded (at the multiples
-    of 1/grid in t, where a grid was asked for). `heldout` (K, H, C) are outputs on held-out inputs; `probe` and `probe_gradients`
-    (K, G, P, n) are h and b of step 0's batch along training; `coupling` is its decomposition; `weights` are a dense network's after
-    the last update; `history_residual` (K,) is the largest part, relative to its norm, of a query that was not remembered. None where
-    not asked for.
+    `output` (K, P, C) and `loss` (K,) are always there; `features` h and `gradients` b (K, L+1, P, n) when
+    recorded (at the multiples of 1/grid in t, where a grid was asked for). `heldout` (K, H, C) are outputs on
+    held-out inputs; `probe` and `probe_gradients` (K, G, P, n) are h and b of step 0's batch along training;
+    `coupling` is its decomposition; `weights` are a dense network's after the last update; `history_residual`
+    (K,) is the largest part, relative to its norm, of a query that was not remembered. None where not asked
+    for.
     """
 
     output: Float[Array, "*B K P C"]
@@ -52,9 +56,11 @@ class Trajectory(eqx.Module):
     history_residual: Float[Array, "*B K"] | None = None
 
     def to_xarray(self) -> "xr.Dataset":
-        """All of it as a labelled dataset; leading axes, where the trajectory has some, are batch_0, batch_1, …
+        """All of it as a labelled dataset; leading axes, where the trajectory has some, are batch_0, batch_1,
+        …
 
-        Dimensions: step, sample, component, heldout_sample, t (with values ℓ/L), coordinate, direction (forward, backward).
+        Dimensions: step, sample, component, heldout_sample, t (with values ℓ/L), coordinate, direction
+        (forward, backward).
         """
         import xarray as xr
 
@@ -77,15 +83,30 @@ class Trajectory(eqx.Module):
         put("history_residual", self.history_residual, ("step",), "largest relative residual not remembered")
         if self.coupling is not None:
             coordinates["direction"] = ["forward", "backward"]
-            put("coupling_layer_ms", self.coupling.layer_ms, ("step", "direction"), "coupling of one layer, mean square")
+            put(
+                "coupling_layer_ms",
+                self.coupling.layer_ms,
+                ("step", "direction"),
+                "coupling of one layer, mean square",
+            )
             text = "coupling summed over layers, mean square, maximum over t"
             put("coupling_displacement_ms", self.coupling.displacement_ms, ("step", "direction"), text)
         if self.weights is not None:
             put("U", self.weights.U, ("coordinate", "input"), "input weights after the last update")
             put("V", self.weights.V, ("coordinate", "component"), "readout weights after the last update")
             for name in ("W", "W_backward"):
-                put(name, getattr(self.weights, name), ("layer", "coordinate", "coordinate_in"), "hidden weights after the last update")
-        layers = {size - 1 for name, (dims, x, _) in variables.items() for dim, size in zip(dims, x.shape, strict=True) if dim == "t"}
+                put(
+                    name,
+                    getattr(self.weights, name),
+                    ("layer", "coordinate", "coordinate_in"),
+                    "hidden weights after the last update",
+                )
+        layers = {
+            size - 1
+            for name, (dims, x, _) in variables.items()
+            for dim, size in zip(dims, x.shape, strict=True)
+            if dim == "t"
+        }
         if layers:
             count = layers.pop()
             coordinates["t"] = np.arange(count + 1) / max(1, count)
@@ -93,5 +114,7 @@ class Trajectory(eqx.Module):
 
     def __repr__(self) -> str:
         shapes = {name: x for name, x in vars(self).items() if x is not None}
-        listed = ", ".join(f"{name} {tuple(np.shape(x))}" if hasattr(x, "shape") else name for name, x in shapes.items())
+        listed = ", ".join(
+            f"{name} {tuple(np.shape(x))}" if hasattr(x, "shape") else name for name, x in shapes.items()
+        )
         return f"Trajectory({listed})"

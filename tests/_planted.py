@@ -1,7 +1,8 @@
-"""Results trees by law, in the form of a run's: laws are functions of (n, L), with noise as seeds and shared paths make it.
+"""Results trees by law, in the form of a run's: laws are functions of (n, L), with noise as seeds and shared
+paths make it.
 
-Every seed has a factor of its own, shared by all points of a quantity (lognormal, or χ²₁ as a single output's error has it),
-and every point a small Gaussian one.
+Every seed has a factor of its own, shared by all points of a quantity (lognormal, or χ²₁ as a single output's
+error has it), and every point a small Gaussian one.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +25,9 @@ def coupling_of_theory(n, L):
 
 @dataclass
 class World:
-    """Laws of every quantity. error(network, limit, n, L) and bias likewise; M is the limit's number of steps, or None."""
+    """Laws of every quantity. error(network, limit, n, L) and bias likewise; M is the limit's number of
+    steps, or None.
+    """
 
     effect: Law = lambda n, L: 0.4 / L
     layer: Law = lambda n, L: 0.4 / L**2 + 0.02 / (n * L)
@@ -54,15 +57,27 @@ class World:
         n, L = np.meshgrid(np.array(self.widths, float), np.array(self.depths, float), indexing="ij")
         self.n, self.L = n, L
         self.sizes = {
-            "backward_weights": 2, "limit_backward_weights": 2, "learning_rate": len(self.rates), "width": len(self.widths),
-            "depth": len(self.depths), "seed": self.seeds, "step": self.steps,
-        }  # fmt: skip
+            "backward_weights": 2,
+            "limit_backward_weights": 2,
+            "learning_rate": len(self.rates),
+            "width": len(self.widths),
+            "depth": len(self.depths),
+            "seed": self.seeds,
+            "step": self.steps,
+        }
         self.coords = {
-            "backward_weights": list(FLAGS), "limit_backward_weights": list(FLAGS), "learning_rate": list(self.rates),
-            "width": list(self.widths), "depth": list(self.depths), "seed": list(range(self.seeds)), "step": list(range(self.steps)),
-            "quantity": ["h", "b", "f"], "direction": ["forward", "backward"], "kind": ["feature", "gradient"],
+            "backward_weights": list(FLAGS),
+            "limit_backward_weights": list(FLAGS),
+            "learning_rate": list(self.rates),
+            "width": list(self.widths),
+            "depth": list(self.depths),
+            "seed": list(range(self.seeds)),
+            "step": list(range(self.steps)),
+            "quantity": ["h", "b", "f"],
+            "direction": ["forward", "backward"],
+            "kind": ["feature", "gradient"],
             "scope": ["step", "joint"],
-        }  # fmt: skip
+        }
 
     def factors(self) -> np.ndarray:
         """(seeds,) of mean 1."""
@@ -74,29 +89,54 @@ class World:
         """(width, depth, seed) of one quantity."""
         mean = law(self.n, self.L) if callable(law) else law
         mean = np.broadcast_to(np.asarray(mean, float), self.n.shape)
-        return mean[..., None] * self.factors() * (1 + self.own * self.rng.normal(size=(*self.n.shape, self.seeds)))
+        return (
+            mean[..., None]
+            * self.factors()
+            * (1 + self.own * self.rng.normal(size=(*self.n.shape, self.seeds)))
+        )
 
     def cell(self, first: Law | float, later: Law | float) -> np.ndarray:
-        """(learning_rate, width, depth, seed, step): one law at step 0, the other afterwards, on the same noise."""
+        """(learning_rate, width, depth, seed, step): one law at step 0, the other afterwards, on the same
+        noise.
+        """
         start, end = self.draw(first), self.draw(later)
         steps = np.stack([start] + [end] * (self.steps - 1), -1)
         return np.broadcast_to(steps, (len(self.rates), *steps.shape)).copy()
 
     def array(self, values: np.ndarray, *dims: str) -> xr.DataArray:
-        return xr.DataArray(values, {dim: self.coords[dim] for dim in dims if dim in self.coords}, dims, attrs={"units": "1"})
+        return xr.DataArray(
+            values, {dim: self.coords[dim] for dim in dims if dim in self.coords}, dims, attrs={"units": "1"}
+        )
 
     def compared(self, law: Callable, first: Callable, labels: str) -> xr.DataArray:
         """Over both flags and a quantity."""
-        values = np.stack([
-            np.stack([
-                np.stack([self.cell(lambda n, L, a=a, c=c: first(a, c, n, L), lambda n, L, a=a, c=c: law(a, c, n, L)) for _ in labels], -1)
-                for c in FLAGS])
-            for a in FLAGS])  # fmt: skip
+        values = np.stack(
+            [
+                np.stack(
+                    [
+                        np.stack(
+                            [
+                                self.cell(
+                                    lambda n, L, a=a, c=c: first(a, c, n, L),
+                                    lambda n, L, a=a, c=c: law(a, c, n, L),
+                                )
+                                for _ in labels
+                            ],
+                            -1,
+                        )
+                        for c in FLAGS
+                    ]
+                )
+                for a in FLAGS
+            ]
+        )
         coords = {dim: self.coords[dim] for dim in COMPARED} | {"quantity": list(labels)}
         return xr.DataArray(values, coords, (*COMPARED, "quantity"), attrs={"units": "1"})
 
     def biases(self, *extra: int) -> np.ndarray:
-        """(both flags, learning_rate, width, depth, seed, step, …): a mean by law along a fixed pattern, noise around it."""
+        """(both flags, learning_rate, width, depth, seed, step, …): a mean by law along a fixed pattern,
+        noise around it.
+        """
         pattern = np.ones(extra)
         shape = (len(self.rates), *self.n.shape, self.seeds, self.steps, *extra)
         out = np.zeros((2, 2, *shape))
@@ -114,11 +154,13 @@ class World:
         shift = np.stack([self.cell(0.0, self.signal) for _ in FLAGS])
         out = np.zeros((*shift.shape, 2, 1))
         out[:, ..., 1:, :, :] = np.sqrt(shift[..., 1:])[..., None, None]
-        return xr.Dataset({
-            "output": self.array(out, *TRAJECTORY, "sample", "component"),
-            "feature_shift_ms": self.array(shift[..., None] * np.linspace(0.5, 1, 3), *TRAJECTORY, "t"),
-            "gradient_shift_ms": self.array(shift[..., None] * np.linspace(1, 0.5, 3), *TRAJECTORY, "t"),
-        })  # fmt: skip
+        return xr.Dataset(
+            {
+                "output": self.array(out, *TRAJECTORY, "sample", "component"),
+                "feature_shift_ms": self.array(shift[..., None] * np.linspace(0.5, 1, 3), *TRAJECTORY, "t"),
+                "gradient_shift_ms": self.array(shift[..., None] * np.linspace(1, 0.5, 3), *TRAJECTORY, "t"),
+            }
+        )
 
     def tree(self) -> xr.DataTree:
         cell = TRAJECTORY[1:]
@@ -131,24 +173,35 @@ class World:
         stack = lambda first, later, count: np.stack([self.cell(first, later) for _ in range(count)], -1)
         effect = stack(self.start, self.effect, 3)
         effect[..., 0, 0] = effect[..., 0, 2] = 0.0  # before the first backward pass nothing is coupled but b
-        groups["/coupling"] = xr.Dataset({
-            "coupling_effect_ms": self.array(effect, *cell, "quantity"),
-            "coupling_layer_ms": self.array(stack(lambda n, L: self.start(n, L) / L, self.layer, 2), *cell, "direction"),
-            "coupling_displacement_ms": self.array(stack(self.start, self.effect, 2), *cell, "direction"),
-        })  # fmt: skip
+        groups["/coupling"] = xr.Dataset(
+            {
+                "coupling_effect_ms": self.array(effect, *cell, "quantity"),
+                "coupling_layer_ms": self.array(
+                    stack(lambda n, L: self.start(n, L) / L, self.layer, 2), *cell, "direction"
+                ),
+                "coupling_displacement_ms": self.array(stack(self.start, self.effect, 2), *cell, "direction"),
+            }
+        )
         t = np.arange(5) / 4
-        smallest = np.stack([self.cell(self.eigenvalue, self.eigenvalue) for _ in range(8)]).reshape(2, 2, 2, *[self.sizes[d] for d in cell])
+        smallest = np.stack([self.cell(self.eigenvalue, self.eigenvalue) for _ in range(8)]).reshape(
+            2, 2, 2, *[self.sizes[d] for d in cell]
+        )
         smallest = smallest[..., None] * np.where((t == 0) | (t == 1), 0.0, 1 + t)
         dims = ("kind", "scope", *TRAJECTORY, "t")
-        groups["/spectrum"] = xr.Dataset({
-            "min_eigenvalue": self.array(smallest, *dims), "max_eigenvalue": self.array(np.ones_like(smallest), *dims),
-        }).assign_coords(t=t)  # fmt: skip
+        groups["/spectrum"] = xr.Dataset(
+            {
+                "min_eigenvalue": self.array(smallest, *dims),
+                "max_eigenvalue": self.array(np.ones_like(smallest), *dims),
+            }
+        ).assign_coords(t=t)
         if self.bias is not None:
-            groups["/law"] = xr.Dataset({
-                "output_bias": self.array(self.biases(2, 1), *COMPARED, "sample", "component"),
-                "feature_kernel_bias": self.array(self.biases(2, 2), *COMPARED, "sample", "sample2"),
-                "gradient_kernel_bias": self.array(self.biases(2, 2), *COMPARED, "sample", "sample2"),
-            })  # fmt: skip
+            groups["/law"] = xr.Dataset(
+                {
+                    "output_bias": self.array(self.biases(2, 1), *COMPARED, "sample", "component"),
+                    "feature_kernel_bias": self.array(self.biases(2, 2), *COMPARED, "sample", "sample2"),
+                    "gradient_kernel_bias": self.array(self.biases(2, 2), *COMPARED, "sample", "sample2"),
+                }
+            )
         if self.w2 is not None:
             null = self.compared(lambda a, c, n, L: 0.1 / n, lambda a, c, n, L: 0.1 / n, "hb")
             excess = self.compared(self.w2, lambda a, c, n, L: 0 * n, "hb")
@@ -159,16 +212,26 @@ class World:
         if self.gain is not None:
             shape = (*self.n.shape, self.seeds)
             noise = 0.05 * self.rng.normal(size=(2, *shape)) * self.n[..., None] ** -0.5
-            expand = lambda values: np.array([values[flag] for flag in FLAGS])[:, None, None, None] * np.ones(shape)
+            expand = lambda values: (
+                np.array([values[flag] for flag in FLAGS])[:, None, None, None] * np.ones(shape)
+            )
             dims = ("backward_weights", "width", "depth", "seed")
-            groups["/response"] = xr.Dataset({
-                "first_step_gain": self.array(expand(self.gain) * (1 + noise), *dims),
-                "first_step_gain_predicted": self.array(expand(self.predicted), *dims),
-            })  # fmt: skip
+            groups["/response"] = xr.Dataset(
+                {
+                    "first_step_gain": self.array(expand(self.gain) * (1 + noise), *dims),
+                    "first_step_gain_predicted": self.array(expand(self.predicted), *dims),
+                }
+            )
         dims = ("backward_weights", *cell[:-1])
-        groups["/status"] = xr.Dataset({"cell": self.array(np.ones([self.sizes[dim] for dim in dims], np.int8), *dims)})
+        groups["/status"] = xr.Dataset(
+            {"cell": self.array(np.ones([self.sizes[dim] for dim in dims], np.int8), *dims)}
+        )
         steps = "" if self.M is None else f"limit: {{depth_steps: {self.M}}}\n"
-        attrs = {"config": f"precision: float64\nproblem: {{batches: stream}}\n{steps}"} if self.attrs is None else dict(self.attrs)
+        attrs = (
+            {"config": f"precision: float64\nproblem: {{batches: stream}}\n{steps}"}
+            if self.attrs is None
+            else dict(self.attrs)
+        )
         return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attrs), **groups})
 
 

@@ -12,7 +12,12 @@ from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
 
-SHAPED = ("problem", "noise", "gaussian", "training", "observables", "finite._matrix_free", "limit._terms", "losses")
+# Not where users call in: there a wrong argument must meet the package's own sentence.
+SHAPED = (
+    "noise", "gaussian", "history", "training", "bounded", "observables", "losses", "optimizers", "parametrization", "trajectory",
+    "finite._matrix_free", "finite._matrices", "finite._hidden", "finite._updates", "finite._sizes", "finite._dense",
+    "finite._grid", "finite._innovations", "limit._terms", "limit._solve", "limit._kernels", "limit._lazy",
+)  # fmt: skip
 with install_import_hook([f"nfd_jax.{name}" for name in SHAPED], "beartype.beartype"):
     import nfd_jax.finite
     import nfd_jax.limit  # noqa: F401

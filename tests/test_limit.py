@@ -11,7 +11,7 @@ from nfd_jax import observables, training
 from nfd_jax.activations import ACTIVATIONS
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.sweep._cells import coarsened_noise
-from nfd_jax.verdicts._rates import fit_coarsening
+from nfd_jax.verdicts import fit_coarsening
 
 PATHS = ("features", "gradients")
 

@@ -1,236 +1,237 @@
-"""Fitted laws, the coverage of their intervals and the verdicts, on synthetic samples whose law is known."""
+"""Intervals cover what they say, and verdicts on constants are rarely false, on samples whose law is
+known.
+"""
 
 import numpy as np
 import pytest
 
-from nfd_jax.verdicts._fits import interval, resampled_means
-from nfd_jax.verdicts._rates import (
-    Fit,
-    classify,
-    fit_coarsening,
-    fit_joint,
-    fit_plateau,
-    fit_slope,
-    open_verdict,
-    seeds_needed,
-)
+from nfd_jax.verdicts import fit_coarsening, fit_slope
+from nfd_jax.verdicts._constants import CONSTANT, judge_constant
+from nfd_jax.verdicts._family import Fits, fit_laws
+from nfd_jax.verdicts._fit import fit_grid
+from nfd_jax.verdicts._laws import Law
+from nfd_jax.verdicts._sample import Sample
+from nfd_jax.verdicts._seeds import Spread
+from nfd_jax.verdicts._targets import Target
 
-X = np.array([8, 16, 32, 64])
+WIDTHS, DEPTHS = (64, 128, 256, 512), (8, 16, 32, 64)
+N, L = (axis.ravel().astype(float) for axis in np.meshgrid(WIDTHS, DEPTHS, indexing="ij"))
 
 
-def noise(rng: np.random.Generator, shape: tuple[int, ...], common: float = 0.3, own: float = 0.05) -> np.ndarray:
-    """(seeds, …) lognormal factors of mean 1: one shared by all points of a seed, as by common noise, and their own."""
-    shared = common * rng.normal(size=(shape[0],) + (1,) * (len(shape) - 1)) - common**2 / 2
-    return np.exp(shared + own * rng.normal(size=shape) - own**2 / 2)
+def factors(rng: np.random.Generator, seeds: int, kind: str) -> np.ndarray:
+    """(seeds, 1) of mean 1, shared by all points of a seed."""
+    if kind == "chi2":
+        return rng.normal(size=(seeds, 1)) ** 2
+    return np.exp(0.3 * rng.normal(size=(seeds, 1)) - 0.045)
 
 
-def near(fit: Fit, truth: float) -> bool:
-    """Within a full width, four standard errors: a single draw would miss its interval 1 time in 20."""
-    return abs(fit.estimate - truth) <= fit.high - fit.low < np.inf
+def draw(rng: np.random.Generator, mean: np.ndarray, seeds: int, kind: str, own: float = 0.05) -> np.ndarray:
+    """(seeds, points, 1) with that mean."""
+    return (mean * factors(rng, seeds, kind) * (1 + own * rng.normal(size=(seeds, len(mean)))))[..., None]
 
 
-def coarsened(x: np.ndarray, alpha: float, reference: int) -> np.ndarray:
-    return np.array([np.mean((np.arange(reference // depth) / reference) ** alpha) for depth in x])
+def as_sample(values: np.ndarray, signal: float = 1.0) -> Sample:
+    moved = np.full(len(values), signal)
+    return Sample(values, N, L, moved, 1, 0.5, 0.0, 1)
 
 
-@pytest.mark.parametrize("seeds", [4, 8, 16])
-@pytest.mark.parametrize(("common", "own"), [(0.5, 0.2), (0.0, 0.3)])
-def test_slope_intervals_cover(seeds, common, own):
-    rng, repeats = np.random.default_rng(seeds), 1000
-    fits = [fit_slope(X, noise(rng, (seeds, 4), common, own) / X) for _ in range(repeats)]
-    covered = np.mean([fit.low <= -1 <= fit.high for fit in fits])
-    assert abs(covered - 0.95) < 3 * np.sqrt(0.95 * 0.05 / repeats)
+def within(count: int, repeats: int, share: float, slack: float) -> bool:
+    """Whether count of repeats is as near to share as chance and slack allow, at three standard errors."""
+    return abs(count / repeats - share) <= slack + 3 * np.sqrt(share * (1 - share) / repeats)
 
 
-@pytest.mark.parametrize("constant", [0.0, 0.2])
-def test_plateau_intervals_cover(constant):
-    rng, repeats = np.random.default_rng(1), 100
-    truth = np.array([1.0, constant, constant / (constant + 8 / 64)])
-    covered = np.zeros(3)
+@pytest.mark.parametrize("seeds", [8, 30])
+@pytest.mark.parametrize("kind", ["gaussian", "chi2"])
+def test_intervals_of_means_cover(seeds, kind):
+    rng, repeats = np.random.default_rng(seeds), 600
+    noise = (
+        (lambda: rng.normal(size=seeds)) if kind == "gaussian" else (lambda: rng.normal(size=seeds) ** 2 - 1)
+    )
+    found = [Spread.of(noise()).interval() for _ in range(repeats)]
+    assert within(sum(one.low <= 0 <= one.high for one in found), repeats, 0.95, 0.03)
+
+
+def covered(seeds: int, kind: str, repeats: int, reference: int | None) -> int:
+    """How often the interval at a known law holds the constant."""
+    law, rng = Law(reference), np.random.default_rng(seeds)
+    truth = 0.1
+    mean = truth + 1 / N + 0.2 * law.column(L, 1.0) / 64 + 3 * law.column(L, 1.0) / 64 / N
+    count = 0
     for _ in range(repeats):
-        fit = fit_plateau(X, (8 / X + constant) * noise(rng, (8, 4)), n_boot=400)
-        parts = (fit.alpha, fit.level, fit.share)
-        covered += [part.low <= value <= part.high for part, value in zip(parts, truth, strict=True)]
-    error = np.sqrt(0.95 * 0.05 * repeats)
-    assert np.all(covered > 0.95 * repeats - 3 * error)
-    if constant:  # at c = 0, the end of the range of c, intervals may cover more often than they say
-        assert np.all(covered < repeats)
+        fit = fit_grid(draw(rng, mean, seeds, kind), N, L, law)
+        interval = Fits([fit], True).interval(CONSTANT)
+        count += interval.low <= truth <= interval.high
+    return count
 
 
-def test_joint_intervals_cover_and_limits_agree():
-    n, L = np.array([128, 256, 512]), np.array([8, 16, 32])
-    truth = np.array([3.0, 0.5, 20.0, 0.01])
-    law = 3.0 / n[:, None] + 0.5 * (1 / L - 1 / 128) + 20 / n[:, None] * (1 / L - 1 / 128) + 0.01
-    rng, repeats = np.random.default_rng(2), 200
-    covered, agree = np.zeros(4), 0
+@pytest.mark.parametrize(("seeds", "kind"), [(8, "gaussian"), (30, "chi2")])
+def test_constants_of_a_known_law_are_covered(seeds, kind):
+    assert within(covered(seeds, kind, 100, 256), 100, 0.95, 0.03)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("reference", [None, 256])
+@pytest.mark.parametrize("kind", ["gaussian", "chi2"])
+@pytest.mark.parametrize("seeds", [8, 30])
+def test_constants_of_a_known_law_are_covered_long(seeds, kind, reference):
+    assert within(covered(seeds, kind, 400, reference), 400, 0.95, 0.03)
+
+
+def covered_exponents(seeds: int, kind: str, repeats: int) -> int:
+    law, rng = Law(512), np.random.default_rng(seeds)
+    mean = 1 / N + 0.5 * law.column(L, 1.0) / 64
+    count = 0
     for _ in range(repeats):
-        fit = fit_joint(n, L, law * noise(rng, (8, 3, 3), own=0.02), constant=True, reference=128, n_boot=400)
-        covered += [f.low <= t <= f.high for f, t in zip((fit.a, fit.b, fit.c, fit.d), truth, strict=True)]
-        agree += fit.width_first.low <= 0.01 <= fit.width_first.high
-    error = np.sqrt(0.95 * 0.05 * repeats)
-    assert np.all(np.abs(covered - 0.95 * repeats) < 3 * error)
-    assert abs(agree - 0.95 * repeats) < 3 * error
+        found = fit_grid(draw(rng, mean, seeds, kind), N, L, law).exponent()
+        count += found.low <= 1.0 <= found.high
+    return count
 
 
-def test_joint_fit_is_exact_without_noise_and_tells_limits_that_do_not_commute():
-    n, L = np.array([128.0, 256, 512]), np.array([8.0, 16, 32])
-    fit = fit_joint(n, L, np.ones((4, 1, 1)) * (3 / n[:, None] + 0.5 / L + 20 / n[:, None] / L))
-    np.testing.assert_allclose([fit.a.estimate, fit.b.estimate, fit.c.estimate], [3, 0.5, 20], rtol=1e-9)
-    assert fit.misfit < 1e-9 and np.isnan(fit.d.estimate)
-    fit = fit_joint(16 * L, L, np.ones((4, 1, 1)) * (L / (L + 4 * L[:, None]) + 0.01))  # 0.01 in turn, 0.21 together
-    assert fit.together.estimate == pytest.approx(0.21) and fit.gap.estimate > 0.5 * fit.corner
+def test_exponents_of_the_law_of_coarsening_are_covered():
+    assert within(covered_exponents(8, "gaussian", 100), 100, 0.95, 0.03)
 
 
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
-def test_coarsening_law_removes_the_bias_of_a_finite_reference(alpha):
-    samples = coarsened(X, alpha, 128) * noise(np.random.default_rng(3), (8, 4), own=0.01)
-    fit = fit_coarsening(X, samples, reference=128)
-    assert near(fit, alpha) and fit.high - fit.low < 0.15
-    assert fit_slope(X, samples).high < -alpha  # the naive slope is too steep, by more than its interval
-    rate = classify(X, samples, reference=128)
-    assert rate.kind == "decays" and near(rate.slope, -alpha)
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["gaussian", "chi2"])
+@pytest.mark.parametrize("seeds", [8, 30])
+def test_exponents_of_the_law_of_coarsening_are_covered_long(seeds, kind):
+    assert within(covered_exponents(seeds, kind, 400), 400, 0.95, 0.03)
 
 
-def test_coarsening_keeps_a_plateau_apart():
-    samples = (coarsened(X, 1.0, 128) + 0.1) * noise(np.random.default_rng(4), (8, 4), own=0.01)
-    rate = classify(X, samples, reference=128)
-    assert rate.kind == "plateaus" and near(rate.plateau, 0.1)
+@pytest.mark.parametrize("seeds", [8, 30])
+@pytest.mark.parametrize("size", [0.0, 0.3])
+def test_squared_biases_are_covered(seeds, size):
+    """Channels that share noise; the bias's mean square, and nothing at all."""
+    rng, repeats = np.random.default_rng(seeds), 400
+    count = 0
+    for _ in range(repeats):
+        values = size + rng.normal(size=(seeds, 1)) * 0.4 + rng.normal(size=(seeds, 5)) * 0.5
+        found = Target(values, None, [], 0.0).interval()
+        count += found.low <= size**2 <= found.high
+    assert count / repeats >= 0.92 - 3 * np.sqrt(0.05 * 0.95 / repeats)
+    if size:  # where there is no bias an interval holds 0 more often than it says
+        assert within(count, repeats, 0.95, 0.03)
+
+
+# truth: remains, vanishes or between (0.0025 is the margin); laws whose exponent and shift the fit doesn't
+# know
+LAWS = {
+    "3/n + 0.5/L": (lambda n, L: 3 / n + 0.5 / L, "vanishes"),
+    "a slow 0.1/√L": (lambda n, L: 0.1 / L**0.5 + 1 / n, "vanishes"),
+    "1/(L + 8)": (lambda n, L: 1 / (L + 8) + 0.3 / n, "vanishes"),
+    "a third of the deepest": (lambda n, L: 0.5 / L + 0.0042 + 0.3 / n, "remains"),
+    "half of the deepest": (lambda n, L: 0.5 / L + 0.0078 + 0.3 / n, "remains"),
+    "a constant beside a shift": (lambda n, L: 0.006 + 1 / (L + 8) + 0.3 / n, "remains"),
+    "a constant beside 1/√L": (lambda n, L: 0.006 + 0.1 / L**0.5 + 0.3 / n, "remains"),
+    "flat": (lambda n, L: 0.01 + 0 * n, "remains"),
+    "with 1/n²": (lambda n, L: 1 / n + 30 / n**2 + 0.2 / L, "vanishes"),
+}
+OPPOSITE = {"remains": "vanishes", "vanishes": "remains"}
+
+
+def verdicts_of(name: str, seeds: int, kind: str, repeats: int) -> list[str]:
+    law, _ = LAWS[name]
+    rng, mean = np.random.default_rng(seeds), LAWS[name][0](N, L)
+    found = []
+    for _ in range(repeats):
+        sample = as_sample(draw(rng, mean, seeds, kind))
+        fit = lambda sample=sample: fit_laws(sample.values, N, L, Law(), positive=True)
+        found.append(judge_constant(sample, "h", Law(), margin=0.0025, floor=1e-24, fit=fit).verdict)
+    return found
+
+
+def check(name: str, seeds: int, kind: str, repeats: int) -> None:
+    truth, found = LAWS[name][1], verdicts_of(name, seeds, kind, repeats)
+    power, false = found.count(truth), found.count(OPPOSITE[truth])
+    print(f"{name}, {seeds} seeds, {kind}: {truth} in {power}, the opposite in {false} of {repeats}")
+    assert false <= 0.05 * repeats + 3 * np.sqrt(0.05 * 0.95 * repeats) * (repeats < 400)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_false_verdicts_are_rare(name):
+    for seeds, kind in ((8, "gaussian"), (30, "chi2")):
+        check(name, seeds, kind, 15)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("kind", ["gaussian", "chi2"])
+@pytest.mark.parametrize("seeds", [4, 8, 30, 100])
+def test_false_verdicts_are_rare_long(seeds, kind, name):
+    check(name, seeds, kind, 400)
+
+
+def test_power_grows_with_seeds():
+    few, many = (
+        verdicts_of("half of the deepest", seeds, "gaussian", 20).count("remains") for seeds in (4, 30)
+    )
+    assert many > few or many == 20
+
+
+def test_laws_without_noise_are_found():
+    mean = 0.01 + 3 / N + 0.5 / L + 20 / (N * L)
+    fits = fit_laws(np.repeat(mean[None, :, None], 8, 0), N, L, Law(), positive=True)
+    interval = fits.interval(CONSTANT)
+    assert fits.described and interval.low <= 0.01 <= interval.high and interval.high - interval.low < 0.002
+    assert abs(fits.exponent().estimate - 1) < 0.1
+
+
+def test_what_no_law_describes_decides_nothing():
+    mean = 0.1 + 0.05 * np.cos(3 * np.log(N)) * np.sin(5 * np.log(L))
+    sample = as_sample(draw(np.random.default_rng(0), mean, 30, "gaussian", own=0.01))
+    fit = lambda: fit_laws(sample.values, N, L, Law(), positive=True)
+    found = judge_constant(sample, "h", Law(), margin=0.0025, floor=0.0, fit=fit)
+    assert found.verdict == "undecided" and "no law" in found.reason
+
+
+def test_small_effects_seen_are_seen():
+    """A constant as large as the smallest effect said to be seen is found about four times in five."""
+    rng, mean = np.random.default_rng(0), 0.5 / L + 0.3 / N
+    judge = lambda sample: judge_constant(
+        sample,
+        "h",
+        Law(),
+        margin=0.0025,
+        floor=0.0,
+        fit=lambda: fit_laws(sample.values, N, L, Law(), positive=True),
+    )
+    smallest = np.median([judge(as_sample(draw(rng, mean, 30, "gaussian"))).smallest for _ in range(9)])
+    assert 0.0025 < smallest < 0.05
+    found = [judge(as_sample(draw(rng, mean + smallest, 30, "gaussian"))).verdict for _ in range(20)]
+    assert found.count("remains") >= 10
+
+
+def test_errors_against_a_finite_reference_are_told_from_constants():
+    """At M = 2 × the deepest a distance that vanishes falls faster than any power; its law of coarsening is
+    fitted.
+    """
+    rng, law = np.random.default_rng(0), Law(128)
+    mean = 0.5 * law.column(L, 1.0) / 64 + 0.3 / N
+    fits = fit_laws(draw(rng, mean, 30, "gaussian"), N, L, law, positive=True)
+    assert fits.described and abs(fits.exponent().estimate - 1.0) < 0.15
+    interval = fits.interval(CONSTANT)
+    assert interval.low <= 2e-4 and interval.high >= -2e-4 and interval.high < 0.0025
+
+
+def test_slopes_and_coarsening_exponents_of_one_curve_are_covered():
+    rng, depths, hits = np.random.default_rng(0), np.array([8.0, 16, 32, 64]), np.zeros(2)
+    for _ in range(200):
+        noise = factors(rng, 8, "gaussian") * (1 + 0.05 * rng.normal(size=(8, 4)))
+        slope = fit_slope(depths, noise / depths)
+        exponent = fit_coarsening(depths, noise * Law(256).column(depths, 1.0), reference=256)
+        hits += [slope.low <= -1 <= slope.high, exponent.low <= 1 <= exponent.high]
+    assert all(within(count, 200, 0.95, 0.03) for count in hits)
 
 
 @pytest.mark.parametrize(
-    ("law", "kind", "slope"),
+    ("x", "samples"),
     [
-        (lambda x: 1 / x, "decays", -1.0),
-        (lambda x: x**-0.5, "decays", -0.5),
-        (lambda x: x**-0.3, "decays", -0.3),
-        (lambda x: x**-2.0, "decays", -2.0),
-        (lambda x: 1 / x + 8 / x**2, "decays", None),  # flattens, but keeps falling
-        (lambda x: x**0.0, "plateaus", 0.0),
-        (lambda x: 0.3 + 4 / x, "plateaus", None),
-        (lambda x: 0.1 + 20 / x**2.0, "plateaus", None),
-        (lambda x: x**0.5, "grows", 0.5),
+        ([1, 2], np.ones((3, 3))),
+        ([2, 1], np.ones((3, 2))),
+        ([1, 2], -np.ones((3, 2))),
+        ([1], np.ones((3, 1))),
     ],
 )
-def test_verdicts_on_known_laws(law, kind, slope):
-    rate = classify(X, law(X.astype(float)) * noise(np.random.default_rng(5), (16, 4), own=0.01))
-    assert rate.kind == kind and rate.more_seeds == 0 and rate.used == 4
-    assert rate.verdict.startswith(kind)
-    if slope is not None:
-        assert near(rate.slope, slope)
-
-
-def test_wrong_verdicts_are_no_more_frequent_than_the_intervals_allow():
-    rng, repeats = np.random.default_rng(6), 60
-    for law, wrong in ((lambda x: x**-0.5, "plateaus"), (lambda x: 0.3 + 4 / x, "decays")):
-        kinds = [classify(X, law(X * 1.0) * noise(rng, (4, 4), own=0.3), n_boot=300).kind for _ in range(repeats)]
-        assert kinds.count(wrong) < 0.05 * repeats + 3 * np.sqrt(0.05 * 0.95 * repeats)
-        assert "grows" not in kinds
-
-
-def test_undecided_data_ask_for_about_as_many_seeds_as_decide():
-    rng, asked, enough, half = np.random.default_rng(7), [], 0, 0
-    for _ in range(30):
-        samples = noise(rng, (400, 4), own=0.35) / X
-        rate = classify(X, samples[:4], n_boot=300)
-        if rate.kind != "open" or not rate.more_seeds <= 100:
-            continue
-        assert f"about {rate.more_seeds:.0f} more seeds" in rate.verdict
-        asked.append(rate.more_seeds)
-        enough += classify(X, samples[: 4 + 4 * int(rate.more_seeds)], n_boot=300).kind == "decays"
-        half += classify(X, samples[: 4 + int(rate.more_seeds / 4)], n_boot=300).kind == "decays"
-    assert len(asked) >= 10
-    assert enough >= 0.8 * len(asked) and half <= 0.6 * len(asked)
-
-
-def test_one_seed_decides_nothing():
-    rate = classify(X, 1 / X[None])
-    assert rate.kind == "open" and rate.more_seeds == 3
-    assert rate.slope.estimate == pytest.approx(-1) and np.isinf([rate.slope.low, rate.slope.high]).all()
-
-
-def test_values_at_the_rounding_floor_are_dropped_and_counted():
-    rng = np.random.default_rng(8)
-    x = np.array([8, 16, 32, 64, 128])
-    law = np.maximum(1e-18 * x**-4.0, 1e-26)
-    rate = classify(x, law * noise(rng, (8, 5)), floor=1e-25)
-    assert rate.used == 3 and rate.dropped == 2 and rate.kept.tolist() == [True] * 3 + [False] * 2
-    assert rate.kind == "decays" and near(rate.slope, -4)
-    zero = classify(x, np.zeros((8, 5)))
-    assert zero.kind == "zero" and zero.dropped == 5 and "zero to rounding" in zero.verdict
-    assert classify(x, law[None], floor=1e-25).used == 3
-
-
-def test_monte_carlo_noise_is_dropped_and_counted():
-    rng = np.random.default_rng(9)
-    samples = noise(rng, (8, 4)) / X
-    samples[:, 3] = [1, 0, 0, 0, 0, 0, 0, 0]  # one seed makes the mean: relative standard error 1
-    rate = classify(X, samples)
-    assert rate.kept.tolist() == [True, True, True, False]
-    assert rate.kind == "decays" and near(rate.slope, -1)
-    hopeless = classify(X, np.repeat([[1.0], [0], [0], [0]], 4, axis=1))
-    assert hopeless.kind == "open" and hopeless.more_seeds == 12  # relative standard error 1 halves with 4 times the seeds
-
-
-def test_missing_values_leave_out_points_and_then_seeds():
-    samples = noise(np.random.default_rng(10), (8, 4)) / X
-    samples[:5, 3] = np.nan
-    samples[7, 0] = np.inf
-    rate = classify(X[::-1], samples[:, ::-1])  # any order of x
-    assert rate.seeds == 7 and rate.kept.tolist() == [True, True, True, False] and rate.x.tolist() == X.tolist()
-    for empty in (np.full((8, 4), np.nan), np.empty((0, 4))):
-        assert classify(X, empty).kind == "unmeasured"
-    assert classify(X[:1], samples[:, :1]).kind == "unmeasured"
-
-
-def test_two_points_decide_a_steep_decay_and_a_flat_line_only():
-    rng = np.random.default_rng(11)
-    factors = noise(rng, (8, 2), own=0.005)
-    kinds = [classify([8, 32], np.array([8.0, 32]) ** power * factors).kind for power in (-1.0, 0.0, -0.3)]
-    assert kinds == ["decays", "plateaus", "open"]
-    assert "third point" in classify([8, 32], np.array([8.0, 32]) ** -0.3 * factors).verdict
-
-
-def test_seeds_needed_follow_the_width_of_students_interval():
-    wide = Fit(1.0, 0.0, 2.0)
-    assert seeds_needed(wide, 0.5, 4, above=True) == 9  # t_8/√9 = 0.769 is the first under half of t_3/√4 = 1.591
-    assert seeds_needed(wide, -0.1, 4, above=True) == seeds_needed(wide, 2.1, 4, above=False) == 4
-    assert np.isinf([seeds_needed(wide, 1.5, 4, above=True), seeds_needed(wide, 0.999, 4, above=True)]).all()
-    assert "more than 1000 more seeds" in open_verdict(np.inf)
-
-
-def test_interval_of_a_mean_is_students():
-    samples = np.random.default_rng(13).normal(10, 1, size=(16, 1))
-    fit = interval(resampled_means(samples, 20000)[:, 0], 16)
-    half = 2.1314 * samples.std(ddof=1) / 4
-    assert fit.high - fit.low == pytest.approx(2 * half, rel=0.05)
-
-
-@pytest.mark.parametrize(
-    ("x", "samples", "says"),
-    [
-        ([8, 16], np.ones((4, 3)), "shape"),
-        ([8], np.ones((4, 1)), "at least 2"),
-        ([16, 8], np.ones((4, 2)), "increasing"),
-        ([8, 16], np.zeros((4, 2)), "positive mean"),
-        ([8, 16], np.full((4, 2), np.nan), "finite"),
-    ],
-)
-def test_bad_samples_are_refused(x, samples, says):
-    with pytest.raises(ValueError, match=says):
+def test_curves_that_cannot_be_fitted_are_refused(x, samples):
+    with pytest.raises(ValueError, match="give|leave"):
         fit_slope(x, samples)
-
-
-def test_bad_references_are_refused():
-    for reference in (64, 96, 32):
-        with pytest.raises(ValueError, match="proper divisors"):
-            fit_coarsening(X, np.ones((4, 4)) / X, reference=reference)
-    with pytest.raises(ValueError, match="at least 2 of each"):
-        fit_joint([64], [8, 16], np.ones((4, 1, 2)))
-
-
-def test_runs_that_diverged_in_all_but_name_are_left_out():
-    """Finite losses whose squares overflow."""
-    samples = np.exp(0.1 * np.random.default_rng(0).standard_normal((12, 4))) / X
-    blown = np.vstack([samples, np.full((1, 4), 1e200)])
-    assert classify(X, blown).verdict == classify(X, samples).verdict
-    assert classify(X, 1e200 * samples).kind == "unmeasured"

@@ -1,4 +1,4 @@
-"""Numbers stay what they were: every array of six small sweeps, as first computed and stored, to nine digits."""
+"""Numbers stay what they were: every array of six small sweeps, as first stored, to nine digits."""
 
 from pathlib import Path
 

@@ -28,6 +28,17 @@ def config(tmp_path, text=SMALL, **overrides):
     return nfd.load_config(path, [f"{key.replace('__', '.')}={value}" for key, value in overrides.items()])
 
 
+DIVERGING = {
+    "problem__steps": 5,
+    "problem__activation": "linear",
+    "finite__widths": "[12]",
+    "seeds": 1,
+    "precision": "float32",
+    "measure": "[]",
+    "limit": "null",
+}
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
@@ -151,8 +162,8 @@ def test_one_by_one_on_any_number_of_cores_or_all_in_one_program(swept, monkeypa
 def test_dense_networks_against_the_limit_on_their_own_noise(tmp_path):
     """The distance of a plain ResNet to its own limit falls in depth as that of a matrix-free one: same law,
     so same mean."""
-    common = {"seeds": 24, "problem__learning_rate": 0.5, "finite__widths": "[24]", "measure": "[limit_error]",
-              "limit__depth_steps": 16}  # fmt: skip
+    common = {"seeds": 24, "problem__learning_rate": 0.5, "finite__widths": "[24]", "limit__depth_steps": 16}
+    common |= {"measure": "[limit_error]"}
     means = {}
     for simulator in ("dense", "matrix_free"):
         sweep = config(tmp_path, **common, finite__simulator=simulator)
@@ -175,8 +186,7 @@ def test_dense_networks_against_the_limit_on_their_own_noise(tmp_path):
 
 
 def test_a_diverging_cell_is_data_and_leaves_the_others_alone(tmp_path):
-    sweep = config(tmp_path, problem__learning_rate="[0.2, 1.0e+6]", problem__steps=5, problem__activation="linear",
-                   finite__widths="[12]", seeds=1, precision="float32", measure="[]", limit="null")  # fmt: skip
+    sweep = config(tmp_path, problem__learning_rate="[0.2, 1.0e+6]", **DIVERGING)
     tree = nfd.run(sweep, tmp_path / "out", progress=False)
     status = tree["status/cell"].isel(width=0, seed=0)
     assert np.all(status.sel(learning_rate=0.2) == 1)
@@ -195,8 +205,7 @@ def test_a_divergence_that_cannot_be_located_stops_nothing(tmp_path, monkeypatch
         raise MemoryError
 
     monkeypatch.setattr(launch.sweep, "locate_nonfinite", out_of_memory)
-    sweep = config(tmp_path, problem__learning_rate=1.0e6, problem__steps=5, problem__activation="linear",
-                   finite__widths="[12]", seeds=1, precision="float32", measure="[]", limit="null")  # fmt: skip
+    sweep = config(tmp_path, problem__learning_rate=1.0e6, **DIVERGING)
     tree = nfd.run(sweep, tmp_path / "out", progress=False)
     assert np.any(tree["status/cell"] == 2)
     assert "could not be found: MemoryError" in (tmp_path / "out" / "log.jsonl").read_text()
@@ -258,9 +267,7 @@ TOY = Measure(
 def test_a_new_observable_is_one_measure_in_the_list(tmp_path, monkeypatch):
     """Nothing else knows of it: the store has its variables, with dims, coordinates, names and units, after a
     sweep."""
-    monkeypatch.setattr(
-        launch.sweep._execute.measures, "MEASURES", [*launch.sweep._execute.measures.MEASURES, TOY]
-    )
+    monkeypatch.setattr(measures, "MEASURES", [*measures.MEASURES, TOY])
     sweep = config(tmp_path, finite__simulator="dense", measure="[]", limit="null")
     launch.run_sweep(sweep, tmp_path / "out", quiet=True, report=False)
     tree = nfd.open_results(tmp_path / "out")
@@ -346,8 +353,8 @@ def test_a_finished_store_is_left_as_it_is(tmp_path, monkeypatch):
 def test_the_first_step_gain_is_that_of_the_closed_form(tmp_path, train):
     """Each flag within standard errors of its own formula. The wrong one is off by what the formulas
     differ."""
-    sweep = config(tmp_path, seeds=12, problem__train=train, problem__learning_rate=0.2, finite__widths="[512]", finite__depths="[64]",
-                   measure="[response]", limit="null")  # fmt: skip
+    sizes = {"seeds": 12, "finite__widths": "[512]", "finite__depths": "[64]", "limit": "null"}
+    sweep = config(tmp_path, problem__train=train, measure="[response]", problem__learning_rate=0.2, **sizes)
     parts = [run_batch(sweep, batch) for batch in make_plan(sweep)]
     of = lambda name: np.concatenate(
         [part[f"response/{name}"].over(("backward_weights", "seed", "depth"))[..., 0] for part in parts], 1
@@ -363,3 +370,17 @@ def test_the_first_step_gain_is_that_of_the_closed_form(tmp_path, train):
         abs(apart.mean() - (predicted[0] - predicted[1]).mean())
         < 3.5 * apart.std(ddof=1) / np.sqrt(apart.size) + 0.02
     )
+
+
+@pytest.mark.long
+def test_long_runs_on_a_pool_with_bounded_histories_say_what_they_forget(tmp_path):
+    learned = {"problem__steps": 12, "problem__batches": "epochs", "problem__pool": 6}
+    learned |= {"problem__optimizer": "{momentum: 0.9}", "problem__learning_rate": 0.05}
+    sizes = {"finite__widths": "[16]", "history__directions": 10, "measure": "[limit_error]"}
+    sweep = config(tmp_path, **learned, **sizes)
+    [batch] = make_plan(sweep)
+    arrays = run_batch(sweep, batch)
+    assert all(np.isfinite(array.values).all() for array in arrays.values())
+    forgotten = arrays["finite/history_residual"].values
+    assert (forgotten >= 0).all() and forgotten.max() > 0, "24 samples, 10 directions"
+    np.testing.assert_array_equal(arrays["finite/gradient_shift_ms"].values[..., 0, :], 0)

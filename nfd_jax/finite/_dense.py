@@ -14,7 +14,9 @@ from nfd_jax.problem import Problem
 from nfd_jax.trajectory import Trajectory, Weights
 
 
-def initial_weights(problem: Problem, *, width: int, depth: int, key: Array, backward_weights: str) -> Weights:
+def initial_weights(
+    problem: Problem, *, width: int, depth: int, key: Array, backward_weights: str
+) -> Weights:
     """Draw all weights, entries N(0, 1); the U and V of `sample_noise` with the same key."""
 
     def stack(what: int) -> Array:
@@ -22,10 +24,14 @@ def initial_weights(problem: Problem, *, width: int, depth: int, key: Array, bac
         return jax.lax.map(layer, jnp.arange(depth))
 
     W = stack(WEIGHTS)
-    return Weights(*ends(key, problem, width), W, stack(INDEPENDENT_WEIGHTS) if backward_weights == "independent" else W)
+    return Weights(
+        *ends(key, problem, width), W, stack(INDEPENDENT_WEIGHTS) if backward_weights == "independent" else W
+    )
 
 
-def hidden_weights(kind: str, W: Array, back: Array, reuse: Array, samples: int, width: Array, *, reused: bool) -> Explicit | Factored:
+def hidden_weights(
+    kind: str, W: Array, back: Array, reuse: Array, samples: int, width: Array, *, reused: bool
+) -> Explicit | Factored:
     """The hidden weights of a network at W(0), whose backward pass uses `back`, in one of the two forms."""
     one = jnp.ones((), W.dtype)
     if kind == "explicit":
@@ -50,7 +56,9 @@ def train_weights(
     kind = "explicit" if "weights" in record else form(width, problem.samples, linear=linear)
     reused = backward_weights == "reused"
     reuse = jnp.asarray(reused, problem.dtype)
-    hidden = hidden_weights(kind, weights.W, weights.W_backward, reuse, problem.samples, sizes.width, reused=reused)
+    hidden = hidden_weights(
+        kind, weights.W, weights.W_backward, reuse, problem.samples, sizes.width, reused=reused
+    )
 
     def observe(memory, seen: Seen):
         out = {"output": seen.output, "loss": seen.loss}
@@ -61,5 +69,7 @@ def train_weights(
     options = {"places": places, "heldout": heldout, "skip_last": False}
     out, ends, hidden = train(problem, Ends(weights.U, weights.V), hidden, sizes, observe, None, **options)
     if "weights" in record:
-        out["weights"] = Weights(ends.U, ends.V, hidden.W, hidden.W if reused else hidden.W + hidden.scale * hidden.gap)
+        out["weights"] = Weights(
+            ends.U, ends.V, hidden.W, hidden.W if reused else hidden.W + hidden.scale * hidden.gap
+        )
     return Trajectory(**out)

@@ -1,7 +1,8 @@
-"""How grids of networks are run: in which form, how many side by side, by which compiled program, on which cores or devices.
+"""How grids of networks are run: in which form, how many side by side, by which compiled program, on which
+cores or devices.
 
-Choices made here depend on sizes and on the kind of device, never on a measurement: another choice rounds differently, and one
-grid must give the same numbers in every process.
+Choices made here depend on sizes and on the kind of device, never on a measurement: another choice rounds
+differently, and one grid must give the same numbers in every process.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ from nfd_jax.problem import Problem
 from nfd_jax.runtime import compiler_options, cores
 
 CACHED = 2**17
-"""Matrix entries of the networks that a CPU trains side by side: a layer of them and its update stay in a core's cache."""
+"""Matrix entries of the networks that a CPU trains side by side: a layer of them and its update stay in a
+core's cache."""
 
 SHARED_BYTES = 2**28
 """Weights beyond which a CPU trains one group of seeds at a time, with all cores in each product."""
@@ -31,7 +33,8 @@ SHARED_BYTES = 2**28
 
 @dataclass(frozen=True)
 class Grid:
-    """Networks of one width: which seeds, depths, learning rates and flags, and what is measured of them (see `Shape`).
+    """Networks of one width: which seeds, depths, learning rates and flags, and what is measured of them (see
+    `Shape`).
 
     `size` ≥ width is that of the program which serves it, by default the width itself.
     """
@@ -49,23 +52,30 @@ class Grid:
 
 
 def program_sizes(widths: Sequence[int], samples: int, *, entry: float, program: float) -> dict[int, int]:
-    """The size of the program that serves each width: its own, or that of a wider one where padding costs less than another program.
+    """The size of the program that serves each width: its own, or that of a wider one where padding costs
+    less than another program.
 
-    A width's grid takes `entry` seconds per entry of its matrices, a program `program` seconds. Only widths of one form share one.
+    A width's grid takes `entry` seconds per entry of its matrices, a program `program` seconds. Only widths
+    of one form share one.
     """
     sizes: dict[int, int] = {}
     for width in sorted(set(widths), reverse=True):
-        wider = min((size for size in sizes.values() if form(size, samples) == form(width, samples)), default=width)
+        wider = min(
+            (size for size in sizes.values() if form(size, samples) == form(width, samples)), default=width
+        )
         padding = (wider**2 - width**2) * entry
         sizes[width] = wider if padding <= program else width
     return sizes
 
 
 def shape_of(samples: int, grid: Grid, platform: str, devices: int = 1) -> tuple[Shape, int]:
-    """The program for a grid trained on K·P = `samples`, and how many seeds one run takes, each of `devices` an equal part of them."""
+    """The program for a grid trained on K·P = `samples`, and how many seeds one run takes, each of `devices`
+    an equal part of them."""
     size, flags, rates, seeds = grid.size or grid.width, len(grid.flags), len(grid.rates), len(grid.seeds)
     kind, used = form(size, samples), gcd(seeds, devices)
-    shape = Shape(kind, grid.flags, size, max(grid.depths), 1, grid.grid, grid.probe, grid.record, grid.precision)
+    shape = Shape(
+        kind, grid.flags, size, max(grid.depths), 1, grid.grid, grid.probe, grid.record, grid.precision
+    )
     if platform != "cpu":
         return replace(shape, rates=rates), seeds
     if kind == "factored":
@@ -77,7 +87,8 @@ def shape_of(samples: int, grid: Grid, platform: str, devices: int = 1) -> tuple
 
 
 def runs_at_once(shape: Shape, itemsize: int) -> int:
-    """How many runs of a program go on at the same time: one a core, where products alone don't keep all cores busy."""
+    """How many runs of a program go on at the same time: one a core, where products alone don't keep all
+    cores busy."""
     large = itemsize * shape.layers * shape.size**2 > SHARED_BYTES
     alone = large or jax.default_backend() != "cpu" or jax.local_device_count() > 1
     return 1 if alone else cores()
@@ -100,7 +111,9 @@ def _compiled(structure, leaves: tuple[jax.ShapeDtypeStruct, ...], shape: Shape,
         one, parts = PartitionSpec(), PartitionSpec("seed")
         mesh = Mesh(np.array(jax.local_devices()[:devices]), ("seed",))
         specs = (one, one, one, parts, one, one, one)
-        every = jax.shard_map(every, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(None, "seed"), check_vma=False)
+        every = jax.shard_map(
+            every, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(None, "seed"), check_vma=False
+        )
     lowered = jax.jit(every).lower(*jax.tree.unflatten(structure, leaves))
     built = perf_counter()
     executable = lowered.compile(compiler_options())
@@ -115,9 +128,17 @@ class _Job:
         devices = jax.local_device_count()
         self.shape, group = shape_of(problem.samples, grid, jax.default_backend(), devices)
         self.devices = gcd(group, devices)
-        self.key = np.asarray([0, master], np.uint32)  # what jax.random.key(master) holds, without a program of its own
-        self.rest = np.asarray(grid.rates, dtype), np.asarray(grid.width, np.int32), np.asarray(grid.depths, np.int32)
-        self.groups = [np.asarray(grid.seeds[i : i + group], np.uint32) for i in range(0, len(grid.seeds), group)]
+        self.key = np.asarray(
+            [0, master], np.uint32
+        )  # what jax.random.key(master) holds, without a program of its own
+        self.rest = (
+            np.asarray(grid.rates, dtype),
+            np.asarray(grid.width, np.int32),
+            np.asarray(grid.depths, np.int32),
+        )
+        self.groups = [
+            np.asarray(grid.seeds[i : i + group], np.uint32) for i in range(0, len(grid.seeds), group)
+        ]
         leaves, structure = jax.tree.flatten(self.arguments(self.groups[0]))
         shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
         self.program = structure, shapes, self.shape, self.devices
@@ -135,7 +156,10 @@ class _Job:
 
     def joined(self, parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         whole = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-        return {name: x[..., : self.grid.width] if name in ("features", "gradients") else x for name, x in whole.items()}
+        return {
+            name: x[..., : self.grid.width] if name in ("features", "gradients") else x
+            for name, x in whole.items()
+        }
 
 
 def compile_grid(problem: Problem, heldout: Heldout | None, grid: Grid) -> Compiled:
@@ -144,11 +168,15 @@ def compile_grid(problem: Problem, heldout: Heldout | None, grid: Grid) -> Compi
     return job.in_its_precision(_compiled, *job.program)
 
 
-def train_grids(problem: Problem, heldout: Heldout | None, master: int, grids: Sequence[Grid]) -> list[dict[str, np.ndarray]]:
-    """Train all networks of `grids`, that of a seed drawn from `stream(jax.random.key(master), seed)`, as `_dense.train` would.
+def train_grids(
+    problem: Problem, heldout: Heldout | None, master: int, grids: Sequence[Grid]
+) -> list[dict[str, np.ndarray]]:
+    """Train all networks of `grids`, that of a seed drawn from `stream(jax.random.key(master), seed)`, as
+    `_dense.train` would.
 
-    For each grid, arrays as in `_grid.program`, leading axes (D depths, S, R, F, K), coordinates cut to the width. A CPU compiles
-    and runs as many at a time as it has cores. Raises ValueError where the master seed is no 32-bit number.
+    For each grid, arrays as in `_grid.program`, leading axes (D depths, S, R, F, K), coordinates cut to the
+    width. A CPU compiles and runs as many at a time as it has cores. Raises ValueError where the master seed
+    is no 32-bit number.
     """
     if not 0 <= master < 2**32:
         raise ValueError(f"the master seed must lie in 0 … 2**32 - 1; received {master}")
@@ -159,5 +187,7 @@ def train_grids(problem: Problem, heldout: Heldout | None, master: int, grids: S
         for job in jobs:
             if job.program not in programs:
                 programs[job.program] = compilers.submit(job.in_its_precision, _compiled, *job.program)
-        runs = [[runners.submit(job.run, programs[job.program], seeds) for seeds in job.groups] for job in jobs]
+        runs = [
+            [runners.submit(job.run, programs[job.program], seeds) for seeds in job.groups] for job in jobs
+        ]
         return [job.joined([run.result() for run in parts]) for job, parts in zip(jobs, runs, strict=True)]

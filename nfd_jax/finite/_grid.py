@@ -1,9 +1,10 @@
-"""Networks with weight matrices, many at once: a width's depths, seeds, learning rates and backward-weight flags in one program.
+"""Networks with weight matrices, many at once: a width's depths, seeds, learning rates and backward-weight
+flags in one program.
 
 One network is written in `_matrices`; here it is mapped over. One program serves
 
-    every depth         depth is a traced loop bound; layers have keys of their own, so all depths share the deepest one's draw
-    narrower widths     arrays have `size` coordinates, those from `width` on (traced) zero: a draw is a prefix of a longer one
+    every depth         a traced loop bound; layers have keys of their own, so all depths share one draw
+    narrower widths     arrays have `size` coordinates, those from `width` on (traced) zero
     every rate, flag    W(0) is drawn once a seed, and stays unbatched where networks share it
 """
 
@@ -36,9 +37,10 @@ class Heldout(eqx.Module):
 class Shape:
     """What a program is compiled for, besides the shapes of its arguments.
 
-    It holds `size` coordinates and `layers` layers. `rates` learning rates run side by side, the others in turn. Features are
-    looked at on `grid` intervals of t; `probe` follows the inputs of step 0 instead of the current ones. `record` names what to
-    hand out of every step: "features", "gradients", "kernels". `precision` is that of matrix products.
+    It holds `size` coordinates and `layers` layers. `rates` learning rates run side by side, the others in
+    turn. Features are looked at on `grid` intervals of t; `probe` follows the inputs of step 0 instead of the
+    current ones. `record` names what to hand out of every step: "features", "gradients", "kernels".
+    `precision` is that of matrix products.
     """
 
     form: str
@@ -57,7 +59,9 @@ class Shape:
         return "independent" in self.flags
 
 
-def hidden_of(form: str, drawn: Array, back: Array | None, gap: Array | None, reuse: Array, samples: int, width: Array):
+def hidden_of(
+    form: str, drawn: Array, back: Array | None, gap: Array | None, reuse: Array, samples: int, width: Array
+):
     """A network at its initial weights, in one of the two forms; `drawn` (kinds, L, n, n)."""
     one, dtype = jnp.ones((), drawn.dtype), drawn.dtype
     if form == "explicit":
@@ -67,7 +71,8 @@ def hidden_of(form: str, drawn: Array, back: Array | None, gap: Array | None, re
 
 
 def observer(problem: Problem, heldout: Heldout | None, width: Array, shape: Shape):
-    """What a sweep keeps of each step; its memory is h and b at step 0, of the rows whose shift is measured."""
+    """What a sweep keeps of each step; its memory is h and b at step 0, of the rows whose shift is measured.
+    """
     loss, phi, rows = loss_function(problem.loss), resolve(problem.activation).value, problem.batch_size
     inside = jnp.arange(shape.size) < width
     ms = lambda x: jnp.sum(x * x, axis=(-2, -1)) / (rows * width)
@@ -104,14 +109,22 @@ def program(
     depths: Array,
     shape: Shape,
 ) -> dict[str, Array]:
-    """Everything of a width: `train` at every depth and rate; leading axes (D, S, R, F, K). `key` is the master key's data.
+    """Everything of a width: `train` at every depth and rate; leading axes (D, S, R, F, K). `key` is the
+    master key's data.
 
-    loss, accuracy, feature_shift_ms and gradient_shift_ms (G), output (P, C), with `heldout` its loss and accuracy, and what
-    `shape.record` names: features and gradients (G, P, n), feature_kernel and gradient_kernel (G, P, P).
+    loss, accuracy, feature_shift_ms and gradient_shift_ms (G), output (P, C), with `heldout` its loss and
+    accuracy, and what `shape.record` names: features and gradients (G, P, n), feature_kernel and
+    gradient_kernel (G, P, P).
     """
     with jax.default_matmul_precision(shape.precision):
         initial = draw(
-            problem, jax.random.wrap_key_data(key), seeds, width, size=shape.size, layers=shape.layers, independent=shape.independent
+            problem,
+            jax.random.wrap_key_data(key),
+            seeds,
+            width,
+            size=shape.size,
+            layers=shape.layers,
+            independent=shape.independent,
         )
         chunks = rates.reshape(-1, shape.rates)
         reuse = jnp.asarray([flag == "reused" for flag in shape.flags], problem.dtype)
@@ -135,7 +148,9 @@ def program(
     return {name: arranged(x) for name, x in out.items()}
 
 
-def _side_by_side(problem, heldout, initial: Initial, rates, reuse, width, depth, shape: Shape) -> dict[str, Array]:
+def _side_by_side(
+    problem, heldout, initial: Initial, rates, reuse, width, depth, shape: Shape
+) -> dict[str, Array]:
     """Networks of one depth, mapped over seed, rate and flag; leading axes (S, R, F, K)."""
     kinds = 2 if shape.independent else 1
     places = jnp.arange(shape.grid + 1) * (depth // shape.grid)
@@ -152,7 +167,11 @@ def _side_by_side(problem, heldout, initial: Initial, rates, reuse, width, depth
         hidden = hidden_of(shape.form, drawn, back, gap, reuse, problem.samples, width)
         sizes = Sizes.padded(width, depth, shape.size, depth, problem.dtype)
         observe, memory = observer(learning, heldout, width, shape)
-        options = {"heldout": None if heldout is None else heldout.inputs, "probe": shape.probe, "skip_last": True}
+        options = {
+            "heldout": None if heldout is None else heldout.inputs,
+            "probe": shape.probe,
+            "skip_last": True,
+        }
         return train(learning, Ends(U, V), hidden, sizes, observe, memory, places=places, **options)[0]
 
     if shape.form == "factored":
@@ -167,5 +186,7 @@ def _side_by_side(problem, heldout, initial: Initial, rates, reuse, width, depth
         axes = 0, 0, 2, None if back is None else 2, None if own is None else 1, None, None
         return jax.vmap(over_rates, axes)(initial.U, initial.V, drawn, back, own, rates, reuse)
     first = lambda x, axis: None if x is None else jnp.squeeze(x, axis)
-    found = over_rates(initial.U[0], initial.V[0], first(drawn, 2), first(back, 2), first(own, 1), rates, reuse)
+    found = over_rates(
+        initial.U[0], initial.V[0], first(drawn, 2), first(back, 2), first(own, 1), rates, reuse
+    )
     return jax.tree.map(lambda x: x[None], found)

@@ -4,12 +4,13 @@
     Factored     one W(0), and what training added as corrections of rank K·P:
                  W_ℓ φ = α W_ℓ(0) φ + a n^{1/2} Δ_ℓ,   Δ_ℓ = Σ_i c_i s_i ⟨φ_i φ⟩ b_i   (as in `history`)
 
-Factored pays where K·P is small beside n, as W(0) is only read, and by all learning rates of a seed together; it takes optimizers that
-are linear in the gradients. With independent backward weights the backward pass has an initial draw W̃(0) of its own and
-receives the same updates, so that W̃ − W = α (W̃(0) − W(0)) at all times.
+Factored pays where K·P is small beside n, as W(0) is only read, and by all learning rates of a seed together;
+it takes optimizers that are linear in the gradients. With independent backward weights the backward pass has
+an initial draw W̃(0) of its own and receives the same updates, so that W̃ − W = α (W̃(0) − W(0)) at all
+times.
 
-Written for one network; `vmap` maps over seeds, rates, flags and sizes, and leaves what they share unbatched. Coordinates from the
-network's width on are zero, layers from its depth on change nothing.
+Written for one network; `vmap` maps over seeds, rates, flags and sizes, and leaves what they share unbatched.
+Coordinates from the network's width on are zero, layers from its depth on change nothing.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax import optimizers
-from nfd_jax._types import Rows, Scalar
+from nfd_jax._types import Index, Rows, Scalar
 from nfd_jax.parametrization import normalized_rate
 from nfd_jax.problem import Problem
 
@@ -28,7 +29,8 @@ from nfd_jax.problem import Problem
 def form(width: int, samples: int, *, linear: bool = True) -> str:
     """The form of networks of `width` whose training sees K·P = `samples`.
 
-    "factored" where corrections, four thin products a layer with room for all steps, cost less than rewriting n × n matrices.
+    "factored" where corrections, four thin products a layer with room for all steps, cost less than rewriting
+    n × n matrices.
     """
     return "factored" if linear and 3 * samples <= width else "explicit"
 
@@ -39,12 +41,14 @@ def layer_of(stack: Array, i: int | Array) -> Array:
 
 
 def with_layer(stack: Array, value: Array, i: int | Array) -> Array:
-    """`stack` with entry `i` replaced. Unlike `.at[i].set` it has no bounds to check, so XLA can write where the stack lies."""
+    """`stack` with entry `i` replaced. Unlike `.at[i].set` it has no bounds to check, so XLA can write where
+    the stack lies."""
     return jax.lax.dynamic_update_index_in_dim(stack, value, i, 0)
 
 
 class Explicit(eqx.Module):
-    """`W` (L, n, n); `gap` is W̃(0) − W(0) where backward weights may be independent, which they are where `reuse` is 0.
+    """`W` (L, n, n); `gap` is W̃(0) − W(0) where backward weights may be independent, which they are where
+    `reuse` is 0.
 
     `scale` is the optimizer's α, by which it has changed the gap.
     """
@@ -60,11 +64,11 @@ class Explicit(eqx.Module):
         """Layers that there is room for."""
         return self.W.shape[0]
 
-    def forward(self, ell: Array, x: Rows) -> tuple[Rows, float]:
+    def forward(self, ell: Index, x: Rows) -> tuple[Rows, float]:
         """n^{-1/2} W_ℓ x, drift included."""
         return x @ layer_of(self.W, ell).T / jnp.sqrt(self.size), 0.0
 
-    def backward(self, ell: Array, b: Rows) -> tuple[Rows, float]:
+    def backward(self, ell: Index, b: Rows) -> tuple[Rows, float]:
         """n^{-1/2} Wᵀ_ℓ b, or W̃ᵀ_ℓ b."""
         answer = b @ layer_of(self.W, ell)
         if self.gap is not None:
@@ -74,9 +78,11 @@ class Explicit(eqx.Module):
 
 
 class Factored(eqx.Module):
-    """`drawn` (1 or 2, L, n, n) holds W(0) and, where some network needs it, W̃(0); `back` (L, n, n) is whichever answers b.
+    """`drawn` (1 or 2, L, n, n) holds W(0) and, where some network needs it, W̃(0); `back` (L, n, n) is
+    whichever answers b.
 
-    `features` φ_i and `signals` γ s_i b_i are (L, A, n), zero until their step; `weights` (A,) are the c_i, `scale` is α.
+    `features` φ_i and `signals` γ s_i b_i are (L, A, n), zero until their step; `weights` (A,) are the c_i,
+    `scale` is α.
     """
 
     drawn: Float[Array, "_ L n n"]
@@ -92,14 +98,14 @@ class Factored(eqx.Module):
         """Layers that there is room for."""
         return self.features.shape[0]
 
-    def forward(self, ell: Array, x: Rows) -> tuple[Rows, Rows]:
+    def forward(self, ell: Index, x: Rows) -> tuple[Rows, Rows]:
         """α n^{-1/2} W_ℓ(0) x and Δ_ℓ."""
         zero = jnp.zeros_like(ell)
         W = jax.lax.dynamic_slice(self.drawn, (zero, ell, zero, zero), (1, 1, *self.drawn.shape[2:]))[0, 0]
         drift = self._drift(x, layer_of(self.features, ell), layer_of(self.signals, ell))
         return self.scale * (x @ W.T) / jnp.sqrt(self.size), drift
 
-    def backward(self, ell: Array, b: Rows) -> tuple[Rows, Rows]:
+    def backward(self, ell: Index, b: Rows) -> tuple[Rows, Rows]:
         """α n^{-1/2} W_ℓ(0)ᵀ b, or W̃_ℓ(0)ᵀ b, and Δ'_ℓ."""
         drift = self._drift(b, layer_of(self.signals, ell), layer_of(self.features, ell))
         return self.scale * (b @ layer_of(self.back, ell)) / jnp.sqrt(self.size), drift
@@ -107,8 +113,9 @@ class Factored(eqx.Module):
     def _drift(self, x: Rows, own: Float[Array, "A n"], other: Float[Array, "A n"]) -> Rows:
         return (self.weights * (x @ own.T) / self.size) @ other
 
-    def remember(self, features: Callable, signals: Callable, row: Array, layers: int | Array) -> "Factored":
-        """With a batch's φ_i and γ s_i b_i of every layer, `features(ℓ)` and `signals(ℓ)` (P, n), from row `row` on."""
+    def remember(self, features: Callable, signals: Callable, row: Index, layers: int | Array) -> "Factored":
+        """With a batch's φ_i and γ s_i b_i of every layer, `features(ℓ)` and `signals(ℓ)` (P, n), from row
+        `row` on."""
 
         def put(ell, stacks):
             at = ell, jnp.asarray(row, jnp.result_type(ell)), jnp.zeros_like(ell)
@@ -122,8 +129,9 @@ class Factored(eqx.Module):
 class Units(eqx.Module):
     """What an optimizer's step is measured in: parameters are divided by it, and updates multiplied.
 
-    One for rules that are linear in the gradients. Those that normalize them give all entries steps of the same size, and depth-μP asks
-    for the units of `normalized_rate` in W; both times γ, in which features are to move.
+    One for rules that are linear in the gradients. Those that normalize them give all entries steps of the
+    same size, and depth-μP asks for the units of `normalized_rate` in W; both times γ, in which features are
+    to move.
     """
 
     ends: Array

@@ -1,12 +1,14 @@
 """The noise that a network with real weight matrices was driven by: `gaussian` read backwards.
 
-A matrix-free network draws each answer from fresh noise ξ; here the answers are known, y = W q for the part q of a query that is new, and
+A matrix-free network draws each answer from fresh noise ξ; here the answers are known, y = W q for the part q
+of a query that is new, and
 
     ξ = y − ρ (y Q'ᵀ) Q' + ρ (g Q'ᵀ) Q'          (ρ = 1 for reused weights, 0 for independent ones)
 
-gives them back, since under reused weights y Q'ᵀ = q Z'ᵀ was not noise but what the other pass had already seen. Along those directions Q',
-and for queries that bring nothing new, the network used no noise: they are filled with fresh g, so that ξ is again standard
-normal. The matrix-free network on this noise follows the dense one to rounding, and the limit can be solved on it too.
+gives them back, since under reused weights y Q'ᵀ = q Z'ᵀ was not noise but what the other pass had already
+seen. Along those directions Q', and for queries that bring nothing new, the network used no noise: they are
+filled with fresh g, so that ξ is again standard normal. The matrix-free network on this noise follows the
+dense one to rounding, and the limit can be solved on it too.
 """
 
 import equinox as eqx
@@ -29,18 +31,22 @@ Samples = Float[Array, "K P n"]
 def train_with_innovations(
     problem: Problem, *, width: int, depth: int, key: Array, backward_weights: BackwardWeights = "reused"
 ) -> tuple[Trajectory, Noise]:
-    """A dense network, all of h and b recorded, and the noise that drives the matrix-free one along the same path.
+    """A dense network, all of h and b recorded, and the noise that drives the matrix-free one along the same
+    path.
 
-    `width` n ≥ K·P and `depth` L; `key` is what the network is drawn from, and what it leaves undetermined in the noise. On the noise, or
-    on `noise.refine(M, key)`, a limit can be solved and compared path by path. Raises ValueError on sizes or names that are not
-    allowed and for centered outputs on batches that differ, TypeError on anything but a key.
+    `width` n ≥ K·P and `depth` L; `key` is what the network is drawn from, and what it leaves undetermined in
+    the noise. On the noise, or on `noise.refine(M, key)`, a limit can be solved and compared path by path.
+    Raises ValueError on sizes or names that are not allowed and for centered outputs on batches that differ,
+    TypeError on anything but a key.
     """
     check_size("width", width)
     check_size("depth", depth)
     check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
     check_room(problem, width)
     if problem.centered and not problem.repeated:
-        raise ValueError("innovations of centered outputs need the same batch at every step; received batches that differ")
+        raise ValueError(
+            "innovations of centered outputs need the same batch at every step; received batches that differ"
+        )
     return _train(problem, width, depth, check_key(key), backward_weights)
 
 
@@ -54,10 +60,14 @@ def coupling_of(problem: Problem, weights: Weights, backward_weights: str, key: 
     """The coupling inside a dense network's passes: that of the matrix-free network on its innovations."""
     _, noise = innovations(problem, weights, backward_weights, key)
     reuse = jnp.asarray(backward_weights == "reused", problem.dtype)
-    return train(problem, noise, MatrixFree.of(problem, reuse, noise.depth, noise.width), coupling=True).coupling
+    return train(
+        problem, noise, MatrixFree.of(problem, reuse, noise.depth, noise.width), coupling=True
+    ).coupling
 
 
-def innovations(problem: Problem, weights: Weights, backward_weights: str, key: Array) -> tuple[Trajectory, Noise]:
+def innovations(
+    problem: Problem, weights: Weights, backward_weights: str, key: Array
+) -> tuple[Trajectory, Noise]:
     """`train_with_innovations` from given weights."""
     run = train_weights(problem, weights, backward_weights, record=("features", "gradients"))
     queries = resolve(problem.activation).value(run.features[:, :-1])
@@ -66,10 +76,18 @@ def innovations(problem: Problem, weights: Weights, backward_weights: str, key: 
 
     def layer(at):
         W, W_back, x, u, index = at
-        g, g_back = (_fresh(stream(key, direction, index), x.shape, x.dtype) for direction in (FORWARD, BACKWARD))
+        g, g_back = (
+            _fresh(stream(key, direction, index), x.shape, x.dtype) for direction in (FORWARD, BACKWARD)
+        )
         return _layer_innovations(W, W_back, x, u, g, g_back, reuse)
 
-    each = weights.W, weights.W_backward, by_layer(queries), by_layer(run.gradients[:, 1:]), jnp.arange(weights.W.shape[0])
+    each = (
+        weights.W,
+        weights.W_backward,
+        by_layer(queries),
+        by_layer(run.gradients[:, 1:]),
+        jnp.arange(weights.W.shape[0]),
+    )
     forward, backward = jax.lax.map(layer, each)
     return run, Noise(weights.U, weights.V, by_layer(forward), by_layer(backward))
 
@@ -79,8 +97,11 @@ def _fresh(key: Array, shape: tuple[int, ...], dtype) -> Samples:
     return normal_rows(key, steps * rows, width, dtype).reshape(shape)
 
 
-def _layer_innovations(W, W_back, x: Samples, u: Samples, g: Samples, g_back: Samples, reuse) -> tuple[Samples, Samples]:
-    """ξ of one layer's forward queries x and backward queries u, step by step in the order they were asked."""
+def _layer_innovations(
+    W, W_back, x: Samples, u: Samples, g: Samples, g_back: Samples, reuse
+) -> tuple[Samples, Samples]:
+    """ξ of one layer's forward queries x and backward queries u, step by step in the order they were asked.
+    """
     steps, rows, width = x.shape
     empty = jnp.zeros((steps * rows, width), x.dtype)
 

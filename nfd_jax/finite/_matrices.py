@@ -1,9 +1,11 @@
 """Training of one network that holds its weight matrices: the same step as everywhere, gradients written out.
 
-    ΔW_ℓ = c γ a n^{-1/2} Σ_p s_p b_{ℓ,p} φ(h_{ℓ-1,p})ᵀ     ΔV = c γ Σ_p h_{L,p} χ_pᵀ     ΔU = c γ Σ_p s_p b_{0,p} x_pᵀ/√d
+    ΔW_ℓ = c γ a n^{-1/2} Σ_p s_p b_{ℓ,p} φ(h_{ℓ-1,p})ᵀ
+    ΔV   = c γ Σ_p h_{L,p} χ_pᵀ
+    ΔU   = c γ Σ_p s_p b_{0,p} x_pᵀ/√d
 
-with c = −η for plain SGD; any other optimizer takes the same without c as its gradient. With independent backward weights these
-are no gradients, but what the network applies in their place.
+with c = −η for plain SGD; any other optimizer takes the same without c as its gradient. With independent
+backward weights these are no gradients, but what the network applies in their place.
 
 One network of some width and depth in arrays that may have room for more: `vmap` maps over everything.
 """
@@ -15,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nfd_jax._types import Rows
+from nfd_jax._types import Index, Rows
 from nfd_jax.activations import resolve
 from nfd_jax.finite._hidden import Explicit, Factored, layer_of, with_layer
 from nfd_jax.finite._sizes import Sizes
@@ -28,11 +30,11 @@ from nfd_jax.problem import Problem
 class Seen(NamedTuple):
     """One step as it is looked at, before its update.
 
-    `features` and `gradients` (G, Q, n) are h and b of the batch and, where one is followed, of the probe behind it; `heldout`
-    (H, C) are outputs on held-out samples.
+    `features` and `gradients` (G, Q, n) are h and b of the batch and, where one is followed, of the probe
+    behind it; `heldout` (H, C) are outputs on held-out samples.
     """
 
-    step: Array
+    step: Index
     output: Float[Array, "P C"]
     loss: Array
     features: Float[Array, "G Q n"]
@@ -53,10 +55,11 @@ def train(
     probe: bool = False,
     skip_last: bool = False,
 ) -> tuple[dict[str, Array], Ends, Explicit | Factored]:
-    """Run the K steps of `problem`: what `observe(memory, seen)` makes of each, by name, leading axis K, and the weights left.
+    """Run the K steps of `problem`: what `observe(memory, seen)` makes of each, by name, leading axis K, and
+    the weights left.
 
-    `memory` is what `observe` begins with; `places` are the layers it sees. With `probe` the first batch is followed along all steps.
-    `skip_last`: the last update affects no output, and is left out.
+    `memory` is what `observe` begins with; `places` are the layers it sees. With `probe` the first batch is
+    followed along all steps. `skip_last`: the last update affects no output, and is left out.
     """
     steps, rows, dtype = problem.steps, problem.batch_size, problem.dtype
     phi, loss, gamma = resolve(problem.activation), loss_function(problem.loss), problem.richness
@@ -98,7 +101,7 @@ def train(
         first = problem.inputs[0] if problem.repeated else problem.inputs.reshape(-1, problem.input_dim)
         initial = forward(ends, update.at(hidden, 0), jnp.concatenate([first, *more]))[0]
 
-    def centre(f: Array, k: Array) -> Array:
+    def centre(f: Array, k: Index) -> Array:
         if not problem.centered:
             return f
         own = initial[:rows] if problem.repeated else jax.lax.dynamic_slice_in_dim(initial, k * rows, rows)

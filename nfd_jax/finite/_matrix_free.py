@@ -1,7 +1,7 @@
 """A finite network without its weight matrices: exact in law, O(n) a layer.
 
-The step of `parametrization`, with W_ℓ(0) answered by `gaussian` and Δ_ℓ, what training added, by `history`. A forward pass knows
-earlier backward queries; a backward pass knows its own step's forward queries too.
+The step of `parametrization`, with W_ℓ(0) answered by `gaussian` and Δ_ℓ, what training added, by `history`.
+A forward pass knows earlier backward queries; a backward pass knows its own step's forward queries too.
 """
 
 import jax
@@ -18,9 +18,11 @@ from nfd_jax.training import Interior, Pass
 
 
 class MatrixFree(Interior):
-    """The passes of one network; `reuse` is 1 where the backward pass uses the forward weights' transpose, else 0.
+    """The passes of one network; `reuse` is 1 where the backward pass uses the forward weights' transpose,
+    else 0.
 
-    `sizes` may be smaller than the noise has layers and coordinates, and traced: one compiled program serves networks of many sizes.
+    `sizes` may be smaller than the noise has layers and coordinates, and traced: one compiled program serves
+    networks of many sizes.
     """
 
     problem: Problem
@@ -54,7 +56,9 @@ class MatrixFree(Interior):
             x = sizes.cut(phi.value(h))
             found = here.answer(here.resolve(x, transpose=False, discard=discard), xi[i], transpose=False)
             up = sizes.cut(scales.up(h, found.image, here.drift(x, transpose=False)))
-            return _put(done, i, i + 1, sizes.keep(i, up, h), found.new, sizes.keep(i, scales.scale * found.coupled))
+            return _put(
+                done, i, i + 1, sizes.keep(i, up, h), found.new, sizes.keep(i, scales.scale * found.coupled)
+            )
 
         return jax.lax.fori_loop(0, sizes.bound, layer, start)
 
@@ -86,4 +90,3 @@ def _put(done: Pass, i: Array, ell: Array, state: Rows, new: Answers, coupled: R
     """The pass with the answers of block `i` and the state at layer `ell` filled in."""
     coupling = None if done.coupling is None else done.coupling.at[i].set(coupled)
     return Pass(done.path.at[ell].set(state), done.answers.put(i, new), coupling)
-

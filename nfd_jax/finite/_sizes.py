@@ -5,9 +5,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
+from nfd_jax._types import Index
+
 
 class Sizes(NamedTuple):
-    """`width` n and `depth` L, traced or not; `bound` layers are visited, L or more, and those beyond L change nothing.
+    """`width` n and `depth` L, traced or not; `bound` layers are visited, L or more, and those beyond L
+    change nothing.
 
     `inside` (room,) says which coordinates there are; None: all that there is room for.
     """
@@ -31,6 +34,6 @@ class Sizes(NamedTuple):
         """With zeros in coordinates (last axis) that the network does not have."""
         return x if self.inside is None else jnp.where(self.inside, x, 0)
 
-    def keep(self, ell: Array, moved: Array, stays: Array | float = 0.0) -> Array:
+    def keep(self, ell: Index, moved: Array, stays: Array | float = 0.0) -> Array:
         """`moved` in the network's layers, `stays` beyond them."""
         return moved if self.bound is self.depth else jnp.where(ell < self.depth, moved, stays)

@@ -1,8 +1,10 @@
-"""A whole grid of networks in one compiled program, `vmap`ped over width, depth, key, learning rate and backward weights.
+"""A whole grid of networks in one compiled program, `vmap`ped over width, depth, key, learning rate and
+backward weights.
 
-Networks share arrays with room for the widest and the deepest: coordinates from a network's width on are zero, layers from its depth
-on change nothing. Draws are prefix-stable, so each network is the one that `train_finite` draws from the same key. W(0) and noise are
-drawn once a key and stay unbatched over everything else.
+Networks share arrays with room for the widest and the deepest: coordinates from a network's width on are
+zero, layers from its depth on change nothing. Draws are prefix-stable, so each network is the one that
+`train_finite` draws from the same key. W(0) and noise are drawn once a key and stay unbatched over everything
+else.
 """
 
 from collections.abc import Sequence
@@ -48,16 +50,19 @@ def train_grid(
     record: tuple[Record, ...] = (),
     matmul_precision: str = "highest",
 ) -> Trajectory:
-    """Networks of every width, depth, key, learning rate and kind of backward weights, by one compiled program.
+    """Networks of every width, depth, key, learning rate and kind of backward weights, by one compiled
+    program.
 
-    - `widths`, `depths`: lists of sizes; `keys`: an array of keys, as of jax.random.split; `learning_rates`: a list, by default the problem's.
+    - `widths`, `depths`: lists of sizes; `keys`: an array of keys, as of jax.random.split; `learning_rates`:
+      a list, by default the problem's.
     - `backward_weights`: a list of "reused", "independent".
     - `record`: "features", "gradients" and, for matrix-free networks, "coupling".
 
-    Returns a `Trajectory` whose arrays have leading axes (width, depth, key, learning_rate, backward_weights); each network is that of
-    `train_finite` to rounding. Recorded h and b have room for the largest sizes, (…, K, L_max + 1, P, n_max): zero in coordinates beyond a
-    network's width, and in layers beyond its depth what its last layer holds. The program visits L_max layers for all networks.
-    Raises ValueError on names or sizes that are not allowed.
+    Returns a `Trajectory` whose arrays have leading axes (width, depth, key, learning_rate,
+    backward_weights); each network is that of `train_finite` to rounding. Recorded h and b have room for the
+    largest sizes, (…, K, L_max + 1, P, n_max): zero in coordinates beyond a network's width, and in layers
+    beyond its depth what its last layer holds. The program visits L_max layers for all networks. Raises
+    ValueError on names or sizes that are not allowed.
     """
     check_choice("simulator", simulator, ("dense", "matrix_free"))
     check_choice("matmul_precision", matmul_precision, MATMUL_PRECISIONS)
@@ -72,10 +77,15 @@ def train_grid(
     for flag in flags:
         check_choice("backward_weights", flag, BACKWARD_WEIGHTS)
     if not flags or len(set(flags)) < len(flags):
-        raise ValueError(f"backward_weights must be a nonempty list of different ones of reused, independent; received {flags}")
+        raise ValueError(
+            "backward_weights must be a nonempty list of different ones of reused, independent; received "
+            f"{flags}"
+        )
     keys = check_key(keys)
     keys = keys[None] if keys.ndim == 0 else keys
-    rates = jnp.asarray(problem.learning_rate if learning_rates is None else learning_rates, problem.dtype).reshape(-1)
+    rates = jnp.asarray(
+        problem.learning_rate if learning_rates is None else learning_rates, problem.dtype
+    ).reshape(-1)
     record = check_record(record)
     allowed = ("features", "gradients") if simulator == "dense" else ("features", "gradients", "coupling")
     for name in record:
@@ -95,7 +105,9 @@ def _train(problem, keys, rates, widths, depths, room, layers, flags, simulator,
 
     def of_key(key):
         one = network(problem, key, room, layers, flags, record)
-        at = lambda width, depth, rate: one(_at_rate(problem, rate), Sizes.padded(width, depth, room, layers, problem.dtype), reuse)
+        at = lambda width, depth, rate: one(
+            _at_rate(problem, rate), Sizes.padded(width, depth, room, layers, problem.dtype), reuse
+        )
         over = jax.vmap(jax.vmap(jax.vmap(at, (None, None, 0)), (None, 0, None)), (0, None, None))
         return over(widths, depths, rates)
 
@@ -108,15 +120,22 @@ def _at_rate(problem: Problem, rate: Array) -> Problem:
 
 
 def _dense(problem, key, room, layers, flags, record):
-    """What trains dense networks drawn from `key`, of every flag, given the problem at a rate and the sizes."""
+    """What trains dense networks drawn from `key`, of every flag, given the problem at a rate and the sizes.
+    """
     kind = "independent" if "independent" in flags else "reused"
     weights = initial_weights(problem, width=room, depth=layers, key=key, backward_weights=kind)
     factored = form(room, problem.samples, linear=optimizers.is_linear(problem.optimizer)) == "factored"
-    back = jnp.stack([weights.W if flag == "reused" else weights.W_backward for flag in flags]) if factored else weights.W_backward
+    back = (
+        jnp.stack([weights.W if flag == "reused" else weights.W_backward for flag in flags])
+        if factored
+        else weights.W_backward
+    )
 
     def one(problem, sizes, back, reuse):
         arguments = weights.W, back, reuse, problem.samples, sizes.width
-        hidden = hidden_weights("factored" if factored else "explicit", *arguments, reused=flags == ("reused",))
+        hidden = hidden_weights(
+            "factored" if factored else "explicit", *arguments, reused=flags == ("reused",)
+        )
 
         def observe(memory, seen: Seen):
             out = {"output": seen.output, "loss": seen.loss}
@@ -126,7 +145,9 @@ def _dense(problem, key, room, layers, flags, record):
         options = {"places": jnp.arange(layers + 1), "skip_last": True}
         return Trajectory(**train(problem, ends, hidden, sizes, observe, None, **options)[0])
 
-    return lambda problem, sizes, reuse: jax.vmap(one, (None, None, 0 if factored else None, 0))(problem, sizes, back, reuse)
+    return lambda problem, sizes, reuse: jax.vmap(one, (None, None, 0 if factored else None, 0))(
+        problem, sizes, back, reuse
+    )
 
 
 def _matrix_free(problem, key, room, layers, flags, record):
@@ -138,6 +159,10 @@ def _matrix_free(problem, key, room, layers, flags, record):
 
     def every(problem, sizes, reuse):
         found = jax.vmap(one, (None, None, 0))(problem, sizes, reuse)
-        return found if "coupling" in record else eqx.tree_at(lambda t: t.coupling, found, None, is_leaf=lambda x: x is None)
+        return (
+            found
+            if "coupling" in record
+            else eqx.tree_at(lambda t: t.coupling, found, None, is_leaf=lambda x: x is None)
+        )
 
     return every

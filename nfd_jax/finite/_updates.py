@@ -1,6 +1,7 @@
 """How a network with matrices learns from one step: three ways to the same numbers.
 
-    Coordinates    factored weights: the batch is remembered, and the optimizer's coefficients say what it weighs at each step
+    Coordinates    factored weights: the batch is remembered, and the optimizer's coefficients say what it
+                   weighs at each step
     InPlace        explicit weights under plain SGD: each layer rewritten where it lies
     General        explicit weights under any optax transformation, which sees U, V and all W at once
 """
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax import optimizers
+from nfd_jax._types import Index
 from nfd_jax.finite._hidden import Explicit, Factored, Units, layer_of, with_layer
 from nfd_jax.problem import Problem
 
@@ -26,7 +28,8 @@ class Ends(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a step's gradients are made of: by layer, `features(ℓ)` φ_p and `signals(ℓ)` γ s_p b_p (P, n), with `gain` = a n^{-1/2}.
+    """What a step's gradients are made of: by layer, `features(ℓ)` φ_p and `signals(ℓ)` γ s_p b_p (P, n),
+    with `gain` = a n^{-1/2}.
 
     `layers` is how many layers there are to update: 0 where nobody will look at the outcome.
     """
@@ -50,13 +53,17 @@ class Coordinates:
     def begin(self, ends: Ends, hidden: Factored) -> Any:
         return self.rule.init(ends)
 
-    def at(self, hidden: Factored, k: Array) -> Factored:
-        weights = jnp.repeat(self.coefficients.steps[k], self.problem.batch_size, total_repeat_length=self.problem.samples)
+    def at(self, hidden: Factored, k: Index) -> Factored:
+        weights = jnp.repeat(
+            self.coefficients.steps[k], self.problem.batch_size, total_repeat_length=self.problem.samples
+        )
         return eqx.tree_at(lambda h: (h.scale, h.weights), hidden, (self.coefficients.alpha[k], weights))
 
-    def learn(self, ends: Ends, hidden: Factored, state: Any, batch: Batch, k: Array) -> tuple[Ends, Factored, Any]:
+    def learn(
+        self, ends: Ends, hidden: Factored, state: Any, batch: Batch, k: Index
+    ) -> tuple[Ends, Factored, Any]:
         hidden = hidden.remember(batch.features, batch.signals, k * self.problem.batch_size, batch.layers)
-        return *_learned_ends(self.problem, self.rule, batch.ends, state, ends, hidden),
+        return (*_learned_ends(self.problem, self.rule, batch.ends, state, ends, hidden),)
 
 
 class InPlace:
@@ -68,20 +75,23 @@ class InPlace:
     def begin(self, ends: Ends, hidden: Explicit) -> Any:
         return self.rule.init(ends)
 
-    def at(self, hidden: Explicit, k: Array) -> Explicit:
+    def at(self, hidden: Explicit, k: Index) -> Explicit:
         return hidden
 
-    def learn(self, ends: Ends, hidden: Explicit, state: Any, batch: Batch, k: Array) -> tuple[Ends, Explicit, Any]:
+    def learn(
+        self, ends: Ends, hidden: Explicit, state: Any, batch: Batch, k: Index
+    ) -> tuple[Ends, Explicit, Any]:
         rate = self.problem.learning_rate * batch.gain
 
         def update(ell, W):
             change = (rate * batch.signals(ell)).T @ batch.features(ell)
             return with_layer(W, layer_of(W, ell) - change, ell)
 
-        # A loop of its own: inside the backward pass, reading and writing one layer makes XLA copy the whole stack.
+        # A loop of its own: inside the backward pass, reading and writing one layer makes XLA copy the whole
+        # stack.
         W = jax.lax.fori_loop(0, batch.layers, update, hidden.W)
         hidden = eqx.tree_at(lambda h: h.W, hidden, W)
-        return *_learned_ends(self.problem, self.rule, batch.ends, state, ends, hidden),
+        return (*_learned_ends(self.problem, self.rule, batch.ends, state, ends, hidden),)
 
 
 class General:
@@ -101,20 +111,27 @@ class General:
     def begin(self, ends: Ends, hidden: Explicit) -> Any:
         return self.rule.init(self._parameters(ends, hidden))
 
-    def at(self, hidden: Explicit, k: Array) -> Explicit:
+    def at(self, hidden: Explicit, k: Index) -> Explicit:
         return hidden
 
-    def learn(self, ends: Ends, hidden: Explicit, state: Any, batch: Batch, k: Array) -> tuple[Ends, Explicit, Any]:
+    def learn(
+        self, ends: Ends, hidden: Explicit, state: Any, batch: Batch, k: Index
+    ) -> tuple[Ends, Explicit, Any]:
         gain = 1.0 if self.normalized else batch.gain
         gradient_of = lambda ell: (gain * batch.signals(ell)).T @ batch.features(ell)
         visited = jnp.arange(hidden.W.shape[0]) < batch.layers
         one = lambda ell: jnp.where(visited[ell], gradient_of(ell), 0)
         parameters = self._parameters(ends, hidden)
-        gradient = {"W": jax.lax.map(one, jnp.arange(hidden.W.shape[0])), "scale": jnp.zeros_like(hidden.scale)}
+        gradient = {
+            "W": jax.lax.map(one, jnp.arange(hidden.W.shape[0])),
+            "scale": jnp.zeros_like(hidden.scale),
+        }
         if "U" in parameters:
             gradient |= {"U": batch.ends.U, "V": batch.ends.V}
         after, state = optimizers.apply(self.rule, gradient, state, parameters)
-        hidden = eqx.tree_at(lambda h: (h.W, h.scale), hidden, (after["W"] * self.units.hidden, after["scale"]))
+        hidden = eqx.tree_at(
+            lambda h: (h.W, h.scale), hidden, (after["W"] * self.units.hidden, after["scale"])
+        )
         if "U" in after:
             ends = Ends(after["U"] * self.units.ends, after["V"] * self.units.ends)
         return ends, hidden, state
@@ -126,8 +143,12 @@ def _learned_ends(problem: Problem, rule: Any, gradient: Ends, state: Any, ends:
     return ends, hidden, state
 
 
-def updates(problem: Problem, hidden: Explicit | Factored, width: Array, depth: int | Array) -> Coordinates | InPlace | General:
+def updates(
+    problem: Problem, hidden: Explicit | Factored, width: Array, depth: int | Array
+) -> Coordinates | InPlace | General:
     """How this network learns."""
     if isinstance(hidden, Factored):
         return Coordinates(problem)
-    return InPlace(problem) if problem.optimizer is None else General(problem, Units.of(problem, width, depth))
+    return (
+        InPlace(problem) if problem.optimizer is None else General(problem, Units.of(problem, width, depth))
+    )

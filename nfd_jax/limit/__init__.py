@@ -1,10 +1,12 @@
-"""The infinite-depth limit: the NFD system and its response-coupled sibling, and deterministic kernels at initialization."""
+"""The infinite-depth limit: the NFD system and its response-coupled sibling, and deterministic kernels at
+initialization."""
 
 from typing import Any
 
 from jaxtyping import Array
 
 from nfd_jax import conditional
+from nfd_jax.limit._estimate import LimitEstimate
 from nfd_jax.limit._kernels import (
     InitKernels,
     check_limit,
@@ -14,7 +16,7 @@ from nfd_jax.limit._kernels import (
 )
 from nfd_jax.limit._lazy import lazy_limit
 from nfd_jax.limit._solve import Limit
-from nfd_jax.limit._tolerance import LimitEstimate, estimate_limit
+from nfd_jax.limit._tolerance import estimate_limit
 from nfd_jax.noise import AbstractNoise, shared_noise
 from nfd_jax.problem import (
     BACKWARD_WEIGHTS,
@@ -60,20 +62,23 @@ def solve_limit(
     """Solve the limit system with N particles and M Euler steps of t.
 
     - `particles` N ≥ K·P and `depth_steps` M: needed with `key`; read off `noise` otherwise.
-    - `key`: what noise is drawn from; at M, 2 M, 4 M, … the Brownian motions are the same, so that refining M converges path by path.
-    - `noise` of width N and depth M: the solution can be compared path by path with networks on `noise.coarsen(depth)`. `key` then
-      gives the noise of held-out answers alone.
-    - `backward_weights`: "independent" is the paper's Neural Feature Dynamics; "reused" keeps the response of reused weights.
+    - `key`: what noise is drawn from; at M, 2 M, 4 M, … the Brownian motions are the same, so that refining M
+      converges path by path.
+    - `noise` of width N and depth M: the solution can be compared path by path with networks on
+      `noise.coarsen(depth)`. `key` then gives the noise of held-out answers alone.
+    - `backward_weights`: "independent" is the paper's Neural Feature Dynamics; "reused" keeps the response of
+      reused weights.
     - `record`: any of "features" and "gradients", (K, M+1, P, N), and "coupling".
     - `heldout` (H, d): inputs to follow besides; fills `.heldout` (K, H, C).
     - `grid`: record h and b at the multiples of 1/grid in t only.
-    - `directions` R: bound the history to R directions a layer, for training of any length; a query's direction enters where its
-      residual exceeds `tolerance` of its norm. `.history_residual` says what was left out. None: exact.
+    - `directions` R: bound the history to R directions a layer, for training of any length; a query's
+      direction enters where its residual exceeds `tolerance` of its norm. `.history_residual` says what was
+      left out. None: exact.
     - `matmul_precision`: "highest", "tensorfloat32", "bfloat16", of products of float32 on accelerators.
 
-    Raises ValueError on sizes or names that are not allowed, on noise of another size, for parametrizations without a limit and
-    for optimizers that are not linear. Forward-mode derivatives (`jax.jvp`) are right; for reverse mode use
-    `train_finite(simulator="matrix_free")` on the same noise, which is the same numbers.
+    Raises ValueError on sizes or names that are not allowed, on noise of another size, for parametrizations
+    without a limit and for optimizers that are not linear. Forward-mode derivatives (`jax.jvp`) are right;
+    for reverse mode use `train_finite(simulator="matrix_free")` on the same noise, which is the same numbers.
     """
     check_limit(problem)
     check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)

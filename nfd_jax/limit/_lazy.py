@@ -1,12 +1,13 @@
 """The lazy end of training in closed form: kernel regression along the whole trajectory, for both systems.
 
-With outputs f = Vᵀ h_L/(γ n) and updates ΔΘ = −η γ² n ∂loss/∂Θ features move in proportion to the richness γ and outputs by O(1).
-As γ → 0, after n, L → ∞, features stay where they began and
+With outputs f = Vᵀ h_L/(γ n) and updates ΔΘ = −η γ² n ∂loss/∂Θ features move in proportion to the richness γ
+and outputs by O(1). As γ → 0, after n, L → ∞, features stay where they began and
 
     f_0 = 0        f_k(x) = −η Σ_{j<k} Σ_p Θ(x, x_{j,p}) χ_{j,p}        χ_j = ∂loss/∂f at f_j
 
-for any sequence of batches, with the kernel Θ that belongs to the backward weights (`_kernels`). f_0 vanishes with n → ∞, centred
-or not, as V is independent of h.
+for any sequence of batches, with the kernel Θ that belongs to the backward weights (`_kernels`). With other
+linear optimizers −η becomes their coefficients c_{k,j}. f_0 vanishes with n → ∞, centred or not, as V is
+independent of h.
 """
 
 import equinox as eqx
@@ -22,12 +23,20 @@ from nfd_jax.problem import BACKWARD_WEIGHTS, Problem, check_choice
 
 
 def lazy_limit(problem: Problem, *, backward_weights: str) -> Float[Array, "K P C"]:
-    """Outputs (K, P, C) of the lazy limit γ → 0, n, L → ∞ of the K steps of `problem`, at the inputs of each step.
+    """Outputs (K, P, C) of the lazy limit γ → 0, n, L → ∞ of the K steps of `problem`, at the inputs of each
+    step.
 
-    `backward_weights` is "reused" or "independent"; the problem's own richness is not used. Raises ValueError on other names and
-    for parametrizations without a limit.
+    `backward_weights` is "reused" or "independent"; the problem's own richness is not used. Raises ValueError
+    on other names, for optimizers that are not linear or decay W(0), and for parametrizations without a
+    limit.
     """
     check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
+    rule = optimizers.coefficients(problem.optimizer, problem.learning_rate, problem.steps)
+    if not isinstance(rule.alpha, jax.core.Tracer) and np.any(np.asarray(rule.alpha) != 1):
+        raise ValueError(
+            "weight decay moves features however small γ is: lazy_limit needs an optimizer that leaves the "
+            f"initial weights in place; received one that scales them by {np.asarray(rule.alpha)}"
+        )
     samples = problem.inputs.reshape(problem.samples, problem.input_dim)
     if isinstance(samples, jax.core.Tracer):
         distinct, place = samples, jnp.arange(problem.samples)
@@ -35,13 +44,15 @@ def lazy_limit(problem: Problem, *, backward_weights: str) -> Float[Array, "K P 
         distinct, place = np.unique(np.asarray(samples), axis=0, return_inverse=True)
     theta = tangent_kernels(problem, jnp.asarray(distinct))[BACKWARD_WEIGHTS.index(backward_weights)]
     place = jnp.asarray(place).reshape(-1)
-    return _regression(problem, theta[place[:, None], place[None, :]])
+    return _regression(problem, rule.steps, theta[place[:, None], place[None, :]])
 
 
 @eqx.filter_jit
-def _regression(problem: Problem, theta: Float[Array, "KP KP"]) -> Float[Array, "K P C"]:
+def _regression(
+    problem: Problem, c: Float[Array, "K K"], theta: Float[Array, "KP KP"]
+) -> Float[Array, "K P C"]:
+    """W(k) = W(0) + Σ_j c[k, j] G_j, G_j the gradient of step j."""
     loss = loss_function(problem.loss)
-    c = optimizers.coefficients(problem.optimizer, problem.learning_rate, problem.steps).steps
     answers = theta.reshape(problem.steps, problem.batch_size, problem.steps, problem.batch_size)
 
     def step(chi, k):

@@ -1,15 +1,18 @@
-"""Samples of the levels that `estimate_limit` is made of: small systems, and differences between systems on the same noise.
+"""Samples of the levels that `estimate_limit` is made of: small systems, and differences between systems on
+the same noise.
 
-A system of N particles and M Euler steps gives f_{N,M}; F_p is the mean of p systems of N/p particles, on p parts of the same noise.
+A system of N particles and M Euler steps gives f_{N,M}; F_p is the mean of p systems of N/p particles, on p
+parts of the same noise.
 
-    base        F_1                                       at few particles and few steps: nearly all of the variance
-    particles   F_1 − F_2                                 what twice the particles change
-    steps       F_1(M) − F_1(M/2)                         what twice the steps change, on one Brownian motion
-    mixed       E(M) − E(M/2),  E = (5F_1 − 6F_2 + F_4)/3   what `steps` would change with N = ∞, to second order in 1/N
+    base        F_1                  at few particles and few steps: nearly all of the variance
+    particles   F_1 − F_2            what twice the particles change
+    steps       F_1(M) − F_1(M/2)    what twice the steps change, on one Brownian motion
+    mixed       E(M) − E(M/2)        E = (5F_1 − 6F_2 + F_4)/3: what `steps` lacks of N = ∞, to order 1/N²
 
-Euler with M steps is the matrix-free network of M layers, to rounding; the network's program is used here. It maps over many small
-systems, which fit in a core's cache, and its number of layers is an argument: one program serves every M. Noise is drawn by NumPy,
-which needs no program, from (key, level, chunk): every chunk can be had again alone, and the order of evaluation changes nothing.
+Euler with M steps is the matrix-free network of M layers, to rounding; the network's program is used here. It
+maps over many small systems, which fit in a core's cache, and its number of layers is an argument: one
+program serves every M. Noise is drawn by NumPy, which needs no program, from (key, level, chunk): every chunk
+can be had again alone, and the order of evaluation changes nothing.
 """
 
 from dataclasses import dataclass
@@ -31,7 +34,12 @@ CHUNK = 4096
 """Particles that one call of a program holds, in systems side by side; one system where it has more."""
 
 LAYERS = 8
-"""Layers that a program has room for, times a power of 4: unused ones are never visited, but filled with zeros."""
+"""Layers that a program has room for, times a power of 4: unused ones are never visited, but filled with
+zeros."""
+
+FEW = 32
+"""Chunks of a base level that share the program of other levels; many more are worth one without unused
+layers."""
 
 
 @dataclass(frozen=True, order=True)
@@ -44,7 +52,8 @@ class Level:
 
     @property
     def cost(self) -> float:
-        """Particles × Euler steps of one sample. A model, not a measurement: plans must not depend on the machine."""
+        """Particles × Euler steps of one sample. A model, not a measurement: plans must not depend on the
+        machine."""
         systems = {"base": 1, "particles": 2, "steps": 1.5, "mixed": 4.5}[self.kind]
         return systems * self.particles * self.steps
 
@@ -62,7 +71,8 @@ class Draws:
     motions: tuple[np.ndarray, ...]
 
     def parts(self, count: int) -> "Draws":
-        """The same noise as that of `count` times as many systems with an equal part of the particles each."""
+        """The same noise as that of `count` times as many systems with an equal part of the particles
+        each."""
 
         def ends(x):
             systems, particles, columns = x.shape
@@ -82,27 +92,34 @@ class Draws:
 
 
 class Sampler:
-    """Samples of all levels for one problem. A sample is a vector: `output`, `loss`, `heldout` flattened, in the order of `shapes`."""
+    """Samples of all levels for one problem. A sample is a vector: `output`, `loss`, `heldout` flattened, in
+    the order of `shapes`."""
 
     def __init__(self, problem: Problem, key: jax.Array, reused: bool, heldout: np.ndarray | None):
         self.problem, self.reuse = problem, np.asarray(reused, problem.dtype)
         self.seed = [int(word) for word in np.asarray(jax.random.key_data(key)).reshape(-1)]
         self.heldout = None if heldout is None else jnp.asarray(heldout, problem.dtype)
         steps, outputs = problem.steps, problem.outputs
-        self.shapes: dict[str, tuple[int, ...]] = {"output": (steps, problem.batch_size, outputs), "loss": (steps,)}
+        self.shapes: dict[str, tuple[int, ...]] = {
+            "output": (steps, problem.batch_size, outputs),
+            "loss": (steps,),
+        }
         if self.heldout is not None:
             self.shapes["heldout"] = (steps, self.heldout.shape[0], outputs)
         self.size = sum(int(np.prod(shape)) for shape in self.shapes.values())
 
     def __call__(self, level: Level, chunk: int) -> np.ndarray:
-        """Samples (systems, size) of one chunk; (systems, 2 · size) for "mixed", with E's part of second order beside it."""
+        """Samples (systems, size) of one chunk; (systems, 2 · size) for "mixed", with E's part of second
+        order beside it."""
         fine = self._draw(level, chunk)
         if level.kind == "base":
-            return self._mean(fine, level.steps, 1)
+            return self._mean(fine, level.steps, 1, tight=chunk >= FEW)
         if level.kind == "particles":
             return self._mean(fine, level.steps, 1) - self._mean(fine, level.steps, 2)
         coarse = fine.coarsen()
-        change = lambda parts: self._mean(fine, level.steps, parts) - self._mean(coarse, level.steps // 2, parts)
+        change = lambda parts: (
+            self._mean(fine, level.steps, parts) - self._mean(coarse, level.steps // 2, parts)
+        )
         if level.kind == "steps":
             return change(1)
         one, two, four = change(1), change(2), change(4)
@@ -118,9 +135,9 @@ class Sampler:
         asked = [] if self.heldout is None else [normal(m, self.heldout.shape[0], n)]
         return Draws(ends, (*passes, *asked))
 
-    def _mean(self, draws: Draws, steps: int, parts: int) -> np.ndarray:
+    def _mean(self, draws: Draws, steps: int, parts: int, tight: bool = False) -> np.ndarray:
         """F_parts: quantities of each system, averaged over its parts, in float64."""
-        room = LAYERS
+        room = steps if tight else LAYERS
         while room < steps:
             room *= 4
 
@@ -131,8 +148,12 @@ class Sampler:
 
         split = draws.parts(parts)
         motions = tuple(map(padded, split.motions))
-        found = _solve(self.problem, split.ends, motions, self.heldout, self.reuse, np.asarray(steps, np.int32))
-        flat = [np.asarray(found[name], np.float64).reshape(split.ends[0].shape[0], -1) for name in self.shapes]
+        found = _solve(
+            self.problem, split.ends, motions, self.heldout, self.reuse, np.asarray(steps, np.int32)
+        )
+        flat = [
+            np.asarray(found[name], np.float64).reshape(split.ends[0].shape[0], -1) for name in self.shapes
+        ]
         return np.concatenate(flat, axis=1).reshape(-1, parts, self.size).mean(1)
 
 
@@ -140,8 +161,12 @@ def _solve_every(problem, ends, motions, heldout, reuse, depth):
     def one(ends, motions):
         noise = Noise(*ends, *motions[:2])
         questions = None if heldout is None else Questions(heldout, motions[2])
-        run = training.train(problem, noise, MatrixFree.of(problem, reuse, depth, noise.width), heldout=questions)
-        return {"output": run.output, "loss": run.loss} | ({} if heldout is None else {"heldout": run.heldout})
+        run = training.train(
+            problem, noise, MatrixFree.of(problem, reuse, depth, noise.width), heldout=questions
+        )
+        return {"output": run.output, "loss": run.loss} | (
+            {} if heldout is None else {"heldout": run.heldout}
+        )
 
     with jax.default_matmul_precision("highest"):
         return jax.vmap(one)(ends, motions)

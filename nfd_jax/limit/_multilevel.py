@@ -1,32 +1,39 @@
-"""Levels put together: the sum they estimate, its error, and which samples to take next. Pure functions of what was sampled.
+"""Levels put together: the sum they estimate, its error, and which samples to take next. Pure functions of
+what was sampled.
 
-    f = E base + Σ_l d_l + rest of d + Σ_j e_j + rest of e         d_l: particles doubled       e_j: steps doubled, with N = ∞
+    f = E base + Σ_l d_l + rest of d + Σ_j e_j + rest of e
+    d_l: particles doubled            e_j: steps doubled, with N = ∞ (the sum of "steps" and "mixed")
 
-Either series falls like the inverse of N or of M. Its rest is extrapolated to second order, d_L + r/3 with r = 2 d_L − d_{L−1}; |r|/3,
-the last correction made, is the bound on what is left of the bias. The second-order part of the extrapolation in N inside each e_j
-gives a bound in the same way.
+Either series falls like the inverse of N or of M. Its rest is extrapolated to second order, d_L + r/3 with r
+= 2 d_L − d_{L−1}; |r|/3, the last correction made, is the bound on what is left of the bias. The second-order
+part of the extrapolation in N inside each e_j gives a bound in the same way.
 """
 
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, log2, sqrt
 from typing import NamedTuple
 
 import numpy as np
 
 from nfd_jax.limit._levels import Level
 
-PILOT = 64
-"""Samples of a level before anything is decided on its variance."""
+PILOT = {"base": 64, "particles": 64, "steps": 64, "mixed": 24}
+"""Samples of a level before anything is decided on its variance; few of the dearest kind, whose part of the
+variance is least."""
 
 SHARE = 0.12
 """Part of the tolerance that each of the three biases may take before a level is added."""
+
+MOST_ADDED = 2
+"""Levels of one kind added at a time, on what those before it say."""
 
 GROWTH = 8
 """Samples of a level grow at most so many times before variances are looked at again."""
 
 
 class Moments(NamedTuple):
-    """Samples of one level: how many in how many chunks, mean, sum of squared deviations, and seconds they took."""
+    """Samples of one level: how many in how many chunks, mean, sum of squared deviations, and seconds they
+    took."""
 
     count: int
     chunks: int
@@ -46,7 +53,9 @@ class Moments(NamedTuple):
         count, mean = len(samples), samples.mean(0)
         total, gap = self.count + count, mean - self.mean
         squares = self.squares + ((samples - mean) ** 2).sum(0) + gap**2 * (self.count * count / total)
-        return Moments(total, self.chunks + 1, self.mean + gap * (count / total), squares, self.seconds + seconds)
+        return Moments(
+            total, self.chunks + 1, self.mean + gap * (count / total), squares, self.seconds + seconds
+        )
 
 
 @dataclass
@@ -77,10 +86,12 @@ class State:
     @property
     def sampled(self) -> bool:
         """Whether every level has the samples it was first given, so that there is an estimate."""
-        return all(level in self.found and self.found[level].count >= PILOT for level in self.wanted)
+        return all(
+            level in self.found and self.found[level].count >= PILOT[level.kind] for level in self.wanted
+        )
 
     def _add(self, level: Level) -> None:
-        self.wanted[level] = ceil(PILOT / level.systems)
+        self.wanted[level] = ceil(PILOT[level.kind] / level.systems)
 
     def more_particles(self) -> None:
         last = self.series("particles")[-1]
@@ -92,7 +103,8 @@ class State:
             self._add(Level(kind, last.particles, 2 * last.steps))
 
     def wider_steps(self) -> None:
-        """Twice the particles for every difference in steps; what was sampled of them with fewer is of no more use."""
+        """Twice the particles for every difference in steps; what was sampled of them with fewer is of no
+        more use."""
         for kind in ("steps", "mixed"):
             for level in self.series(kind):
                 del self.wanted[level]
@@ -101,8 +113,9 @@ class State:
 
 
 class Sum(NamedTuple):
-    """The levels put together: `value`, its `variance` and `bias` bound, each (size,); `sources`, the same bound by what causes it with
-    the variance of that bound; and the `weight` with which each level's mean enters."""
+    """The levels put together: `value`, its `variance` and `bias` bound, each (size,); `sources`, the same
+    bound by what causes it with the variance of that bound; and the `weight` with which each level's mean
+    enters."""
 
     value: np.ndarray
     variance: np.ndarray
@@ -146,12 +159,13 @@ def rms(x: np.ndarray) -> float:
     return float(np.sqrt(np.mean(x**2)))
 
 
-def error(total: Sum, aim: slice) -> float:
-    """The error, rms over the quantities `aim`, that is kept with a probability of 95 % or more: two standard errors and the bias."""
+def error(total: Sum, aim: np.ndarray) -> float:
+    """The error, rms over the quantities `aim`, that is kept with a probability of 95 % or more: two standard
+    errors and the bias."""
     return 2 * sqrt(np.mean(total.variance[aim])) + rms(total.bias[aim])
 
 
-def plan(state: State, total: Sum, tolerance: float, aim: slice) -> bool:
+def plan(state: State, total: Sum, tolerance: float, aim: np.ndarray) -> bool:
     """Want more samples or levels in `state` where the `tolerance` is not met yet; whether any were added."""
     if error(total, aim) <= tolerance:
         return False
@@ -160,18 +174,31 @@ def plan(state: State, total: Sum, tolerance: float, aim: slice) -> bool:
     for name, (bound, noise) in total.sources.items():
         beyond_noise = np.mean(bound[aim] ** 2) - np.mean(noise[aim])
         if beyond_noise > (SHARE * tolerance) ** 2 and beyond_noise > np.mean(noise[aim]):
-            grow[name]()
+            # Bounds fall fourfold a level.
+            missing = ceil(log2(beyond_noise / (SHARE * tolerance) ** 2) / 4)
+            for _ in range(1 if name == "mixed" else min(missing, MOST_ADDED)):
+                grow[name]()
             coarse = True
     if coarse:
         return True
     aimed = 0.95 * (tolerance - min(rms(total.bias[aim]), tolerance / 2)) / 2
-    spread = {level: w * w * float(np.mean(state.found[level].variance[aim])) for level, w in total.weight.items()}
+    spread = {
+        level: w * w * _spread(level, state.found[level].variance, aim) for level, w in total.weight.items()
+    }
     scale = sum(sqrt(v * level.cost) for level, v in spread.items()) / aimed**2
     before = dict(state.wanted)
     for level, v in spread.items():
         most = GROWTH * state.wanted[level]
-        state.wanted[level] = min(most, max(state.wanted[level], ceil(scale * sqrt(v / level.cost) / level.systems)))
+        state.wanted[level] = min(
+            most, max(state.wanted[level], ceil(scale * sqrt(v / level.cost) / level.systems))
+        )
     if state.wanted == before:
         largest = max(spread, key=lambda level: spread[level] / state.found[level].count)
         state.wanted[largest] = ceil(1.5 * state.wanted[largest])
     return True
+
+
+def _spread(level: Level, variance: np.ndarray, aim: np.ndarray) -> float:
+    """Variance of one sample, with that of its part in the bias where it has one of its own."""
+    first, *second = np.split(variance, 2) if level.kind == "mixed" else (variance,)
+    return float(np.mean(first[aim]) + sum(np.mean(part[aim]) for part in second) / 4)

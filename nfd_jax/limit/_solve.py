@@ -1,7 +1,10 @@
 """The limit system, solved step of SGD by step of SGD with diffrax's Euler scheme on the stored grid.
 
-Euler with M = L steps and N = n particles on the same noise is the matrix-free network of `finite`, to rounding.
+Euler with M = L steps and N = n particles on the same noise is the matrix-free network of `finite`, to
+rounding.
 """
+
+from typing import Any
 
 import diffrax
 import jax
@@ -30,20 +33,31 @@ class StepRecord(diffrax.AbstractLocalInterpolation):
 
 
 class RecordingEuler(diffrax.Euler):
-    """diffrax's Euler step, keeping the answers the step drew from the weights."""
+    """diffrax's Euler step, keeping the answers the step drew from the weights.
 
+    Times are Python floats, so that diffrax checks them while tracing; under x64 they promote a float32
+    state. The step is taken in `dtype`.
+    """
+
+    dtype: Any = jnp.float32
     coupling: bool = False
     interpolation_cls = StepRecord  # pyright: ignore[reportAssignmentType]
 
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
-        field = terms.vf(t0, y0, args)
-        dt, increments = terms.contr(t0, t1)
-        # Times are Python floats, so that diffrax checks them while tracing; under x64 they would promote a float32 state.
-        y1 = y0 + terms.prod(field, (dt.astype(y0.dtype), increments))
+        state = y0.astype(self.dtype)
+        field = terms.vf(t0, state, args)
+        control = jax.tree.map(lambda x: x.astype(self.dtype), terms.contr(t0, t1))
+        y1, increments = state + terms.prod(field, control), control[1]
         operator = field[1]
         found = operator.answer(increments)
         coupling = operator.enter(found.coupled, increments.unit) if self.coupling else None
-        return y1, None, {"state": y1, "answers": found.new, "coupling": coupling}, None, diffrax.RESULTS.successful
+        return (
+            y1.astype(y0.dtype),
+            None,
+            {"state": y1, "answers": found.new, "coupling": coupling},
+            None,
+            diffrax.RESULTS.successful,
+        )
 
 
 class Limit(Interior):
@@ -79,11 +93,12 @@ def _integrate(drift, noise, driving: DrivingPath, start: Rows, seen: Seen, coup
     """States at the M + 1 grid points and the records of the M steps, in the order of integration."""
     steps = driving.xi.shape[0]
     terms = diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(noise, driving))
-    # Exactly M steps, or rows would be missing or filled with inf. Times as Python floats and constant steps put no check of
-    # diffrax's into the program: each would be a callback to the host, with which JAX never keeps a program in its cache.
+    # Exactly M steps, or rows would be missing or filled with inf. Times as Python floats and constant steps
+    # put no check of diffrax's into the program: each would be a callback to the host, with which JAX never
+    # keeps a program in its cache.
     solution = diffrax.diffeqsolve(
         terms,
-        RecordingEuler(coupling=coupling),
+        RecordingEuler(dtype=start.dtype, coupling=coupling),
         0.0,
         float(steps),
         1.0,

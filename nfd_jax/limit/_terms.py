@@ -2,20 +2,21 @@
 
 For one SGD step, with ⟨·⟩ averages over particles and i the samples of earlier steps,
 
-    dh       = γ T Σ_i c_i s_i ⟨φ(h^i) φ(h)⟩ b^i dt + α √T dw                  forward in t, from h(0) = U x/√d
-    db/dτ    = φ'(h) ⊙ { γ T Σ_i c_i s_i ⟨b^i b⟩ φ(h^i) + α √T dw̃/dτ }        in τ = 1 − t, from b(τ=0) = V χ/s
+    dh       = γ T Σ_i c_i s_i ⟨φ(h^i) φ(h)⟩ b^i dt + α √T dw              forward in t, from h(0) = U x/√d
+    db/dτ    = φ'(h) ⊙ { γ T Σ_i c_i s_i ⟨b^i b⟩ φ(h^i) + α √T dw̃/dτ }    in τ = 1 − t, from b(τ=0) = V χ/s
 
-(plain SGD: c = −η, α = 1). w has covariation ⟨φφ⟩ dt with all earlier w^i (w̃: ⟨bb⟩ dτ). It is a linear image of increments: of
-the Brownian motions dB of this step's queries and dB^i of earlier ones; with reused weights also of dB', those of the other
-family's queries:
+(plain SGD: c = −η, α = 1). w has covariation ⟨φφ⟩ dt with all earlier w^i (w̃: ⟨bb⟩ dτ). It is a linear image
+of increments: of the Brownian motions dB of this step's queries and dB^i of earlier ones; with reused weights
+also of dB', those of the other family's queries:
 
     √n dw = C (dB^i + dM Q') + R (dB + dm Q')      dm = ρ (q dB'ᵀ − dB Q'ᵀ)
     reused weights: ρ = 1        independent ones: ρ = 0
 
-where C, R and q resolve the queries against earlier ones and dM holds the dm of their time (`gaussian`). h depends on the backward
-noise of earlier steps from all of [0, 1], so this is no Itô equation in one filtration: the Euler scheme on the stored grid defines
-it, and only that is used. Its step is `parametrization`'s with a² = T dt. Time is counted in steps of that grid, u = t M, where the
-last step's end is exact in every precision: T dt is then (T/M) du.
+where C, R and q resolve the queries against earlier ones and dM holds the dm of their time (`gaussian`). h
+depends on the backward noise of earlier steps from all of [0, 1], so this is no Itô equation in one
+filtration: the Euler scheme on the stored grid defines it, and only that is used. Its step is
+`parametrization`'s with a² = T dt. Time is counted in steps of that grid, u = t M, where the last step's end
+is exact in every precision: T dt is then (T/M) du.
 """
 
 import diffrax
@@ -34,7 +35,8 @@ from nfd_jax.problem import Problem
 
 
 class Increments(eqx.Module):
-    """What drives one Euler step, in units of √dt: dB (P, n), and the dB^i and dB' (A, n) of all queries of the two families."""
+    """What drives one Euler step, in units of √dt: dB (P, n), and the dB^i and dB' (A, n) of all queries of
+    the two families."""
 
     unit: Scalar
     fresh: Rows
@@ -43,7 +45,8 @@ class Increments(eqx.Module):
 
 
 class DrivingPath(diffrax.AbstractPath):
-    """The Brownian motions behind a pass on its grid of M equal steps: `xi` (M, P, n) of its own queries, all others in `noise`."""
+    """The Brownian motions behind a pass on its grid of M equal steps: `xi` (M, P, n) of its own queries, all
+    others in `noise`."""
 
     xi: LayerRows
     noise: AbstractNoise
@@ -68,7 +71,8 @@ class DrivingPath(diffrax.AbstractPath):
 
 
 class Seen(eqx.Module):
-    """What a vector field sees besides the state: the history by layer and the weights it has come to, h for the backward pass."""
+    """What a vector field sees besides the state: the history by layer and the weights it has come to, h for
+    the backward pass."""
 
     problem: Problem
     history: History
@@ -105,7 +109,9 @@ class NoiseOperator(lx.AbstractLinearOperator):
 
     def answer(self, increments: Increments) -> Answer:
         """The answer of the layer's matrix on these increments."""
-        layer = eqx.tree_at(lambda x: (x.forward_xi, x.backward_xi), self.layer, (increments.forward, increments.backward))
+        layer = eqx.tree_at(
+            lambda x: (x.forward_xi, x.backward_xi), self.layer, (increments.forward, increments.backward)
+        )
         return layer.answer(self.parts, increments.fresh, transpose=self.transpose_)
 
     def mv(self, vector: Increments) -> Rows:
@@ -123,7 +129,9 @@ class NoiseOperator(lx.AbstractLinearOperator):
 
     def in_structure(self):
         shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-        return Increments(*map(shape, (self.scale, self.parts.q, self.layer.forward_xi, self.layer.backward_xi)))
+        return Increments(
+            *map(shape, (self.scale, self.parts.q, self.layer.forward_xi, self.layer.backward_xi))
+        )
 
     def out_structure(self):
         return jax.ShapeDtypeStruct(self.parts.q.shape, self.parts.q.dtype)
@@ -134,7 +142,8 @@ for _property in (lx.is_symmetric, lx.is_positive_semidefinite, lx.is_negative_s
 
 
 def grid_index(t: Array, steps: int, reverse: bool) -> Array:
-    """The layer (from 0) that begins at time t, counted in steps; in reversed time the layers come last to first."""
+    """The layer (from 0) that begins at time t, counted in steps; in reversed time the layers come last to
+    first."""
     index = jnp.round(t).astype(int)
     return steps - 1 - index if reverse else index
 

@@ -1,82 +1,26 @@
 """The limit's outputs to a given tolerance, with a standard error and a bound on the bias.
 
-One system of N particles has variance v/N and bias O(1/N + 1/M) at cost N M: a tolerance ε costs ε⁻³. Written as a sum over levels
-(`_levels`, `_multilevel`) nearly all of the variance lies in the cheapest systems, and few samples of differences take the bias away, at
-cost ε⁻². Samples are shared out as √(V/cost), from measured variances V. Plans depend on samples alone, never on time: one key
-and tolerance give the same numbers, stopped and resumed or not, on one core or many.
+One system of N particles has variance v/N and bias O(1/N + 1/M) at cost N M: a tolerance ε costs ε⁻³. Written
+as a sum over levels (`_levels`, `_multilevel`) nearly all of the variance lies in the cheapest systems, and
+few samples of differences take the bias away, at cost ε⁻². Samples are shared out as √(V/cost), from measured
+variances V. Plans depend on samples alone, never on time: one key and tolerance give the same numbers,
+stopped and resumed or not, on one core or many.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import replace
 
 import equinox as eqx
 import jax
 import numpy as np
 
+from nfd_jax.limit._estimate import LimitEstimate, put_together
 from nfd_jax.limit._kernels import check_limit
 from nfd_jax.limit._levels import Level, Sampler
-from nfd_jax.limit._multilevel import Moments, State, Sum, combine, error, plan, rms
+from nfd_jax.limit._multilevel import Moments, State, combine, error, plan
 from nfd_jax.problem import BACKWARD_WEIGHTS, Problem, check_choice, check_key
 from nfd_jax.runtime import cores, in_threads
-
-
-class Quantity(NamedTuple):
-    """A `value`, its `standard_error`, and a bound `bias` on what the levels leave out, arrays of one shape."""
-
-    value: np.ndarray
-    standard_error: np.ndarray
-    bias: np.ndarray
-
-
-class LevelRow(NamedTuple):
-    """One level: `kind`, N, M, `samples`, rms over the outputs of its standard deviation squared and of its mean, and seconds of work."""
-
-    kind: str
-    particles: int
-    steps: int
-    samples: int
-    variance: float
-    mean: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class LimitEstimate:
-    """What `estimate_limit` found.
-
-    `output` (K, P, C), `loss` (K,) and, where asked for, `heldout` (K, H, C), each a `Quantity`'s value in `quantities`;
-    `standard_error` and `bias` are those of the output. `error` is the bound on the rms error that was reached, two standard errors
-    and the bias, and `met` whether it is within the tolerance asked for. `levels` is a table of all levels.
-    """
-
-    quantities: dict[str, Quantity]
-    error: float
-    met: bool
-    levels: tuple[LevelRow, ...]
-    state: State = field(repr=False)
-    identity: tuple = field(repr=False)
-
-    @property
-    def output(self) -> np.ndarray:
-        return self.quantities["output"].value
-
-    @property
-    def standard_error(self) -> np.ndarray:
-        return self.quantities["output"].standard_error
-
-    @property
-    def bias(self) -> np.ndarray:
-        return self.quantities["output"].bias
-
-    @property
-    def loss(self) -> np.ndarray:
-        return self.quantities["loss"].value
-
-    @property
-    def heldout(self) -> np.ndarray | None:
-        return self.quantities["heldout"].value if "heldout" in self.quantities else None
 
 
 def estimate_limit(
@@ -90,16 +34,18 @@ def estimate_limit(
     resume: LimitEstimate | None = None,
     progress: Callable[[LimitEstimate], None] | None = None,
 ) -> LimitEstimate:
-    """The limit's outputs to `tolerance`: the rms error over (K, P, C) that is kept with a probability of about 95 %.
+    """The limit's outputs to `tolerance`: the rms error over (K, P, C) that is kept with a probability of
+    about 95 %.
 
-    `heldout` (H, d) are further inputs to follow, within the same tolerance then. After `max_seconds` what has been reached is returned,
-    with its error bars and `met` False; `resume` takes such an estimate (or one of a larger tolerance, same problem and key) further, to
-    the numbers an uninterrupted call gives. `progress` is called with the estimate so far, now and then. Everything is computed in the
-    dtype of the inputs and averaged in float64.
+    `heldout` (H, d) are further inputs to follow, within the same tolerance then. After `max_seconds` what
+    has been reached is returned, with its error bars and `met` False. `resume` takes such an estimate
+    further, to the numbers of an uninterrupted call, or one of a larger tolerance (same problem, same key) to
+    this one. `progress` is called with the estimate so far, now and then. Everything is computed in the dtype
+    of the inputs and averaged in float64.
 
-    Raises ValueError for a tolerance that is not positive or below the rounding of the dtype, a time too short for the first levels,
-    parametrizations without a limit, shapes or names that do not fit, and an estimate to resume that belongs to another problem;
-    FloatingPointError where systems diverge.
+    Raises ValueError for a tolerance that is not positive or below the rounding of the dtype, a time too
+    short for the first levels, parametrizations without a limit, shapes or names that do not fit, and an
+    estimate to resume that belongs to another problem; FloatingPointError where systems diverge.
     """
     check_limit(problem)
     check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
@@ -110,35 +56,46 @@ def estimate_limit(
     if max_seconds is not None and not max_seconds > 0:
         raise ValueError(f"max_seconds must be positive or None; received {max_seconds!r}")
     if heldout is not None and np.shape(heldout)[1:] != (problem.input_dim,):
-        raise ValueError(f"heldout must be (H, {problem.input_dim}), inputs of the problem's kind; received {np.shape(heldout)}")
+        raise ValueError(
+            f"heldout must be (H, {problem.input_dim}), inputs of the problem's kind; "
+            f"received {np.shape(heldout)}"
+        )
     deadline = np.inf if max_seconds is None else time.monotonic() + max_seconds
 
     sampler = Sampler(problem, check_key(key), backward_weights == "reused", heldout)
     identity = (backward_weights, tuple(sampler.seed), *_contents((problem, sampler.heldout)))
     if resume is not None and resume.identity != identity:
-        raise ValueError("resume= must be an estimate of the same problem, key, backward weights and heldout; received another's")
+        raise ValueError(
+            "resume= must be an estimate of the same problem, key, backward weights and heldout; "
+            "received another's"
+        )
     state = State.start(*coarsest(problem)) if resume is None else resume.state.copy()
-    # Outputs, and held-out ones where they are asked for; they are the ends of the vector, the loss lies between.
+    # Outputs, and held-out ones where they are asked for: the ends of the vector, with the loss between.
     size, outputs = sampler.size, int(np.prod(sampler.shapes["output"]))
     aim = np.r_[:outputs, outputs + problem.steps : size]
 
+    estimate = None
     while True:
         in_time = _sample(sampler, state, deadline)
-        if not state.sampled:
+        if state.sampled:
+            total = combine(state, size)
+            reached = error(total, aim)
+            estimate = put_together(sampler.shapes, state.copy(), total, reached, tolerance, identity)
+            if progress is not None:
+                progress(estimate)
+            if not in_time or not plan(state, total, tolerance, aim):
+                return estimate
+        elif estimate is not None:  # Time was over while levels were being added: what there was before them.
+            return replace(estimate, state=state.copy())
+        else:
             raise ValueError(
-                f"max_seconds = {max_seconds:g} is too short for the first samples of all levels, compilation included: "
-                "allow more time"
+                f"max_seconds = {max_seconds:g} is too short for the first samples of all levels, "
+                "compilation included: allow more time"
             )
-        total = combine(state, size)
-        estimate = _estimate(sampler, state.copy(), total, error(total, aim), tolerance, identity)
-        if progress is not None:
-            progress(estimate)
-        if not in_time or not plan(state, total, tolerance, aim):
-            return estimate
 
 
 def coarsest(problem: Problem) -> tuple[int, int]:
-    """N and M of the smallest systems: powers of 2 with N ≥ 32 and 2 K·P, and steps of t no longer than 1/(2 T)."""
+    """N and M of the smallest systems: powers of 2, N at least 32 and 2 K·P, M at least 2 and 2 T."""
     particles, steps = 32, 2
     while particles < 2 * problem.samples:
         particles *= 2
@@ -148,11 +105,15 @@ def coarsest(problem: Problem) -> tuple[int, int]:
 
 
 def _sample(sampler: Sampler, state: State, deadline: float) -> bool:
-    """Take the samples that the plan of `state` wants, or as many as there is time for; whether all were taken."""
-    vector = lambda level: sampler.size * (2 if level.kind == "mixed" else 1)
+    """Take the samples that the plan of `state` wants, or as many as there is time for; whether all were
+    taken."""
     done = {level: state.found[level].chunks if level in state.found else 0 for level in state.wanted}
     # Largest first: their programs take longest to compile, and other levels' are compiled beside.
-    missing = [(level, i) for level in sorted(state.wanted, key=lambda v: -v.cost) for i in range(done[level], state.wanted[level])]
+    missing = [
+        (level, i)
+        for level in sorted(state.wanted, key=lambda v: -v.cost)
+        for i in range(done[level], state.wanted[level])
+    ]
 
     def task(level: Level, chunk: int):
         def work():
@@ -166,27 +127,14 @@ def _sample(sampler: Sampler, state: State, deadline: float) -> bool:
         if time.monotonic() > deadline:
             return False
         part = missing[i : i + slab]
-        for (level, _), (samples, seconds) in zip(part, in_threads([task(*where) for where in part], cores()), strict=True):
+        results = in_threads([task(*where) for where in part], cores())
+        for (level, _), (samples, seconds) in zip(part, results, strict=True):
             if not np.isfinite(samples).all():
-                raise FloatingPointError(
-                    f"systems of {level.particles} particles and {level.steps} Euler steps diverged: lower the learning rate"
-                )
-            state.found[level] = state.found.get(level, Moments.empty(vector(level))).with_chunk(samples, seconds)
+                size = f"{level.particles} particles and {level.steps} Euler steps"
+                raise FloatingPointError(f"systems of {size} diverged: lower the learning rate")
+            before = state.found.get(level, Moments.empty(samples.shape[1]))
+            state.found[level] = before.with_chunk(samples, seconds)
     return True
-
-
-def _estimate(sampler: Sampler, state: State, total: Sum, reached: float, tolerance: float, identity: tuple) -> LimitEstimate:
-    places = np.cumsum([int(np.prod(shape)) for shape in sampler.shapes.values()])
-    cut = lambda x: [part.reshape(shape) for part, shape in zip(np.split(x, places[:-1]), sampler.shapes.values(), strict=True)]
-    every = zip(cut(total.value), cut(np.sqrt(total.variance)), cut(total.bias), strict=True)
-    quantities = {name: Quantity(*parts) for name, parts in zip(sampler.shapes, every, strict=True)}
-    rows = []
-    for kind in ("base", "particles", "steps", "mixed"):
-        for level in state.series(kind):
-            found, outputs = state.found[level], slice(places[0])
-            spread, mean = float(np.mean(found.variance[outputs])), rms(found.mean[outputs])
-            rows.append(LevelRow(kind, level.particles, level.steps, found.count, spread, mean, found.seconds))
-    return LimitEstimate(quantities, reached, reached <= tolerance, tuple(rows), state, identity)
 
 
 def _contents(tree) -> tuple:

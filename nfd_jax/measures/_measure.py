@@ -58,7 +58,7 @@ class Named(NamedTuple):
 
 
 class Paths(NamedTuple):
-    """What runs are compared by, with any leading axes: outputs and losses, h and b on the grid of t where recorded."""
+    """What runs are compared by, any leading axes: f, losses, and, where recorded, h and b on the t grid."""
 
     output: Any
     loss: Any

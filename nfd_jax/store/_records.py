@@ -45,7 +45,8 @@ class Manifest:
             return None
         if content["format"] != _FORMAT:
             raise StoreError(
-                f"{directory}: store of format {content['format']}, this version of nfd_jax has format {_FORMAT}; "
+                f"{directory}: store of format {content['format']}, "
+                f"this version of nfd_jax has format {_FORMAT}; "
                 "use the version that wrote it, another --out, or --fresh to replace it"
             )
         axes = {name: tuple(values) for name, values in content["grid"]["axes"].items()}

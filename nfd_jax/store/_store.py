@@ -130,7 +130,8 @@ class Store:
             layout = _layout.layout(config, axes, outputs=outputs, attributes=attributes)
             if layout.grid.dims != stored.grid.dims:
                 raise StoreError(
-                    f"{directory}: holds other arrays, of another version; give another --out, or --fresh to replace it"
+                    f"{directory}: holds other arrays, of another version; "
+                    "give another --out, or --fresh to replace it"
                 )
             manifest = stored
             if grown or flaws:

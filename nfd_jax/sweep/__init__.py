@@ -4,8 +4,8 @@ from nfd_jax.sweep._compute import CELL_ERRORS, first_line
 from nfd_jax.sweep._data import data_of, load_problem, problem_of, seed_key
 from nfd_jax.sweep._estimate import describe
 from nfd_jax.sweep._execute import outputs, run_batch
-from nfd_jax.sweep._memory import CellTooLarge, check_fits
-from nfd_jax.sweep._plan import make_plan
+from nfd_jax.sweep._memory import CellTooLarge
+from nfd_jax.sweep._plan import make_plan, too_large
 from nfd_jax.sweep._progress import Progress
 from nfd_jax.sweep._results import results
 from nfd_jax.sweep._task import Task
@@ -16,7 +16,6 @@ __all__ = [
     "CellTooLarge",
     "Progress",
     "Task",
-    "check_fits",
     "data_of",
     "describe",
     "first_line",
@@ -29,5 +28,6 @@ __all__ = [
     "results",
     "run_batch",
     "seed_key",
+    "too_large",
     "verify_sample",
 ]

@@ -89,16 +89,20 @@ def describe(config: "SweepConfig", name: str) -> str:
     peak = lambda task: batch_bytes(task, at_once=runs_at_once(task, most=most_at_once(task)))
     largest = max(tasks, key=peak)
     counted = {kind: count for kind, count in compiled.items() if kind != "measures"}
+    kinds = ", ".join(f"{n} {kind}" for kind, n in counted.items())
+    need, place = in_words(peak(largest)), largest.batch.id
+    small, measured = _time(on.compile_seconds), stored_at(config.precision)
     facts = {
         "cells": _cells(config),
         "batches": f"{len(tasks)}",
-        "compilations": f"{sum(counted.values())} ({', '.join(f'{n} {kind}' for kind, n in counted.items())}) and small ones",
+        "compilations": f"{sum(counted.values())} ({kinds}) and small ones",
         "arithmetic": f"{total.flops:.3g} floating-point operations",
         "random": f"{total.normals:.3g} normals",
-        "memory": f"{in_words(peak(largest))} at most, in {largest.batch.id}; {in_words(free)} free on {on.device}",
+        "memory": f"{need} at most, in {place}; {in_words(free)} free on {on.device}",
         "speeds": f"{on.flops:.2g} operations, {on.normals:.2g} normals, {on.bytes:.2g} bytes a second, "
-        f"{_time(on.compile_seconds)} to compile a small program; measured once, {stored_at(config.precision)}",
-        "time": f"about {_time(compiling + sum(seconds) + around)}: compiling {_time(compiling)} (less where cached), "
+        f"{small} to compile a small program; measured once, {measured}",
+        "time": f"about {_time(compiling + sum(seconds) + around)}: "
+        f"compiling {_time(compiling)} (less where cached), "
         f"computing {_time(sum(seconds))}, start, verdicts and report {_time(around)}",
     }
     lines = [f"{name or config.name}", *(f"  {key:<13} {text}" for key, text in facts.items())]
@@ -135,7 +139,8 @@ def _cells(config: "SweepConfig") -> str:
     if limit:
         sizes = len(finite.widths) if finite and limit.particles == "matched" else 1
         parts.append(
-            f"{sizes * len(limit.backward_weights) * rates * config.seeds} limits of {limit.depth_steps} steps"
+            f"{sizes * len(limit.backward_weights) * rates * config.seeds} limits "
+            f"of {limit.depth_steps} steps"
         )
     if limit and limit.reference_particles:
         count = len(limit.backward_weights) * rates * config.seeds
@@ -162,14 +167,16 @@ def _reasons(config: "SweepConfig", tasks: list[Task], on: Machine) -> list[str]
     groups = sorted({len(task.seeds) for task in tasks})
     several = f"{_join(tuple(groups))} of {config.seeds} seeds"
     reasons.append(
-        f"{several} a batch: a divisor that fits in memory and within {_time(BATCH_SECONDS)}, where one seed does"
+        f"{several} a batch: a divisor that fits in memory "
+        f"and within {_time(BATCH_SECONDS)}, where one seed does"
     )
     batches: list[Batch] = [task.batch for task in tasks]
     padded = sorted({(batch.width, batch.size) for batch in batches if batch.size not in (None, batch.width)})
     if padded:
         served = ", ".join(f"{width} in {wider}" for width, wider in padded)
         reasons.append(
-            f"widths padded, {served}: less than the {_time(on.compile_seconds * PROGRAM)} of one more program each"
+            f"widths padded, {served}: "
+            f"less than the {_time(on.compile_seconds * PROGRAM)} of one more program each"
         )
     if redrawn := [task for task in tasks if task.batch.redrawn]:
         kept = max(batch_bytes(task.at(redrawn=False, seeds=task.seeds[:1])) for task in redrawn)

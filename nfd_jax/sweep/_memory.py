@@ -87,7 +87,7 @@ class _Count:
         return self.samples * layers * self.width
 
     def noise(self, layers: int) -> int:
-        return 2 * self.family(1 if self.task.batch.redrawn else layers) + self.width * self.task.inputs
+        return 2 * self.family(1 if self.task.redraws else layers) + self.width * self.task.inputs
 
     def kept(self, flags: int) -> int:
         """Trajectories of one seed, at every learning rate and so many flags."""
@@ -115,7 +115,9 @@ class _Count:
         drawn = seeds * shape.layers * shape.size**2
         kinds = 2 if shape.independent else 1
         if shape.form == "factored":
-            trained = 2 * shape.layers * beside * self.samples * shape.size
+            trained = (
+                2 * shape.layers * beside * self.samples * shape.size + kinds * drawn
+            )  # a second copy of the draw
         else:  # and the gap between two copies of the weights, or a second one of the only copy
             trained = shape.layers * beside * shape.size**2 + drawn
         rows = (3 if self.probe else 2) * self.rows

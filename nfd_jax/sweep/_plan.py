@@ -54,6 +54,22 @@ def make_plan(
     return _Planner(config, _memory.device_memory() if memory is None else memory).plan(covered)
 
 
+def too_large(config: "SweepConfig", *, processes: int = 1, memory: int | None = None) -> list[str]:
+    """A line for each cell of `config` that fits nowhere, however planned; `processes` share the memory."""
+    finite, limit = config.finite, config.limit
+    batches = (
+        [Batch("cells", width, finite.depths, (0,), size=width) for width in finite.widths] if finite else []
+    )
+    if limit is not None and limit.particles != "matched":
+        batches.append(Batch("limit", int(limit.particles), (), (0,)))
+    tasks = []
+    for task in (Task.of(config, batch) for batch in batches):
+        whole = task.solves_limit or task.dense or not task.depths
+        tasks += [task] if whole else [task.at(depths=(depth,)) for depth in task.depths]
+    again = [task.at(redrawn=_memory.redraws(task, memory=memory)) for task in tasks]
+    return _memory.check_fits(again, memory=memory, processes=processes)
+
+
 class _Planner:
     """One plan in the making."""
 
@@ -110,9 +126,9 @@ class _Planner:
             seconds = work(task.at(seeds=every.seeds[:1])).seconds(self.on) / devices
             most = min(most, max(1, int(BATCH_SECONDS / seconds)))
         most = _memory.seeds_at_once(task, most=most, memory=self.memory)
-        least = (
-            min(2, count) if "pairs" in task.needs and "law" in task.measures else 1
-        )  # limits of two seeds are set side by side
+        # Limits of two seeds are set side by side, where there is room for two.
+        pair = "law" in task.measures and _memory.seeds_at_once(task, most=min(2, count), memory=self.memory)
+        least = int(pair) or 1
         return [task.at(seeds=seeds).batch for seeds in _groups(every.seeds, most, least)]
 
     def _sizes(self) -> dict[int, int | None]:

@@ -169,11 +169,9 @@ class _Part:
         with self._lock:
             if depth not in self._drawn:
                 task, problem = self.task, self.problem
-                bounded = task.remember[0] is not None  # of all steps together noise would not fit
-                problem = _cells.with_probe_rows(problem) if bounded and task.probe else problem
-                noise = _cells.draw_noise(
-                    problem, self.keys, task.width, depth, task.batch.redrawn or bounded
-                )
+                if task.history.directions is not None and task.probe:
+                    problem = _cells.with_probe_rows(problem)
+                noise = _cells.draw_noise(problem, self.keys, task.width, depth, task.redraws)
                 self._drawn = {depth: shard_noise(noise) if _memory.spread(task) > 1 else noise}
             return self._drawn[depth]
 

@@ -140,6 +140,11 @@ class Task:
         return self.history.directions, self.history.tolerance
 
     @property
+    def redraws(self) -> bool:
+        """Whether noise is drawn anew at each use: it would not fit, or runs are long (bounded histories)."""
+        return self.batch.redrawn or self.history.directions is not None
+
+    @property
     def itemsize(self) -> int:
         """Bytes of a number."""
         return 8 if self.precision == "float64" else 4

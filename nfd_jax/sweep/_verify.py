@@ -141,12 +141,14 @@ def _noise(task: Task, problem: Problem) -> Noise:
 
 def _measured(task: Task, drawn: Drawn) -> dict[str, np.ndarray]:
     problem, alone = _problem(task, task.seeds[0]), task.batch.kind == "limit"
-    limit = _limit(problem, drawn.noise, task.limit_flags[0]) if alone or "pairs" in task.needs else None
+    limit = (
+        _limit(task, problem, drawn.noise, task.limit_flags[0]) if alone or "pairs" in task.needs else None
+    )
     if alone:
         return {"loss": np.asarray(limit.loss, float), "output": np.asarray(limit.output, float)}
     [depth] = task.depths
     if drawn.weights is None:
-        run = _network(problem, drawn.noise, depth, task.flags[0])
+        run = _network(task, problem, drawn.noise, depth, task.flags[0])
     else:
         run = _train_dense(problem, drawn.weights, task.flags[0])
     measured = {"loss": run.loss, "output": run.output}
@@ -168,24 +170,21 @@ def _with_innovations(
     problem: Problem, weights: Weights, flag: str, key: jax.Array
 ) -> tuple[Trajectory, Noise]:
     with jax.default_matmul_precision("highest"):
-        return train_with_innovations(problem, weights, task.flags[0], key)
+        return innovations(problem, weights, flag, key)
 
 
-def _network(problem: Problem, noise: Noise, depth: int, flag: str) -> Trajectory:
-    size = {"width": noise.width, "depth": depth}
-    return train_finite(
-        problem,
-        **size,
-        noise=noise.coarsen(depth),
-        backward_weights=flag,
-        simulator="matrix_free",
-        record=PATHS,
-    )
+def _network(task: Task, problem: Problem, noise: Noise, depth: int, flag: str) -> Trajectory:
+    options = {"backward_weights": flag, "record": PATHS, **_memory_of(task)}
+    return train_finite(problem, noise=noise.coarsen(depth), simulator="matrix_free", **options)
 
 
-def _limit(problem: Problem, noise: Noise, flag: str) -> Trajectory:
-    size = {"particles": noise.width, "depth_steps": noise.depth}
-    return solve_limit(problem, **size, noise=noise, backward_weights=flag, record=PATHS)
+def _limit(task: Task, problem: Problem, noise: Noise, flag: str) -> Trajectory:
+    return solve_limit(problem, noise=noise, backward_weights=flag, record=PATHS, **_memory_of(task))
+
+
+def _memory_of(task: Task) -> dict[str, int | float | None]:
+    directions, tolerance = task.remember
+    return {"directions": directions, "tolerance": tolerance}
 
 
 def _relative_rms(x: np.ndarray, exact: np.ndarray) -> float | None:
@@ -221,15 +220,16 @@ def _divergences(config: SweepConfig, batch: Batch, status: np.ndarray | None) -
         learning = with_rate(problem, jnp.asarray(rates[j], problem.dtype))
         place = _first_nonfinite(_trained(cell, learning, flags[i]))
         if place is not None:
-            yield f"{describe(cell.batch)}, {flags[i]}, learning rate {rates[j]:g}: not finite first in {place}"
+            run = f"{describe(cell.batch)}, {flags[i]}, learning rate {rates[j]:g}"
+            yield f"{run}: not finite first in {place}"
 
 
 def _trained(task: Task, problem: Problem, flag: str) -> Trajectory:
     if task.batch.kind == "limit":
-        return _limit(problem, _noise(task, problem), flag)
+        return _limit(task, problem, _noise(task, problem), flag)
     [depth] = task.depths
     if task.matrix_free:
-        return _network(problem, _noise(task, problem), depth, flag)
+        return _network(task, problem, _noise(task, problem), depth, flag)
     key = seed_key(task.seed, task.seeds[0])
     return train_finite(problem, width=task.width, depth=depth, key=key, backward_weights=flag, record=PATHS)
 

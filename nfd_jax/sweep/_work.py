@@ -72,7 +72,7 @@ def work(task: Task) -> Work:
         for depth in task.depths:
             noises.add(task.noise_depths[depth])
             total += _system(task, depth) * (rates * len(task.flags))
-    if task.batch.redrawn:
+    if task.redraws:
         total += Work(normals=_redrawn(task))
     total += Work(normals=sum(task.width * (2 * task.samples * layers + task.inputs) for layers in noises))
     if task.reference:  # shared by all widths

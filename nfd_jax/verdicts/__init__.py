@@ -1,7 +1,7 @@
 """From measurements to verdicts: pure functions of a results tree.
 
-`nfd_jax.verdicts(tree)` is the `/verdicts` group: the package itself can be called. `rates(tree)` is the `/rates` group,
-the rows that the verdicts rest on.
+`nfd_jax.verdicts(tree)` is the `/verdicts` group: the package itself can be called. `rates(tree)` is the
+`/rates` group, the rows that the verdicts rest on.
 """
 
 import sys
@@ -10,9 +10,33 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
-from nfd_jax.verdicts._claims import judge, rates
-from nfd_jax.verdicts._tree import FLOOR, STATES, View, array, by_seed, counts, covered, measured, settings, spread
-from nfd_jax.verdicts._words import ARGUMENTS, CLAIMS, NOT_KNOWN, READINGS, SOURCES, STATEMENTS, VERDICTS, Statement
+from nfd_jax.verdicts._assumptions import THRESHOLD
+from nfd_jax.verdicts._claims import MARGIN, judge, rates
+from nfd_jax.verdicts._curves import fit_coarsening, fit_slope
+from nfd_jax.verdicts._seeds import UNKNOWN, Interval
+from nfd_jax.verdicts._slopes import FLAT, TOLERANCE
+from nfd_jax.verdicts._tree import (
+    FLOOR,
+    STATES,
+    View,
+    array,
+    by_seed,
+    counts,
+    covered,
+    measured,
+    settings,
+    spread,
+)
+from nfd_jax.verdicts._words import (
+    ARGUMENTS,
+    CLAIMS,
+    NOT_KNOWN,
+    READINGS,
+    SOURCES,
+    STATEMENTS,
+    VERDICTS,
+    Statement,
+)
 
 if TYPE_CHECKING:
     from nfd_jax.verdicts._claims import judge as verdicts
@@ -20,19 +44,27 @@ if TYPE_CHECKING:
 __all__ = [
     "ARGUMENTS",
     "CLAIMS",
+    "FLAT",
     "FLOOR",
+    "Interval",
+    "MARGIN",
     "NOT_KNOWN",
     "READINGS",
     "SOURCES",
     "STATEMENTS",
     "STATES",
     "Statement",
+    "THRESHOLD",
+    "TOLERANCE",
+    "UNKNOWN",
     "VERDICTS",
     "View",
     "array",
     "by_seed",
     "counts",
     "covered",
+    "fit_coarsening",
+    "fit_slope",
     "measured",
     "rates",
     "settings",
@@ -44,7 +76,7 @@ __all__ = [
 class _Callable(ModuleType):
     """The package is the public function of its name too: an attribute can't be both otherwise."""
 
-    def __call__(self, tree: xr.DataTree, *, margin: float = 0.0025) -> xr.Dataset:
+    def __call__(self, tree: xr.DataTree, *, margin: float = MARGIN) -> xr.Dataset:
         """See `judge`."""
         return judge(tree, margin=margin)
 

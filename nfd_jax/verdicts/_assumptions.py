@@ -7,8 +7,9 @@ import numpy as np
 import xarray as xr
 
 from nfd_jax.verdicts._context import Context
+from nfd_jax.verdicts._errors import FLAGS
 from nfd_jax.verdicts._row import Row
-from nfd_jax.verdicts._rows import FLAGS, Found, guarded
+from nfd_jax.verdicts._rows import Found, guarded
 from nfd_jax.verdicts._sample import NotMeasured, labelled, states, variable
 from nfd_jax.verdicts._seeds import Interval, Spread
 from nfd_jax.verdicts._slopes import FLAT
@@ -20,10 +21,13 @@ RARE = 0.05
 
 
 def ratios(context: Context, select: dict[str, str]) -> xr.DataArray:
-    """Smallest over largest eigenvalue, the least over t inside (0, 1): at its ends frozen U or V, or a rank of at most
-    C, make Gram matrices singular whatever the network does."""
+    """Smallest over largest eigenvalue, the least over t inside (0, 1): at its ends frozen U or V, or a rank
+    of at most C, make Gram matrices singular whatever the network does.
+    """
     least, most = (
-        labelled(variable(context.tree, f"spectrum/{name}_eigenvalue", "spectrum to measure"), select, "spectrum")
+        labelled(
+            variable(context.tree, f"spectrum/{name}_eigenvalue", "spectrum to measure"), select, "spectrum"
+        )
         for name in ("min", "max")
     )
     least, _ = states(context.tree, least)
@@ -40,48 +44,81 @@ def ratios(context: Context, select: dict[str, str]) -> xr.DataArray:
 
 
 def spectrum_rows(context: Context, reading: str) -> Iterator[Found]:
-    """The smallest relative eigenvalue of every kind of Gram matrix; joint ones of a repeated batch are for comparison."""
+    """The smallest relative eigenvalue of every kind of Gram matrix; joint ones of a repeated batch are for
+    comparison.
+    """
     for kind in ("feature", "gradient"):
         for scope in ("step", "joint"):
             for flag in FLAGS:
                 labels = {"kind": kind, "scope": scope, "backward_weights": flag}
                 base = Row(
-                    f"C5 {reading} {kind} {scope} {flag}", "C5", reading, kind, "width", "value",
+                    f"C5 {reading} {kind} {scope} {flag}",
+                    "C5",
+                    reading,
+                    kind,
+                    "width",
+                    "value",
                     text=f"smallest relative eigenvalue of {kind} matrices, {scope}, {flag} network",
                     decides=scope == "step" or not context.repeated,
                 )
 
                 def judged(base: Row, labels: dict = labels) -> Found:
-                    return _judge(base, context.once(("ratios", tuple(labels.values())), lambda: ratios(context, labels)))
+                    return _judge(
+                        base,
+                        context.once(("ratios", tuple(labels.values())), lambda: ratios(context, labels)),
+                    )
 
                 yield guarded(base, judged)
 
 
 def _judge(base: Row, ratio: xr.DataArray) -> Found:
-    networks = ratio.min([dim for dim in ratio.dims if dim not in ("learning_rate", "width", "depth", "seed")])
+    networks = ratio.min(
+        [dim for dim in ratio.dims if dim not in ("learning_rate", "width", "depth", "seed")]
+    )
     known = networks.values[np.isfinite(networks.values)]
     singular = float((known <= THRESHOLD).mean())
     least = float(known.min())
     slope = _trend(networks)
     row = replace(
-        base, constant=Interval(least, least, least), slope=slope, seeds=int(ratio.sizes["seed"]),
+        base,
+        constant=Interval(least, least, least),
+        slope=slope,
+        seeds=int(ratio.sizes["seed"]),
         text=f"{base.text}: {least:.1e} at least, over {len(known)} networks",
     )
     if singular > RARE:
-        reason = f"{singular:.0%} of the networks have singular matrices (smallest relative eigenvalue {least:.1e})"
+        reason = (
+            f"{singular:.0%} of the networks have singular matrices (smallest relative eigenvalue "
+            f"{least:.1e})"
+        )
         return Found(replace(row, verdict="below", reason=reason), "fails", lambda level: True)
     if singular > 0:
-        return Found(replace(row, verdict="undecided", reason=f"{singular:.1%} of the networks have singular matrices"), "undecided")
+        return Found(
+            replace(
+                row, verdict="undecided", reason=f"{singular:.1%} of the networks have singular matrices"
+            ),
+            "undecided",
+        )
     if slope.high < -FLAT:
         reason = f"falls with width, slope {slope.text('.2f')}: add wider networks"
         return Found(replace(row, verdict="undecided", reason=reason), "undecided")
-    return Found(replace(row, verdict="above", reason=f"smallest relative eigenvalue {least:.1e}, above {THRESHOLD:g}"), "holds")
+    return Found(
+        replace(
+            row, verdict="above", reason=f"smallest relative eigenvalue {least:.1e}, above {THRESHOLD:g}"
+        ),
+        "holds",
+    )
 
 
 def _trend(networks: xr.DataArray) -> Interval:
     """Slope of the log eigenvalue against log width, a value a seed."""
     with np.errstate(divide="ignore"):
-        logs = np.log(networks).mean([dim for dim in networks.dims if dim not in ("width", "seed")]).transpose("seed", "width").values
+        logs = (
+            np.log(networks)
+            .mean([dim for dim in networks.dims if dim not in ("width", "seed")])
+            .transpose("seed", "width")
+            .values
+        )
     seeds = np.isfinite(logs).all(1)
     if networks.sizes["width"] < 2 or seeds.sum() < 2:
         return Interval(np.nan, -np.inf, np.inf)

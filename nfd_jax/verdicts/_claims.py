@@ -1,8 +1,8 @@
 """Verdicts on the claims C1 to C6 of arXiv 2512.21075, from data alone.
 
-A claim fails where one row that bears on it fails at its level by Holm's rule over those rows, and holds where all of them
-hold. C2 says that something survives, so one row above 0, by Holm's rule, is enough. C5 is an assumption: where it is
-violated, C3 and C4 are *hypothesis not met*.
+A claim fails where one row that bears on it fails at its level by Holm's rule over those rows, and holds
+where all of them hold. C2 says that something survives, so one row above 0, by Holm's rule, is enough. C5 is
+an assumption: where it is violated, C3 and C4 are *hypothesis not met*.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,13 @@ import xarray as xr
 
 from nfd_jax.verdicts._assumptions import spectrum_rows
 from nfd_jax.verdicts._context import Context
+from nfd_jax.verdicts._coupling import coupling_rows
+from nfd_jax.verdicts._errors import error_rows
+from nfd_jax.verdicts._law_rows import law_rows
+from nfd_jax.verdicts._reference import reference_rows
 from nfd_jax.verdicts._response import response_rows
 from nfd_jax.verdicts._row import to_dataset
-from nfd_jax.verdicts._rows import Found, coupling_rows, error_rows, law_rows, reference_rows
+from nfd_jax.verdicts._rows import Found
 from nfd_jax.verdicts._words import ARGUMENTS, CLAIMS, LOOKS, NOT_KNOWN, READINGS, STATEMENTS
 
 MARGIN = 0.0025
@@ -52,9 +56,14 @@ def _names(found: Sequence[Found]) -> str:
 
 def _combine(context: Context, claim: str, reading: str, found: Sequence[Found]) -> Judged:
     if claim == "C6" and reading == "law":
-        return Judged("not measured", "no law of a limit of more particles is measured: C6 is judged path by path only")
+        return Judged(
+            "not measured", "no law of a limit of more particles is measured: C6 is judged path by path only"
+        )
     deciding = [one for one in found if one.row.decides]
-    groups = {state: [one for one in deciding if one.state == state] for state in ("holds", "fails", "undecided", "not detectable", "not measured")}
+    groups = {
+        state: [one for one in deciding if one.state == state]
+        for state in ("holds", "fails", "undecided", "not detectable", "not measured")
+    }
     absent, open_, small = groups["not measured"], groups["undecided"], groups["not detectable"]
     if claim == "C5":
         return _assumption(groups)
@@ -100,25 +109,41 @@ def _judged(context: Context) -> tuple[list[Found], dict[tuple[str, str], Judged
         for reading in READINGS:
             assumed, mine = verdicts["C5", reading], verdicts[claim, reading]
             if assumed.verdict == "fails" and mine.verdict != "not measured":
-                reason = f"C5 is violated ({assumed.reason}); without it the claim says nothing. Otherwise {mine.verdict}: {mine.reason}"
+                reason = (
+                    f"C5 is violated ({assumed.reason}); without it the claim says nothing. Otherwise "
+                    f"{mine.verdict}: {mine.reason}"
+                )
                 verdicts[claim, reading] = Judged("hypothesis not met", reason)
             elif assumed.verdict != "holds" and mine.verdict in ("holds", "fails"):
-                verdicts[claim, reading] = Judged(mine.verdict, f"{mine.reason}; C5, which it assumes, is {assumed.verdict}")
+                verdicts[claim, reading] = Judged(
+                    mine.verdict, f"{mine.reason}; C5, which it assumes, is {assumed.verdict}"
+                )
     return [one for found in rows.values() for one in found], verdicts
 
 
 def _coverage(context: Context) -> str:
     """What the intervals are about."""
     if not context.config:
-        return "Intervals cover initialization; whether they cover the data too is not known: the tree holds no config."
+        return (
+            "Intervals cover initialization; whether they cover the data too is not known: the tree holds "
+            "no config."
+        )
     if context.per_seed:
-        return "Intervals cover initialization and data: each seed draws its own samples (data_seed: per_seed)."
+        return (
+            "Intervals cover initialization and data: each seed draws its own samples (data_seed: per_seed)."
+        )
     return "Intervals cover initialization only: all seeds see the same samples (data_seed: fixed)."
 
 
 def _attributes(context: Context) -> dict:
     texts = {f"reading_{key}": f"{name}. {pro} {con}" for key, (name, pro, con) in ARGUMENTS.items()}
-    return {"margin": context.margin, "coverage": _coverage(context), "looks": LOOKS, "paper": NOT_KNOWN, **texts}
+    return {
+        "margin": context.margin,
+        "coverage": _coverage(context),
+        "looks": LOOKS,
+        "paper": NOT_KNOWN,
+        **texts,
+    }
 
 
 def rates(tree: xr.DataTree, *, margin: float = MARGIN) -> xr.Dataset:
@@ -129,8 +154,10 @@ def rates(tree: xr.DataTree, *, margin: float = MARGIN) -> xr.Dataset:
         margin: effects below this share of what learning moves, in mean square, count as nothing.
 
     Returns:
-        Over `row`, with coordinates claim, reading, quantity, axis, test, width, depth, step, learning_rate and decides:
-        slope, constant (mean square) and effect (constant over signal), each with its 95 % interval, smallest_effect_seen,
+        Over `row`, with coordinates claim, reading, quantity, axis, test, width, depth, step, learning_rate
+        and decides:
+        slope, constant (mean square) and effect (constant over signal), each with its 95 % interval,
+        smallest_effect_seen,
         seeds_needed, verdict, reason and text.
 
     Raises:
@@ -142,14 +169,16 @@ def rates(tree: xr.DataTree, *, margin: float = MARGIN) -> xr.Dataset:
 
 
 def judge(tree: xr.DataTree, *, margin: float = MARGIN) -> xr.Dataset:
-    """The `/verdicts` group of a results tree: a pure function of its arrays and of the config in its attributes.
+    """The `/verdicts` group of a results tree: a pure function of its arrays and of the config in its
+    attributes.
 
     Args:
         tree: results in the form that `open_results` gives; groups and variables may be missing.
         margin: effects below this share of what learning moves, in mean square, count as nothing.
 
     Returns:
-        Over claim (C1 to C6) and reading (ms, rms, law): verdict (holds, fails, undecided, not detectable, not measured
+        Over claim (C1 to C6) and reading (ms, rms, law): verdict (holds, fails, undecided, not detectable,
+        not measured
         or hypothesis not met), reason and statement.
 
     Raises:
@@ -160,7 +189,10 @@ def judge(tree: xr.DataTree, *, margin: float = MARGIN) -> xr.Dataset:
     texts = {
         "verdict": ("verdict on the claim", lambda claim, reading: verdicts[claim, reading].verdict),
         "reason": ("what decides it, or what would", lambda claim, reading: verdicts[claim, reading].reason),
-        "statement": ("the claim in words, and where it comes from", lambda claim, _: STATEMENTS[claim].sentence()),
+        "statement": (
+            "the claim in words, and where it comes from",
+            lambda claim, _: STATEMENTS[claim].sentence(),
+        ),
     }
     data = {
         name: (

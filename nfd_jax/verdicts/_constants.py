@@ -1,4 +1,6 @@
-"""What is left of a quantity as n → ∞ and then L → ∞, against a margin: remains, vanishes, undecided, not detectable."""
+"""What is left of a quantity as n → ∞ and then L → ∞, against a margin: remains, vanishes, undecided, not
+detectable.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from nfd_jax.verdicts._fit import Fits
+from nfd_jax.verdicts._family import Fits
 from nfd_jax.verdicts._laws import Law
 from nfd_jax.verdicts._sample import MOST_DIVERGED, WANTED, NotMeasured, Sample
 from nfd_jax.verdicts._seeds import FEWEST_FOR_OUTPUTS, FEWEST_SEEDS, LEVEL, UNKNOWN, Interval
@@ -18,7 +20,9 @@ CONSTANT = {"constant": 1.0}
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant, its share of the signal, and the verdict. `at` is the share's interval at other levels, or None."""
+    """A constant, its share of the signal, and the verdict. `at` is the share's interval at other levels, or
+    None.
+    """
 
     verdict: str
     reason: str
@@ -41,11 +45,15 @@ class Constant:
 def enough(sample: Sample, quantity: str) -> str:
     """Why the sample can decide nothing; empty where it can."""
     if sample.diverged > MOST_DIVERGED:
-        return f"{sample.diverged:.0%} of a cell's seeds diverged, more than {MOST_DIVERGED:.0%}: add smaller learning rates"
+        return (
+            f"{sample.diverged:.0%} of a cell's seeds diverged, more than {MOST_DIVERGED:.0%}: add smaller "
+            "learning rates"
+        )
     least = FEWEST_FOR_OUTPUTS if quantity == "f" else FEWEST_SEEDS
     if sample.seeds < least:
-        what = "about outputs " if quantity == "f" else ""
-        return f"{sample.seeds} seed{'s' * (sample.seeds != 1)} decide nothing {what}: add seeds, at least {least}"
+        count = "1 seed decides" if sample.seeds == 1 else f"{sample.seeds} seeds decide"
+        what = " about outputs" if quantity == "f" else ""
+        return f"{count} nothing{what}: add seeds, at least {least}"
     return ""
 
 
@@ -55,7 +63,9 @@ def needs_grid(sample: Sample, depths: int = 2, widths: int = 2) -> None:
     for name, axis, least in (("width", sample.widths, widths), ("depth", sample.depths, depths)):
         found = len(set(axis.tolist()))
         if found < least:
-            raise NotMeasured(f"add {name}s: the grid has {words.get(found, found)}, at least {words[least]} are needed")
+            raise NotMeasured(
+                f"add {name}s: the grid has {words.get(found, found)}, at least {words[least]} are needed"
+            )
 
 
 def judge_constant(
@@ -69,10 +79,13 @@ def judge_constant(
     weights: dict[str, float] | None = None,
     fit: Callable[[], Fits],
 ) -> Constant:
-    """The constant of a sample against margin times its signal, both mean squares; floor is what rounding makes, fit()
-    the laws of the sample, of whose coefficients `weights` are summed."""
+    """The constant of a sample against margin times its signal, both mean squares; floor is what rounding
+    makes, fit() the laws of the sample, of whose coefficients `weights` are summed.
+    """
     if sample.signal is None:
-        raise NotMeasured(f"add {WANTED[quantity]} of finite networks: margins are shares of what learning moves")
+        raise NotMeasured(
+            f"add {WANTED[quantity]} of finite networks: margins are shares of what learning moves"
+        )
     weights = weights or CONSTANT
     size = float(sample.signal.mean())
     means = np.abs(sample.values.mean(0)).max(1)
@@ -83,7 +96,9 @@ def judge_constant(
         if margin * size <= floor:
             return Constant("not detectable", "the margin is below rounding", signal=size)
         zero = Interval(0.0, 0.0, floor)
-        known = Constant("vanishes", "zero to rounding at every point", zero, zero.scaled(1 / size), size, margin, 0.0)
+        known = Constant(
+            "vanishes", "zero to rounding at every point", zero, zero.scaled(1 / size), size, margin, 0.0
+        )
         lack = enough(sample, quantity)
         return Constant("undecided", lack, zero, zero.scaled(1 / size), size) if lack else known
     fits = fit()
@@ -105,12 +120,20 @@ def judge_constant(
         return result("remains", f"effect {effect.text('.2%')}, margin {margin:.2%}")
     if effect.high < margin:
         return result("vanishes", f"effect {effect.text('.2%')}, margin {margin:.2%}")
-    more = f"about {seeds:.0f} seeds would settle it" if np.isfinite(seeds) else "seeds alone will not settle it: add widths and depths"
-    return result("undecided", f"effect {effect.text('.2%')} reaches both sides of the margin {margin:.2%}; {more}")
+    more = (
+        f"about {seeds:.0f} seeds would settle it"
+        if np.isfinite(seeds)
+        else "seeds alone will not settle it: add widths and depths"
+    )
+    return result(
+        "undecided", f"effect {effect.text('.2%')} reaches both sides of the margin {margin:.2%}; {more}"
+    )
 
 
 def _seeds_needed(effect: Interval, margin: float, seeds: int) -> float:
-    """Seeds at which the interval would lie on one side of the margin, were the estimate the truth; inf where unknown."""
+    """Seeds at which the interval would lie on one side of the margin, were the estimate the truth; inf where
+    unknown.
+    """
     gap, side = abs(effect.estimate - margin), effect.high - effect.estimate
     if effect.estimate > margin:
         side = effect.estimate - effect.low

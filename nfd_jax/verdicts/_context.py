@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import xarray as xr
 
-from nfd_jax.verdicts._fit import Fits, fit_laws
+from nfd_jax.verdicts._family import Fits, fit_laws
 from nfd_jax.verdicts._laws import Law
 from nfd_jax.verdicts._sample import NotMeasured, Sample, labelled, sample, variable
 from nfd_jax.verdicts._seeds import LEVEL
@@ -14,13 +14,21 @@ from nfd_jax.verdicts._tree import FLOOR, section, settings
 
 T = TypeVar("T")
 
-MEASURE = {"coupling": "coupling", "compare": "limit_error", "law": "law", "response": "response", "spectrum": "spectrum"}
+MEASURE = {
+    "coupling": "coupling",
+    "compare": "limit_error",
+    "law": "law",
+    "response": "response",
+    "spectrum": "spectrum",
+}
 """What to add to `measure` for a group."""
 
 
 @dataclass
 class Context:
-    """A results tree with its margin; `reference` is the limit's number of Euler steps, None where unknown."""
+    """A results tree with its margin; `reference` is the limit's number of Euler steps, None where
+    unknown.
+    """
 
     tree: xr.DataTree
     margin: float
@@ -44,7 +52,9 @@ class Context:
 
     @property
     def repeated(self) -> bool:
-        """Whether every step sees the same batch: joint Gram matrices are then nearly singular by construction."""
+        """Whether every step sees the same batch: joint Gram matrices are then nearly singular by
+        construction.
+        """
         return section(self.config, "problem").get("batches") == "fixed" if self.config else False
 
     @property
@@ -80,10 +90,16 @@ class Context:
 
     def fits(self, key: object, found: Sample, law: Law, **options: bool) -> Fits:
         """The laws fitted to these samples; the key stands for them."""
-        return self.once(("fits", key), lambda: fit_laws(found.values, found.widths, found.depths, law, **options))
+        return self.once(
+            ("fits", key), lambda: fit_laws(found.values, found.widths, found.depths, law, **options)
+        )
 
-    def sample(self, path: str, select: dict[str, str], quantity: str, training: bool, less: str = "") -> Sample:
-        """The samples of a variable at these labels, with the signal of h, b or f; `less` is subtracted where it is there."""
+    def sample(
+        self, path: str, select: dict[str, str], quantity: str, training: bool, less: str = ""
+    ) -> Sample:
+        """The samples of a variable at these labels, with the signal of h, b or f; `less` is subtracted where
+        it is there.
+        """
 
         def make() -> Sample:
             add = f"{MEASURE[path.split('/')[0]]} to measure"
@@ -94,8 +110,9 @@ class Context:
             values = labelled(variable(self.tree, path, add), select, add)
             if less:
                 values = values - labelled(variable(self.tree, less, add), select, add)
+            flag = select.get("backward_weights", "reused")
             return sample(
-                self.tree, values, training=training, quantity=quantity, flag=select.get("backward_weights", "reused")
+                self.tree, values, training=training, quantity=quantity, flag=flag, known_signals=self.known
             )
 
         return self.once(("sample", path, tuple(sorted(select.items())), quantity, training), make)

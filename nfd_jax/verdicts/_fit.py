@@ -2,11 +2,12 @@
 
     E Q(n, L) = d + a/n + b g_β(L) + c g_β(L)/n
 
-by weighted least squares of the means over seeds, with as many terms as the grid carries. At a fixed exponent every
-coefficient is linear in the data, so it has one value a seed, and its interval is that of a mean. The exponent is free
-within [0.3, 2.5]. Two intervals bound d, and both hold: that of the fit linearized at the best exponent, and the union
-over all exponents which the data do not refuse of those at fixed exponents. Their intersection is taken: the first is
-sharp where the exponent is known, the second bounded where it is not.
+by weighted least squares of the means over seeds, with as many terms as the grid carries. At a fixed exponent
+every coefficient is linear in the data, so it has one value a seed, and its interval is that of a mean. The
+exponent is free within [0.3, 2.5]. Two intervals bound d, and both hold: that of the fit linearized at the
+best exponent, and the union over all exponents which the data do not refuse of those at fixed exponents.
+Their intersection is taken: the first is sharp where the exponent is known, the second bounded where it is
+not.
 """
 
 from dataclasses import dataclass, replace
@@ -16,15 +17,17 @@ import numpy as np
 from scipy import stats
 
 from nfd_jax.verdicts._laws import Law, by_depth, terms
-from nfd_jax.verdicts._seeds import LEVEL, Array, Interval, Spread, student
+from nfd_jax.verdicts._seeds import LEVEL, Array, Interval, student
+from nfd_jax.verdicts._targets import Target
 
 REFUSED = 0.01
 """Level at which an exponent is refused."""
 MISFIT = 0.003
 """Level at which a fit is said not to describe its points: a run tests some sixty."""
 CLOSE = 0.01
-"""A law this close to every point, relative to it, describes them even where noise would tell it from the truth; what it
-leaves then widens intervals."""
+"""A law this close to every point, relative to it, describes them even where noise would tell it from the
+truth; what it leaves then widens intervals.
+"""
 EXACT = 1e-9
 """Relative spread over seeds below which data have no noise to speak of."""
 
@@ -32,7 +35,8 @@ EXACT = 1e-9
 def weights_of(samples: Array, widths: Array, depths: Array) -> Array:
     """(points,) inverse variances of samples (seeds, points, channels), smoothed as a power law in n and L.
 
-    Variances of single points, each known from a few seeds, would draw a fit to the points that came out small.
+    Variances of single points, each known from a few seeds, would draw a fit to the points that came out
+    small.
     """
     variance = samples.var(0, ddof=1).sum(-1) if len(samples) > 1 else np.zeros(len(widths))
     if not np.all(variance > 0):
@@ -48,9 +52,10 @@ def weights_of(samples: Array, widths: Array, depths: Array) -> Array:
 
 @dataclass(frozen=True)
 class GridFit:
-    """A fitted law. `names` are of the columns; operators (K, columns, points) take values to coefficients at every
-    exponent tried, `linearized` (columns, points) at the best one with the exponent free; `drift` (K, points) gives by
-    how much the exponent should change, times its coefficient. `p` is the test of fit's, NaN where it can't be tested.
+    """A fitted law. `names` are of the columns; operators (K, columns, points) take values to coefficients at
+    every exponent tried, `linearized` (columns, points) at the best one with the exponent free; `drift` (K,
+    points) gives by how much the exponent should change, times its coefficient. `p` is the test of fit's, NaN
+    where it can't be tested.
     """
 
     samples: Array
@@ -71,7 +76,9 @@ class GridFit:
 
     @property
     def described(self) -> bool:
-        """Whether the law describes its points, to their noise or closely: what it doesn't, decides nothing."""
+        """Whether the law describes its points, to their noise or closely: what it doesn't, decides
+        nothing.
+        """
         return not self.impossible and (self.fits or self._misfit() <= CLOSE)
 
     @property
@@ -96,11 +103,15 @@ class GridFit:
         # The truth may lie between two exponents tried: a neighbour of what is not refused counts too.
         accepted = np.flatnonzero(inside | np.append(inside[1:], False) | np.append(False, inside[:-1]))
         free = None if self.linearized is None else values(self.linearized)
-        return Target(values(self.operators[self.best]), free, [values(self.operators[k]) for k in accepted], slack)
+        return Target(
+            values(self.operators[self.best]), free, [values(self.operators[k]) for k in accepted], slack
+        )
 
     @cached_property
     def drifts(self) -> tuple[Array, Array]:
-        """By how much each exponent should change, times its coefficient, along the channels' mean; standard errors."""
+        """By how much each exponent should change, times its coefficient, along the channels' mean; standard
+        errors.
+        """
         found = np.einsum("kp,spc->ksc", self.drift, self.samples)
         scalar = found @ self.samples.mean((0, 1)) if found.shape[2] > 1 else found[..., 0]
         error = scalar.std(1, ddof=1) / np.sqrt(self.seeds) if self.seeds > 1 else np.full(len(found), np.inf)
@@ -113,7 +124,9 @@ class GridFit:
         return bool(abs(mean) <= student(self.seeds, level) * error)
 
     def exponent(self, level: float = LEVEL) -> Interval:
-        """The exponent of the depth law, with the exponents that the data do not refuse; infinite ends at the range's."""
+        """The exponent of the depth law, with the exponents that the data do not refuse; infinite ends at the
+        range's.
+        """
         if not np.any(self.drift) or self.seeds < 2:
             return Interval(float(self.exponents[self.best]), -np.inf, np.inf)
         quantile = student(self.seeds, level)
@@ -122,83 +135,21 @@ class GridFit:
         fine = np.arange(self.exponents[0], self.exponents[-1] + 1e-9, 0.002)
         # Without any noise t is infinite but where it changes its sign.
         bent = np.interp(fine, self.exponents, np.clip(np.nan_to_num(t), -1e6, 1e6))
-        inside = fine[np.abs(bent) <= quantile] if np.abs(bent).min() <= quantile else fine[[np.argmin(np.abs(bent))]]
+        inside = (
+            fine[np.abs(bent) <= quantile]
+            if np.abs(bent).min() <= quantile
+            else fine[[np.argmin(np.abs(bent))]]
+        )
         low = inside[0] if inside[0] > fine[0] else -np.inf
         high = inside[-1] if inside[-1] < fine[-1] else np.inf
         if not self.fits:
             low, high = low - 0.05, high + 0.05
-        estimate = fine[np.argmin(np.abs(bent))] if np.isfinite(low) or np.isfinite(high) else self.exponents[self.best]
+        estimate = (
+            fine[np.argmin(np.abs(bent))]
+            if np.isfinite(low) or np.isfinite(high)
+            else self.exponents[self.best]
+        )
         return Interval(float(estimate), float(low), float(high))
-
-
-@dataclass(frozen=True)
-class Target:
-    """A coefficient as (seeds, channels): at the best exponent, with the exponent free (None: not known that way), and
-    at every exponent not refused. `slack` widens intervals of data without noise by what the law leaves."""
-
-    best: Array
-    free: Array | None
-    each: list[Array]
-    slack: float
-
-    def scaled_by(self, signal: Array) -> "Target":
-        """Over the mean of signal (seeds,), its spread over seeds included to first order. Of single channels."""
-        size = signal.mean()
-
-        def over(values: Array) -> Array:
-            return (values - values.mean(0) * (signal / size - 1)[:, None]) / size
-
-        free = None if self.free is None else over(self.free)
-        return Target(over(self.best), free, [over(values) for values in self.each], self.slack / size)
-
-    def interval(self, level: float = LEVEL) -> Interval:
-        """Of the channel's mean; of several channels that of the mean over channels of squared means."""
-        of = _of_one if self.best.shape[1] == 1 else _of_squares
-        found, spread = of(self.best, level)
-        low, high = found.low, found.high
-        for values in self.each:
-            other, _ = of(values, level, spread)
-            low, high = min(low, other.low), max(high, other.high)
-        if self.free is not None:
-            sharp, _ = of(self.free, level)
-            if sharp.low < high and sharp.high > low:
-                low, high = max(low, sharp.low), min(high, sharp.high)
-        low, high = low - self.slack, high + self.slack
-        return Interval(float(np.clip(found.estimate, low, high)), low, high)
-
-    def error(self) -> float:
-        """A standard error that matches the interval's length."""
-        found = self.interval()
-        return (found.high - found.low) / (2 * student(len(self.best)))
-
-
-def _of_one(values: Array, level: float, shape: Spread | None = None) -> tuple[Interval, Spread]:
-    """Interval of a mean; with the shape of a like one, whose resamples are then not drawn again."""
-    values = values[:, 0]
-    if shape is None or not len(shape.pivots) or len(values) < 2:
-        shape = Spread.of(values)
-    else:
-        shape = Spread(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))), len(values), shape.pivots)
-    return shape.interval(level), shape
-
-
-def _of_squares(values: Array, level: float, _: None = None) -> tuple[Interval, None]:
-    """Interval of the mean over channels of squared means: mean² - var/S is unbiased."""
-    seeds, channels = values.shape
-    mean = values.mean(0)
-    if seeds < 2:
-        return Interval(float((mean**2).mean()), -np.inf, np.inf), None
-    centred = values - mean
-    gram = centred @ centred.T / (seeds - 1)  # seeds by seeds: traces of the covariance without forming it
-    trace, squares = np.trace(gram), float((gram**2).sum())
-    # Unbiased for the sum of squared eigenvalues, as samples are Gaussian.
-    squares = max((seeds - 1) ** 2 / ((seeds + 1) * max(seeds - 2, 1)) * (squares - trace**2 / (seeds - 1)), 0.0)
-    squares = max(squares, trace**2 / max(channels, seeds) if channels < 2 else squares)
-    along = float(((centred @ mean) ** 2).sum() / (seeds - 1))
-    estimate = float(mean @ mean - trace / seeds)
-    variance = 4 * max(along - squares / seeds, 0.0) / seeds + 2 * squares / seeds**2
-    half = student(seeds, level) * np.sqrt(variance)
-    return Interval(estimate / channels, (estimate - half) / channels, (estimate + half) / channels), None
 
 
 def fit_grid(
@@ -214,8 +165,8 @@ def fit_grid(
 ) -> GridFit:
     """Fits samples (seeds, points, channels) at widths and depths (points,).
 
-    positive says that the constant cannot be negative: a law whose constant surely is, does not describe its points.
-    curved adds the terms of next order in 1/n and in depth.
+    positive says that the constant cannot be negative: a law whose constant surely is, does not describe its
+    points. curved adds the terms of next order in 1/n and in depth.
     """
     root = np.sqrt(weights_of(samples, widths, depths))
     fixed = terms(widths, depths, constant=constant, curved=curved, rays=rays)
@@ -249,47 +200,25 @@ def fit_grid(
     return fit
 
 
-@dataclass(frozen=True)
-class Fits:
-    """The laws that describe one set of points, the best first; what is said of them is said of all of them."""
-
-    fits: list[GridFit]
-    described: bool
-
-    def interval(self, weights: dict[str, float], signal: Array | None = None, level: float = LEVEL) -> Interval:
-        """Of this sum of coefficients, over the mean of signal (seeds,) where given."""
-        found = [fit.target(weights) for fit in self.fits]
-        found = found if signal is None else [target.scaled_by(signal) for target in found]
-        return _union([target.interval(level) for target in found])
-
-    def exponent(self, level: float = LEVEL) -> Interval:
-        return _union([fit.exponent(level) for fit in self.fits])
-
-
-def _union(parts: list[Interval]) -> Interval:
-    return Interval(parts[0].estimate, min(part.low for part in parts), max(part.high for part in parts))
-
-
-def fit_laws(samples: Array, widths: Array, depths: Array, law: Law, **options: bool) -> Fits:
-    """`fit_grid` with power laws in L and in L + L₀: those that describe the points.
-
-    Where none does, the one with terms of next order does or nothing.
+def _test_of_fit(
+    samples: Array, widths: Array, depths: Array, design: Array, column: Array, root: Array
+) -> float:
+    """p of the terms next in order being absent: Hotelling's T² of the residuals along them, seeds as the
+    sample.
     """
-    shifts = (0.0, float(depths.min())) if len(set(depths)) > 2 else (0.0,)
-    fits = [fit_grid(samples, widths, depths, replace(law, shift=shift), **options) for shift in shifts]
-    good = [fit for fit in fits if fit.described]
-    if not good and len(set(widths)) > 2:
-        good = [fit for fit in [fit_grid(samples, widths, depths, law, curved=True, **options)] if fit.described]
-    return Fits(good or fits[:1], bool(good))
-
-
-def _test_of_fit(samples: Array, widths: Array, depths: Array, design: Array, column: Array, root: Array) -> float:
-    """p of the terms next in order being absent: Hotelling's T² of the residuals along them, seeds as the sample."""
     seeds, wide, deep = len(samples), widths.max() / widths, np.log(depths / depths.max())
     most = min(4, (seeds - 1) // 3, len(widths) - design.shape[1])
     if most < 1:
         return np.nan
-    nexts = [wide**2, column * deep**2, column * wide**2, column * deep * wide, np.sqrt(wide), wide**3, column * deep**3]
+    nexts = [
+        wide**2,
+        column * deep**2,
+        column * wide**2,
+        column * deep * wide,
+        np.sqrt(wide),
+        wide**3,
+        column * deep**3,
+    ]
     basis = np.linalg.qr(design * root[:, None])[0]
     directions: list[Array] = []
     for extra in nexts:

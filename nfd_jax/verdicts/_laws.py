@@ -1,7 +1,7 @@
 """How a quantity may fall with depth, and the columns of a fit over a grid of widths and depths.
 
-A power law L^-β; against a limit of M Euler steps on the same noise its law of coarsening m = M/L increments, which
-tends to it as M grows:
+A power law L^-β; against a limit of M Euler steps on the same noise its law of coarsening m = M/L increments,
+which tends to it as M grows:
 
     strong     (1/m) Σ_{j<m} (j/M)^β        mean squares whose layers' errors are independent
     coherent   L^-β - M^-β                 errors that add up, and signed biases
@@ -57,8 +57,12 @@ def _coarsened(depths: tuple[float, ...], beta: float, reference: int) -> Array:
     return np.array([means[L] for L in depths]) / deepest
 
 
-def terms(widths: Array, depths: Array, *, constant: bool = True, curved: bool = False, rays: bool = False) -> dict[str, Array]:
-    """Columns (points,) that do not know the exponent, each 1 at the largest width and depth: as many as fit the grid."""
+def terms(
+    widths: Array, depths: Array, *, constant: bool = True, curved: bool = False, rays: bool = False
+) -> dict[str, Array]:
+    """Columns (points,) that do not know the exponent, each 1 at the largest width and depth: as many as fit
+    the grid.
+    """
     wide, deep = widths.max() / widths, depths / depths.max()
     found = {"constant": np.ones(len(widths))} if constant else {}
     count = len(set(widths))
@@ -72,7 +76,9 @@ def terms(widths: Array, depths: Array, *, constant: bool = True, curved: bool =
 
 
 def by_depth(widths: Array, column: Array, depths: Array, *, curved: bool = False) -> dict[str, Array]:
-    """Columns that fall with depth: the law, the law over n, and the law's square where the grid carries them."""
+    """Columns that fall with depth: the law, the law over n, and the law's square where the grid carries
+    them.
+    """
     count = len(set(depths))
     found = {"g": column} if count > 1 else {}
     if count > 1 and len(set(widths)) > 1 and len(widths) > 4:

@@ -1,4 +1,6 @@
-"""The first step without extrapolation: the gain of outputs per -ηχ at η → 0, against the closed forms of both systems."""
+"""The first step without extrapolation: the gain of outputs per -ηχ at η → 0, against the closed forms of
+both systems.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,8 +9,9 @@ import numpy as np
 
 from nfd_jax.verdicts._constants import enough
 from nfd_jax.verdicts._context import Context
+from nfd_jax.verdicts._errors import FLAGS
 from nfd_jax.verdicts._row import Row
-from nfd_jax.verdicts._rows import FLAGS, Found, guarded
+from nfd_jax.verdicts._rows import Found, guarded
 from nfd_jax.verdicts._sample import NotMeasured, Sample
 from nfd_jax.verdicts._seeds import Interval, Spread
 
@@ -16,18 +19,31 @@ GAIN, PREDICTED = "response/first_step_gain", "response/first_step_gain_predicte
 
 
 def response_rows(context: Context) -> Iterator[Found]:
-    """Each network's gain against the closed form of its own system (for comparison), and the reused network's against
-    that of the independent system, which decides: a miss of ε in mean square is √ε of the gain."""
+    """Each network's gain against the closed form of its own system (for comparison), and the reused
+    network's against that of the independent system, which decides: a miss of ε in mean square is √ε of the
+    gain.
+    """
     for network, limit in ((FLAGS[0], FLAGS[0]), (FLAGS[1], FLAGS[1]), FLAGS):
         text = f"first step's gain of the {network} network against the closed form of the {limit} system"
-        base = Row(f"C4 law first step {network} → {limit}", "C4", "law", "f", "both", "value", text=text, decides=network != limit)
+        base = Row(
+            f"C4 law first step {network} → {limit}",
+            "C4",
+            "law",
+            "f",
+            "both",
+            "value",
+            text=text,
+            decides=network != limit,
+        )
 
         def judged(base: Row, network: str = network, limit: str = limit) -> Found:
             return _judge(base, context, network, limit)
 
         found = guarded(base, judged)
         # The claim can be judged without it.
-        yield found if found.state != "not measured" else replace(found, row=replace(found.row, decides=False))
+        yield (
+            found if found.state != "not measured" else replace(found, row=replace(found.row, decides=False))
+        )
 
 
 def _largest(context: Context, path: str, flag: str) -> Sample:
@@ -54,15 +70,23 @@ def _judge(base: Row, context: Context, network: str, limit: str) -> Found:
     effect = Interval(relative.estimate**2, low, max(relative.low**2, relative.high**2))
     errors = abs(found.mean) / found.error if found.error > 0 else (np.inf if found.mean else 0.0)
     row = replace(
-        base, constant=miss, effect=effect, signal=size**2, seeds=gain.seeds, width=int(gain.widths[0]), depth=int(gain.depths[0]),
-        step=1, text=f"{base.text}: {size:.4g} against {expected.mean():.4g}, {errors:.1f} standard errors apart",
+        base,
+        constant=miss,
+        effect=effect,
+        signal=size**2,
+        seeds=gain.seeds,
+        width=int(gain.widths[0]),
+        depth=int(gain.depths[0]),
+        step=1,
+        text=f"{base.text}: {size:.4g} against {expected.mean():.4g}, {errors:.1f} standard errors apart",
     )
     reason = f"{errors:.1f} standard errors apart, {relative.text('.1%')} of the gain"
     if lack := enough(gain, "f"):
         return Found(replace(row, verdict="undecided", reason=lack), "undecided")
     if effect.low > context.margin:
         return Found(
-            replace(row, verdict="remains", reason=reason), "fails",
+            replace(row, verdict="remains", reason=reason),
+            "fails",
             lambda level: _lower(found, size, level) > context.margin,
         )
     if effect.high < context.margin:

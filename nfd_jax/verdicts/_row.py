@@ -1,7 +1,7 @@
 """A row of the table of rates: one number, its interval, and what it says of one claim under one reading."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
@@ -14,10 +14,11 @@ from nfd_jax.verdicts._words import ARGUMENTS, LOOKS, NOT_KNOWN, readings_text
 class Row:
     """One quantity and what it says of a claim.
 
-    test: constant (what is left as n, L → ∞), slope (of what is left beside that constant), or value (a number that is
-    compared with a closed form or a threshold). verdict: remains, vanishes, attained, not attained, above, below, or
-    undecided, not detectable, not measured. `decides` is False for rows of comparison. width, depth and step are 0, 0
-    and -1 where the row is about no single one. seeds_needed is inf where seeds alone decide nothing.
+    test: constant (what is left as n, L → ∞), slope (of what is left beside that constant), or value (a
+    number that is compared with a closed form or a threshold). verdict: remains, vanishes, attained, not
+    attained, above, below, or undecided, not detectable, not measured. `decides` is False for rows of
+    comparison. width, depth and step are 0, 0 and -1 where the row is about no single one. seeds_needed is
+    inf where seeds alone decide nothing.
     """
 
     name: str
@@ -41,7 +42,6 @@ class Row:
     depth: int = 0
     step: int = -1
     learning_rate: float = np.nan
-    p_remains: float = field(default=np.nan, compare=False)
 
 
 _NUMBERS = {
@@ -89,7 +89,9 @@ def to_dataset(rows: Sequence[Row], margin: float) -> xr.Dataset:
     ):
         data[name] = ("row", column(name, str), {"long_name": meaning, "units": "1"})
     coords: dict[str, tuple] = {"row": ("row", column("name", str), {"long_name": "row"})}
-    coords |= {name: ("row", column(name, kind), {"long_name": text}) for name, (text, kind) in _LABELS.items()}
+    coords |= {
+        name: ("row", column(name, kind), {"long_name": text}) for name, (text, kind) in _LABELS.items()
+    }
     attrs = {"margin": margin, "readings": readings_text(), "paper": NOT_KNOWN, "looks": LOOKS}
     attrs |= {f"reading_{key}": f"{name}. {pro} {con}" for key, (name, pro, con) in ARGUMENTS.items()}
     return xr.Dataset(data, coords, attrs)

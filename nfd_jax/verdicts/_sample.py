@@ -1,4 +1,6 @@
-"""One quantity of a results tree as samples (seeds, points, channels) over a grid, at one step and learning rate."""
+"""One quantity of a results tree as samples (seeds, points, channels) over a grid, at one step and learning
+rate.
+"""
 
 from dataclasses import dataclass
 
@@ -18,8 +20,9 @@ class NotMeasured(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """values (seeds, points, channels) at widths and depths (points,); signal (seeds,) is what learning moves, None
-    where it was not measured. `candidates` counts the learning rates it is the worst of."""
+    """values (seeds, points, channels) at widths and depths (points,); signal (seeds,) is what learning
+    moves, None where it was not measured. `candidates` counts the learning rates it is the worst of.
+    """
 
     values: Array
     widths: Array
@@ -87,7 +90,9 @@ def states(tree: xr.DataTree, values: xr.DataArray) -> tuple[xr.DataArray, xr.Da
     if cells is not None:
         known = _beside(cells, values)
         usable = usable & (known == 1)
-        diverged = diverged | (known.reshape([n for n, dim in zip(known.shape, values.dims, strict=True) if dim in dims]) == 2)
+        diverged = diverged | (
+            known.reshape([n for n, dim in zip(known.shape, values.dims, strict=True) if dim in dims]) == 2
+        )
     labels = {dim: values[dim].values for dim in dims if dim in values.coords}
     return values.copy(data=np.where(usable, data, np.nan)), xr.DataArray(diverged, labels, dims)
 
@@ -97,21 +102,29 @@ def _beside(cells: xr.DataArray, values: xr.DataArray) -> np.ndarray:
     other = {
         dim: values[dim].values
         for dim in cells.dims
-        if dim in values.coords and dim in cells.coords and not np.array_equal(values[dim].values, cells[dim].values)
+        if dim in values.coords
+        and dim in cells.coords
+        and not np.array_equal(values[dim].values, cells[dim].values)
     }
     cells = cells.reindex(other, fill_value=0) if other else cells
     cells = cells.transpose(*[dim for dim in values.dims if dim in cells.dims])
     return cells.values.reshape([cells.sizes.get(dim, 1) for dim in values.dims])
 
 
-def choose_rate(values: xr.DataArray, diverged: xr.DataArray, training: bool) -> tuple[xr.DataArray, xr.DataArray, float, int]:
+def choose_rate(
+    values: xr.DataArray, diverged: xr.DataArray, training: bool
+) -> tuple[xr.DataArray, xr.DataArray, float, int]:
     """The worst (largest) values among the learning rates that are finite in every cell; how many those are.
 
     Where none is finite in every cell, the rate with the fewest diverged.
     """
     if "learning_rate" not in values.dims:
         return values, diverged, np.nan, 1
-    rates = values["learning_rate"].values if "learning_rate" in values.coords else np.arange(1.0, 1 + values.sizes["learning_rate"])
+    rates = (
+        values["learning_rate"].values
+        if "learning_rate" in values.coords
+        else np.arange(1.0, 1 + values.sizes["learning_rate"])
+    )
     moving = np.flatnonzero(rates != 0) if training else np.arange(len(rates))
     if not len(moving):
         raise NotMeasured("add a learning rate above 0")
@@ -133,7 +146,8 @@ def choose_rate(values: xr.DataArray, diverged: xr.DataArray, training: bool) ->
 def complete(values: Array) -> tuple[Array, Array]:
     """Which points (points,) and seeds (seeds,) to keep of values (seeds, points, channels).
 
-    Dropped are points that fewer than half of the best-covered point's seeds have, then seeds that lack one of the others.
+    Dropped are points that fewer than half of the best-covered point's seeds have, then seeds that lack one
+    of the others.
     """
     finite = np.isfinite(values).all(2)
     counts = finite.sum(0)
@@ -142,9 +156,13 @@ def complete(values: Array) -> tuple[Array, Array]:
 
 
 def sample(
-    tree: xr.DataTree, values: xr.DataArray, *, training: bool, quantity: str | None = None, flag: str | None = None
+    tree: xr.DataTree, values: xr.DataArray, *, training: bool, quantity: str, flag: str, known_signals: dict
 ) -> Sample:
-    """The samples of values (width, depth, seed and more dims), and the signal of a quantity h, b or f at its last step."""
+    """The samples of values (width, depth, seed and more dims), and the signal of a quantity h, b or f at its
+    last step.
+
+    known_signals keeps signals that other samples share.
+    """
     values, step = at_step(values, training)
     values, diverged = states(tree, values)
     values, diverged, rate, candidates = choose_rate(values, diverged, training)
@@ -159,12 +177,18 @@ def sample(
         if lost > MOST_DIVERGED:
             raise NotMeasured("every cell diverged: add smaller learning rates")
         raise NotMeasured("add finished cells: resume the run")
-    grid = np.meshgrid(ordered["width"].values.astype(float), ordered["depth"].values.astype(float), indexing="ij")
+    grid = np.meshgrid(
+        ordered["width"].values.astype(float), ordered["depth"].values.astype(float), indexing="ij"
+    )
     widths, depths = (axis.ravel() for axis in grid)
     points, seeds = complete(flat)
     if not seeds.any():
         raise NotMeasured("add seeds that are finished at every width and depth")
-    found = signal(tree, quantity, flag, rate, values["seed"] if "seed" in values.coords else None)
+    labels = values["seed"] if "seed" in values.coords else None
+    key = ("signal", quantity, flag, rate, None if labels is None else tuple(labels.values.tolist()))
+    if key not in known_signals:
+        known_signals[key] = signal(tree, quantity, flag, rate, labels)
+    found = known_signals[key]
     if found is not None and len(found) == len(seeds):
         known = np.isfinite(found)
         if (known & seeds).sum() >= max(2, 0.5 * seeds.sum()) or (known & seeds).sum() == seeds.sum():
@@ -175,7 +199,14 @@ def sample(
         found = np.full(len(seeds), np.nanmean(found))
     kept = flat[seeds][:, points]
     return Sample(
-        kept, widths[points], depths[points], None if found is None else found[seeds], step, rate, lost, candidates
+        kept,
+        widths[points],
+        depths[points],
+        None if found is None else found[seeds],
+        step,
+        rate,
+        lost,
+        candidates,
     )
 
 
@@ -183,12 +214,16 @@ SIGNALS = {"h": "finite/feature_shift_ms", "b": "finite/gradient_shift_ms", "f":
 WANTED = {"h": "feature_shift_ms", "b": "gradient_shift_ms", "f": "output"}
 
 
-def signal(tree: xr.DataTree, quantity: str | None, flag: str | None, rate: float, seeds: xr.DataArray | None) -> Array | None:
-    """What learning moves in h, b or f up to the last step, mean square (seeds,), in the widest and deepest networks.
+def signal(
+    tree: xr.DataTree, quantity: str, flag: str, rate: float, seeds: xr.DataArray | None
+) -> Array | None:
+    """What learning moves in h, b or f up to the last step, mean square (seeds,), in the widest and deepest
+    networks.
 
-    h and b: their shift, at the layer where its mean over seeds is largest; f: (f_k - f_0)². None where it was not measured.
+    h and b: their shift, at the layer where its mean over seeds is largest; f: (f_k - f_0)². None where it
+    was not measured.
     """
-    values = array(tree, SIGNALS.get(quantity or "", "finite/none"))
+    values = array(tree, SIGNALS[quantity])
     if values is None or "step" not in values.dims or values.sizes["step"] < 2 or "seed" not in values.dims:
         return None
     values = values.astype(float)
@@ -203,15 +238,20 @@ def signal(tree: xr.DataTree, quantity: str | None, flag: str | None, rate: floa
     moved = last.copy(data=(last.values - values.isel(step=0).values) ** 2) if quantity == "f" else last
     for dim in ("width", "depth"):
         if dim in moved.dims:
-            moved = moved.sortby(dim) if dim in moved.coords else moved
-            known = moved.notnull().any([other for other in moved.dims if other != dim]).values
-            if not known.any():
+            axes = tuple(i for i, other in enumerate(moved.dims) if other != dim)
+            known = np.flatnonzero(np.isfinite(moved.values).any(axes))
+            if not len(known):
                 return None
-            moved = moved.isel({dim: int(np.flatnonzero(known)[-1])})
+            sizes = moved[dim].values if dim in moved.coords else np.arange(moved.sizes[dim])
+            moved = moved.isel({dim: int(known[np.argmax(sizes[known])])})
     moved = moved.mean([dim for dim in moved.dims if dim not in ("seed", "t")])
     if "t" in moved.dims:
         moved = moved.isel(t=int(np.argmax(np.nan_to_num(moved.mean("seed").values))))
-    if seeds is not None and "seed" in moved.coords and not np.array_equal(moved["seed"].values, seeds.values):
+    if (
+        seeds is not None
+        and "seed" in moved.coords
+        and not np.array_equal(moved["seed"].values, seeds.values)
+    ):
         moved = moved.reindex(seed=seeds.values)
     found = moved.values
     return found if np.isfinite(found).any() and np.nanmean(found) > 0 else None

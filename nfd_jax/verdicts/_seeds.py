@@ -1,9 +1,9 @@
 """Intervals for means over seeds.
 
-Every number of a run is linearized to one value a seed, whose mean it is: points of a grid share their noise, so whole
-seeds are what is resampled. Percentiles of resamples are too narrow for few seeds, and Student's t is too short on the
-long side of skewed noise (a single output's error is χ²₁). The bootstrap of the studentized mean is right within two
-points in a hundred at 8 seeds, for Gaussian and χ²₁ noise alike.
+Every number of a run is linearized to one value a seed, whose mean it is: points of a grid share their noise,
+so whole seeds are what is resampled. Percentiles of resamples are too narrow for few seeds, and Student's t
+is too short on the long side of skewed noise (a single output's error is χ²₁). The bootstrap of the
+studentized mean is right within two points in a hundred at 8 seeds, for Gaussian and χ²₁ noise alike.
 """
 
 from dataclasses import dataclass
@@ -76,7 +76,8 @@ class Spread:
         weights = _resamples(seeds)
         means = weights @ centred
         variances = (weights @ centred**2 - means**2) * seeds / (seeds - 1)
-        # A resample of nearly equal values has no spread of its own; its pivot would be noise divided by zero.
+        # A resample of nearly equal values has no spread of its own; its pivot would be noise divided by
+        # zero.
         pivots = means / np.sqrt(np.maximum(variances, 1e-3) / seeds)
         return cls(mean, deviation / np.sqrt(seeds), seeds, np.sort(pivots))
 
@@ -90,7 +91,9 @@ class Spread:
         low, high = self.pivots[int(place) - 1], self.pivots[-int(place)]
         # Levels beyond what resamples resolve: stretched as Student's t is.
         stretch = student(self.seeds, level) / student(self.seeds)
-        return Interval(self.mean, self.mean - stretch * high * self.error, self.mean - stretch * low * self.error)
+        return Interval(
+            self.mean, self.mean - stretch * high * self.error, self.mean - stretch * low * self.error
+        )
 
 
 @lru_cache(maxsize=1024)

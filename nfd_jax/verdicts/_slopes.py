@@ -1,4 +1,6 @@
-"""Rates: the slope of what is left beside the constant and the other axis, and whether curves still steepen."""
+"""Rates: the slope of what is left beside the constant and the other axis, and whether curves still
+steepen.
+"""
 
 import numpy as np
 
@@ -36,7 +38,9 @@ def at_infinite_width(sample: Sample) -> Sample:
 
 
 def steepens(sample: Sample, constant: float = 0.0) -> bool:
-    """Whether the local slope between the two largest depths is steeper than that between the two smallest."""
+    """Whether the local slope between the two largest depths is steeper than that between the two
+    smallest.
+    """
     depths = np.array(sorted(set(sample.depths.tolist())))
     if len(depths) < 3:
         return True

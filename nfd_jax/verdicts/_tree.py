@@ -47,7 +47,9 @@ def counts(cells: xr.DataArray) -> dict[str, int]:
 
 
 def status(tree: xr.DataTree, values: xr.DataArray) -> xr.DataArray | None:
-    """/status/cell beside values; of what has no backward_weights the worse of both flags. None where unknown."""
+    """/status/cell beside values; of what has no backward_weights the worse of both flags. None where
+    unknown.
+    """
     cells = array(tree, "status/cell")
     if cells is None or not set(cells.dims) - {"backward_weights"} <= set(values.dims):
         return None
@@ -55,7 +57,9 @@ def status(tree: xr.DataTree, values: xr.DataArray) -> xr.DataArray | None:
         flags = np.atleast_1d(values["backward_weights"].values)
         if "backward_weights" not in cells.coords:
             return None
-        known = cells.reindex(backward_weights=flags, fill_value=1)  # a limit may have flags that no network has
+        known = cells.reindex(
+            backward_weights=flags, fill_value=1
+        )  # a limit may have flags that no network has
         return known if "backward_weights" in values.dims else known.isel(backward_weights=0)
     if "backward_weights" not in cells.dims:
         return cells
@@ -64,7 +68,8 @@ def status(tree: xr.DataTree, values: xr.DataArray) -> xr.DataArray | None:
 
 
 def measured(tree: xr.DataTree, path: str) -> xr.DataArray | None:
-    """The variable "group/name" with NaN for cells that are not done or not finite; None where nothing is left.
+    """The variable "group/name" with NaN for cells that are not done or not finite; None where nothing is
+    left.
 
     Width, depth, particles and learning rate are in increasing order.
     """
@@ -81,7 +86,9 @@ def measured(tree: xr.DataTree, path: str) -> xr.DataArray | None:
 
 
 def _usual_rate(tree: xr.DataTree) -> float | None:
-    """The largest learning rate among those with the most finished cells: where several were run, figures show it."""
+    """The largest learning rate among those with the most finished cells: where several were run, figures
+    show it.
+    """
     cells = array(tree, "status/cell")
     if cells is None or "learning_rate" not in cells.dims:
         return None
@@ -107,7 +114,9 @@ class View:
         values = measured(self.tree, path)
         if values is None or "learning_rate" not in values.dims:
             return values
-        values = values.sel(learning_rate=self.rate) if self.rate is not None else values.isel(learning_rate=-1)
+        values = (
+            values.sel(learning_rate=self.rate) if self.rate is not None else values.isel(learning_rate=-1)
+        )
         return values if values.notnull().any() else None
 
     @property

@@ -1,0 +1,61 @@
+"""C1 to C4 in law: biases of what the limit makes deterministic, and distances of marginals."""
+
+from collections.abc import Iterator
+
+from nfd_jax.verdicts._constants import needs_grid
+from nfd_jax.verdicts._context import Context
+from nfd_jax.verdicts._errors import FLAGS, PAIRS, pair
+from nfd_jax.verdicts._row import Row
+from nfd_jax.verdicts._rows import Found, constant_row, guarded
+
+LAWS = (
+    ("output_bias", "f", "", "bias of outputs"),
+    ("feature_kernel_bias", "h", "", "bias of feature kernels"),
+    ("gradient_kernel_bias", "b", "", "bias of gradient kernels"),
+    ("marginal_w2", "h", "h", "distance of marginals of h beyond chance"),
+    ("marginal_w2", "b", "b", "distance of marginals of b beyond chance"),
+)
+
+
+def law_rows(context: Context, claim: str) -> Iterator[Found]:
+    """What the limit makes deterministic: means of outputs and kernels, marginals of single coordinates."""
+    pairs = PAIRS if claim == "C4" else (FLAGS,)
+    for network, limit in pairs:
+        for variable, quantity, label, words in LAWS:
+            if claim == "C1" and quantity != "b":
+                continue
+            path = f"law/{variable}"
+            select = pair(network, limit) | ({"quantity": label} if label else {})
+            what = f"{words}, {network} network to {limit} limit: its square root is"
+            name = f"{variable.removeprefix('marginal_')} {label}".strip().replace("_", " ")
+            base = Row(
+                f"{claim} law {network} → {limit} {name}",
+                claim,
+                "law",
+                quantity,
+                "both",
+                "constant",
+                text=f"{words}, {network} network to {limit} limit",
+                decides=(network, limit) == FLAGS,
+            )
+
+            def constant(
+                base: Row, path: str = path, select: dict = select, quantity: str = quantity, what: str = what
+            ) -> Found:
+                training = claim != "C1"
+                less = f"{path}_null" if path.endswith("w2") else ""
+                sample = context.sample(path, select, quantity, training, less)
+                needs_grid(sample)
+                return constant_row(
+                    base,
+                    context,
+                    sample,
+                    quantity,
+                    context.law(path),
+                    key=(path, tuple(select.items()), training),
+                    what=what,
+                    positive=False,
+                    survives=claim == "C2",
+                )
+
+            yield guarded(base, constant)

@@ -1,0 +1,271 @@
+"""The limit to a tolerance: against closed forms, stopped and resumed, its levels and the sum of them,
+coverage of its intervals."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nfd_jax as nfd
+from nfd_jax.limit import _tolerance
+from nfd_jax.limit._levels import Level, Sampler
+from nfd_jax.limit._multilevel import Moments, State, combine, error, extrapolation, plan
+from nfd_jax.noise import Noise
+
+
+def one_sample(rate=0.01, **options):
+    """One sample, one update so small that its effect is of first order in the learning rate."""
+    return nfd.Problem(np.ones((2, 1, 4)), np.full((2, 1, 1), 1.0), rate, **options)
+
+
+@pytest.mark.parametrize("backward_weights", ["reused", "independent"])
+def test_first_step_has_the_gain_in_closed_form(backward_weights):
+    problem = one_sample()
+    gains = [0.01 * float(gain[0, 0]) for gain in nfd.first_step_gain(problem)]
+    expected = gains[backward_weights == "independent"]
+    found = nfd.estimate_limit(
+        problem, tolerance=3e-3, key=jax.random.key(0), backward_weights=backward_weights
+    )
+    assert found.met
+    assert found.error <= 3e-3
+    assert found.output.shape == (2, 1, 1)
+    assert found.loss.shape == (2,)
+    bar = 3 * found.standard_error[:, 0, 0] + found.bias[:, 0, 0]
+    assert np.all(np.abs(found.output[:, 0, 0] - [0, expected]) < bar + 2e-4)  # η² is 1e-4
+    assert bar[1] < abs(gains[0] - gains[1])  # the other system's value would not pass
+    for value, row in ((1.0, 0), ((1 - expected) ** 2, 1)):
+        assert abs(found.loss[row] - value / 2) < 4 * found.quantities["loss"].standard_error[row] + 1e-3
+
+
+def stopped_after(monkeypatch, calls):
+    """Time stands still until the clock has been read so many times, then it is over."""
+    reads = iter(range(10**6))
+    monkeypatch.setattr(_tolerance.time, "monotonic", lambda: 0.0 if next(reads) < calls else 1e9)
+
+
+def test_stopped_and_resumed_gives_the_same_numbers(monkeypatch):
+    problem, key = one_sample(), jax.random.key(1)
+    whole = nfd.estimate_limit(problem, tolerance=6e-3, key=key)
+    seen = []
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 3 + sum(row.samples for row in whole.levels) // 2000)
+        part = nfd.estimate_limit(problem, tolerance=6e-3, key=key, max_seconds=5, progress=seen.append)
+    assert part.met == (part.error <= 6e-3)
+    assert sum(row.samples for row in part.levels) < sum(row.samples for row in whole.levels)
+    assert part.error > whole.error
+    assert seen[-1] is part
+    for _ in range(2):  # an estimate is not changed by being resumed
+        again = nfd.estimate_limit(problem, tolerance=6e-3, key=key, resume=part)
+        assert again.error == whole.error
+        for name, quantity in whole.quantities.items():
+            for one, other in zip(quantity, again.quantities[name], strict=True):
+                np.testing.assert_array_equal(one, other)
+    for other in (
+        lambda: nfd.estimate_limit(problem, tolerance=6e-3, key=jax.random.key(2), resume=part),
+        lambda: nfd.estimate_limit(problem, tolerance=6e-3, key=key, backward_weights="reused", resume=part),
+        lambda: nfd.estimate_limit(one_sample(rate=0.02), tolerance=6e-3, key=key, resume=part),
+    ):
+        with pytest.raises(ValueError, match="same problem, key, backward weights and heldout"):
+            other()
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 1)
+        with pytest.raises(ValueError, match="max_seconds = 5 is too short"):
+            nfd.estimate_limit(problem, tolerance=6e-3, key=key, max_seconds=5)
+
+
+def test_time_that_ends_while_levels_are_added_returns_what_there_was(monkeypatch):
+    """The clock stops after a plan that adds a level, before it has any sample."""
+    problem, key = one_sample(), jax.random.key(1)
+    plan = _tolerance.plan
+    with monkeypatch.context() as patch:
+
+        def coarse(state, total, tolerance, aim):
+            state.more_particles()
+            stopped_after(patch, 0)
+            return True
+
+        patch.setattr(_tolerance, "plan", coarse)
+        part = nfd.estimate_limit(problem, tolerance=6e-3, key=key, max_seconds=10**6)
+    assert len([row for row in part.levels if row.kind == "particles"]) == 2
+    assert len(part.state.series("particles")) == 3
+    assert _tolerance.plan is plan
+    whole = nfd.estimate_limit(problem, tolerance=3e-2, key=key, resume=part)
+    assert len([row for row in whole.levels if row.kind == "particles"]) == 3
+
+
+def test_levels_are_what_they_say():
+    """Samples of every kind against single runs on the noise that the level drew."""
+    problem = one_sample(rate=0.5)
+    sampler = Sampler(problem, jax.random.key(3), True, None)
+
+    def run(ends, motions, system, part, parts):
+        n = ends[0].shape[1] // parts
+        cut = slice(part * n, (part + 1) * n)
+        noise = Noise(
+            *(jnp.asarray(x[system, cut]) for x in ends), *(jnp.asarray(x[system, ..., cut]) for x in motions)
+        )
+        found = nfd.train_finite(problem, noise=noise, width=n, depth=noise.depth, simulator="matrix_free")
+        return np.concatenate([np.ravel(found.output), np.ravel(found.loss)])
+
+    def mean(draws, parts):
+        return np.mean([run(draws.ends, draws.motions, 5, part, parts) for part in range(parts)], axis=0)
+
+    fine = Level("particles", 64, 2)
+    drawn = sampler._draw(fine, 7)
+    np.testing.assert_allclose(sampler(fine, 7)[5], mean(drawn, 1) - mean(drawn, 2), rtol=0, atol=1e-12)
+    steps = Level("steps", 32, 4)
+    drawn = sampler._draw(steps, 7)
+    coarse = Noise(*(jnp.asarray(x[5]) for x in (*drawn.ends, *drawn.motions))).coarsen(2)
+    for one, other in zip(drawn.coarsen().motions, (coarse.forward, coarse.backward), strict=True):
+        np.testing.assert_allclose(one[5], other, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(
+        sampler(steps, 7)[5], mean(drawn, 1) - mean(drawn.coarsen(), 1), rtol=0, atol=1e-12
+    )
+    assert not np.array_equal(sampler(steps, 7), sampler(steps, 8))
+
+
+def test_particles_extrapolate_to_second_order():
+    """E of `mixed`, and a series' weights, take 1/N and 1/N² away."""
+    f = lambda n: 3.0 + 2.0 / n - 5.0 / n**2
+    one, two, four = f(64), f(32), f(16)
+    assert abs(one + (5 * one - 6 * two + four) / 3 - 3.0) < 1e-12
+    changes = np.array([f(32) - f(16), f(64) - f(32), f(128) - f(64)])
+    assert abs(f(16) + extrapolation(3) @ changes - 3.0) < 1e-12
+
+
+def test_moments_are_those_of_all_samples():
+    rng = np.random.default_rng(0)
+    chunks = [5.0 + rng.standard_normal((size, 3)) for size in (4, 9, 1, 30)]
+    moments = Moments.empty(3)
+    for chunk in chunks:
+        moments = moments.with_chunk(chunk, 0.5)
+    every = np.concatenate(chunks)
+    assert (moments.count, moments.chunks, moments.seconds) == (44, 4, 2.0)
+    np.testing.assert_allclose(moments.mean, every.mean(0))
+    np.testing.assert_allclose(moments.variance, every.var(0, ddof=1))
+
+
+def planted(seed, tolerance, a, b, c, e=0.0):
+    """`plan` carried out on a law whose limit is 0: f_{N,M} = a/N + b/N² + c/M + e/M² + noise of the sizes
+    met with tanh."""
+    rng, state, aim = np.random.default_rng(seed), State.start(32, 2), np.arange(4)
+    mean = lambda n, m: a / n + b / n**2 + c / m + e / m**2
+    while True:
+        for level, wanted in state.wanted.items():
+            n, m = level.particles, level.steps
+            if level.kind == "base":
+                centre, spread = [mean(n, m)], 0.5 / n
+            elif level.kind == "particles":
+                centre, spread = [mean(n, m) - mean(n // 2, m)], 0.9 / n**2
+            else:
+                centre = [mean(n, m) - mean(n, m // 2) if level.kind == "steps" else 0.0]
+                spread = 1e-2 / (n * m)
+            centre = np.repeat(centre + [0.0] * (level.kind == "mixed"), 4)
+            found = state.found.get(level, Moments.empty(centre.size))
+            while found.chunks < wanted:
+                found = found.with_chunk(
+                    centre + np.sqrt(spread) * rng.standard_normal((level.systems, centre.size)), 0.0
+                )
+            state.found[level] = found
+        total = combine(state, 4)
+        if not plan(state, total, tolerance, aim):
+            return total, error(total, aim), state
+
+
+@pytest.mark.parametrize("law", [(-0.3, 1.0, 0.1, 0.0), (2.5, -60.0, 0.3, 0.3), (0.0, 0.0, 0.0, 0.0)])
+def test_planted_laws_are_met(law):
+    tolerance, met, covered = 5e-3, 0, 0
+    for seed in range(40):
+        total, bound, _ = planted(seed, tolerance, *law)
+        assert bound <= tolerance
+        met += np.sqrt(np.mean(total.value**2)) <= tolerance
+        covered += np.mean(np.abs(total.value) <= 1.96 * np.sqrt(total.variance) + total.bias)
+    assert met >= 38
+    assert covered >= 36
+
+
+def test_cost_of_a_planted_law_is_quadratic():
+    cost = lambda state: sum(state.found[level].count * level.cost for level in state.wanted)
+    spent = [cost(planted(0, tolerance, -0.3, 1.0, 0.1)[2]) for tolerance in (1e-2, 1e-3)]
+    assert np.log10(spent[1] / spent[0]) < 2.2
+
+
+def test_a_level_is_added_where_the_bias_is_seen():
+    _, _, coarse = planted(0, 2e-2, -0.3, 1.0, 0.1)
+    _, _, fine = planted(0, 2e-3, 2.5, -60.0, 1.0, 2.0)
+    assert len(fine.series("particles")) > len(coarse.series("particles"))
+    assert len(fine.series("steps")) > len(coarse.series("steps"))
+
+
+@pytest.mark.parametrize("tolerance", [0, -1e-3, 1e-15, np.nan, np.inf, "small", None])
+def test_tolerances_that_cannot_be(tolerance):
+    with pytest.raises(
+        ValueError, match="tolerance must be a number of at least 2e-14, what float64 can resolve; received"
+    ):
+        nfd.estimate_limit(one_sample(), tolerance=tolerance, key=jax.random.key(0))
+
+
+def test_other_bad_input(make_problem):
+    single = make_problem(dtype=np.float32)
+    with pytest.raises(ValueError, match="at least 1e-05, what float32"):
+        nfd.estimate_limit(single, tolerance=1e-6, key=jax.random.key(0))
+    for options, message in (
+        ({"max_seconds": 0}, "max_seconds must be positive or None; received 0"),
+        ({"heldout": np.ones((3, 9))}, r"heldout must be \(H, 4\).* received \(3, 9\)"),
+        ({"backward_weights": "both"}, "backward_weights must be one of"),
+        ({"key": None}, "give key="),
+    ):
+        with pytest.raises(ValueError, match=message):
+            nfd.estimate_limit(one_sample(), **{"tolerance": 1e-2, "key": jax.random.key(0)} | options)
+
+
+def test_smallest_systems_hold_all_queries(make_problem):
+    assert _tolerance.coarsest(make_problem(steps=3, rows=3)) == (32, 2)
+    assert _tolerance.coarsest(make_problem(steps=10, rows=4, horizon=4.0)) == (128, 8)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("tolerance", [3e-2, 1e-2])
+@pytest.mark.parametrize("backward_weights", ["reused", "independent"])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_intervals_cover_a_costlier_reference(make_problem, activation, backward_weights, tolerance):
+    problem = make_problem(steps=4, rows=2, dim=4, rate=0.5, activation=activation)
+    at = lambda tolerance, key: nfd.estimate_limit(
+        problem, tolerance=tolerance, key=key, backward_weights=backward_weights
+    )
+    reference = at(tolerance / 4, jax.random.key(1000))
+    repeats, covered, met = 60, [], 0
+    for seed in range(repeats):
+        found = at(tolerance, jax.random.key(seed))
+        gap = found.output - reference.output
+        bar = (
+            1.96 * np.sqrt(found.standard_error**2 + reference.standard_error**2)
+            + found.bias
+            + reference.bias
+        )
+        covered.append(np.mean(np.abs(gap) <= bar))
+        met += np.sqrt(np.mean(gap**2)) <= tolerance
+    assert np.mean(covered) >= 0.9
+    assert met >= 0.95 * repeats
+
+
+@pytest.mark.long
+def test_heldout_inputs_follow_the_batch(make_problem):
+    """A held-out copy of an input of the batch has its output."""
+    problem = make_problem(steps=3, rows=2, dim=4)
+    found = nfd.estimate_limit(
+        problem, tolerance=2e-2, key=jax.random.key(0), heldout=np.asarray(problem.inputs[0, :1])
+    )
+    assert found.heldout.shape == (3, 1, 1)
+    assert np.sqrt(np.mean((found.heldout[:, 0] - found.output[:, 0]) ** 2)) < 2e-2
+
+
+@pytest.mark.long
+def test_cost_in_the_tolerance():
+    problem = eqx.tree_at(lambda p: p.targets, one_sample(rate=0.5), 2 * np.ones((2, 1, 1)))
+    cost = []
+    for tolerance in (1e-2, 1e-3):
+        found = nfd.estimate_limit(problem, tolerance=tolerance, key=jax.random.key(0))
+        cost.append(sum(row.samples * Level(row.kind, row.particles, row.steps).cost for row in found.levels))
+    assert np.log10(cost[1] / cost[0]) < 2.2
