@@ -10,7 +10,6 @@ import pytest
 
 GALLERY = Path(__file__).parent.parent / "scripts" / "gallery"
 SCRIPTS = sorted(path for path in GALLERY.glob("*.py") if path.name != "build.py")
-QUICK = {"figure2"}
 NUMBER = re.compile(r"-?\d+\.\d+")
 
 
@@ -56,13 +55,8 @@ def test_notebooks_are_those_of_the_scripts(path):
     assert "backward_weights" in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, marks=() if path.stem in QUICK else pytest.mark.long, id=path.stem)
-        for path in SCRIPTS
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_scripts_print_what_the_notebooks_hold(path):
     with jax.enable_x64(False):
         again = printed(build().notebook(path))

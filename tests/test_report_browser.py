@@ -68,8 +68,7 @@ def page(tmp_path_factory):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason=NEEDS)
-@pytest.mark.parametrize(("width", "height"), [(1400, 950), (500, 900)])
-@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize(("width", "height", "opened"), [(1400, 950, False), (500, 900, True)])
 def test_the_page_in_a_browser(page, width, height, opened):
     folder, text = page
     path = folder / f"{width}-{opened}.html"
