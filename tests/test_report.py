@@ -15,7 +15,7 @@ from rich.console import Console
 
 from nfd_jax import report
 from nfd_jax.report import _show
-from nfd_jax.report._claims import cards, decides, deciding, judged, tidy
+from nfd_jax.report._claims import cards, decides, deciding, judged, step, tidy
 from nfd_jax.report._distances import distance
 from nfd_jax.report._draw import rendered
 from nfd_jax.report._fig_gap import relative_gap
@@ -204,6 +204,15 @@ def test_cards_carry_the_verdict_and_the_row_it_names(tree):
             assert re.search(r"\d", card.decides)
         else:
             assert card.next
+
+
+def test_the_next_step_is_the_end_of_a_reason():
+    assert (
+        step("effect 4 % reaches both sides; seeds alone will not settle it: add widths and depths")
+        == "add widths and depths"
+    )
+    assert step("slope -1 [-2, 0] reaches both sides of -0.8: add depths or seeds") == "add depths or seeds"
+    assert step("effect 5%; about 61 seeds would settle it") == "about 61 seeds would settle it"
 
 
 def test_stored_verdicts_are_shown_as_they_are(tree):

@@ -97,11 +97,8 @@ def _card(found: Judged, claim: str, reading: str) -> Card:
     symbol, kind = MARKS.get(verdict, ("?", "open"))
     row = deciding(found, claim, reading)
     said = decides(row) if row is not None and verdict != "not measured" else ""
-    then = (
-        SETTLED
-        if kind != "open"
-        else tidy(row["reason"] if row is not None else found.reason(claim, reading))
-    )
+    reason = row["reason"] if row is not None else found.reason(claim, reading)
+    then = SETTLED if kind != "open" else step(str(reason))
     if verdict == "hypothesis not met":
         then = "C5 is violated: the claim assumes it"
     readings = {name: found.verdict(claim, name) for name in READINGS}

@@ -146,7 +146,9 @@ def _arguments() -> str:
     columns = "".join(
         f"<div><h3>{html.escape(name.capitalize())}</h3>"
         f"{html.paragraph(pro, 'small')}{html.paragraph(con, 'small')}</div>"
-        for name, pro, con in (ARGUMENTS[reading] for reading in READINGS)
+        for name, pro, con in (
+            [text.replace("n^{-1/2}", "1/√n") for text in ARGUMENTS[reading]] for reading in READINGS
+        )
     )
     return f"<div class=columns>{columns}</div>\n{html.paragraph(ATTRIBUTION_MORE, 'small')}"
 
