@@ -86,10 +86,10 @@ def limit_error(view: View, axis: str) -> Drawing | None:
     where = f"{OTHER[axis]} {SYMBOL[other]} = {size}"
     caption = (
         f"Mean square of network minus limit on the same noise, path by path, the largest over t; {where}"
-        f"{_rate(view)}. Bars: one standard error over seeds. Before training neither h nor f has met a "
-        "backward pass, so that "
-        "their pairs coincide."
+        f"{_rate(view)}. Bars: one standard error over seeds."
     )
+    if 0 in steps:
+        caption += " Before training neither h nor f has met a backward pass, so that their pairs coincide."
     return sheet.finish(f"limit_error_{axis}", _message(slopes, axis), caption, legend)
 
 
