@@ -14,7 +14,8 @@ MISSING = "not measured"
 
 class Part(NamedTuple):
     """One line: what is refined, of which system, its size in h, b and f (mean squares), and how that was
-    got."""
+    got.
+    """
 
     name: str
     system: str
@@ -37,8 +38,7 @@ def _flags(view: View) -> list[str]:
 
 
 def _own_error(view: View, flag: str, quantity: str) -> xr.DataArray | None:
-    """(seed, depth) error of networks against the limit of their own kind, at the largest width, last step.
-    """
+    """(seed, depth) error of networks against their own kind of limit, largest width, last step."""
     values = view.get("compare/limit_error_ms")
     if (
         values is None
@@ -98,7 +98,10 @@ def _doubling(view: View, path: str, dim: str, flag: str, system: str) -> Part:
     small, large = known[-2:]
     change = values.sel({dim: large}, drop=True) - values.sel({dim: small}, drop=True)
     sizes["f"] = number(float((change**2).mean()))
-    how = f"change of the outputs from {dim} {small} to {large}, same seeds and nested noise; h and b are not stored"
+    how = (
+        f"change of the outputs from {dim} {small} to {large}, same seeds and nested noise; h and b are not "
+        "stored"
+    )
     return Part(name, system, sizes, how)
 
 
@@ -112,7 +115,8 @@ def _particles(view: View, flag: str) -> Part:
 
 def _depth_steps(view: View, flag: str) -> Part:
     """The limit's own discretization: errors of coarser grids, carried on to its M steps as they fall between
-    the last two."""
+    the last two.
+    """
     sizes, reference = dict.fromkeys(QUANTITIES, MISSING), view.reference
     for quantity in QUANTITIES if reference else ():
         error = _own_error(view, flag, quantity)
@@ -125,7 +129,10 @@ def _depth_steps(view: View, flag: str) -> Part:
             power = np.log(before / after) / np.log(other / one)
             if power > 0:
                 sizes[quantity] = f"about {number(after * (other / reference) ** power)}"
-    how = f"errors of networks as coarse grids, continued to M = {reference} steps as they fall between the last two depths"
+    how = (
+        f"errors of networks as coarse grids, continued to M = {reference} steps as they fall between the "
+        "last two depths"
+    )
     return Part("depth steps M", f"{flag} limit", sizes, how if reference else "no limit")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from nfd_jax import verdicts as _verdicts
-from nfd_jax.report._numbers import Estimate, joined, number
+from nfd_jax.report._numbers import Estimate, number
 from nfd_jax.report._words import CLAIM_WORDS, plain
 from nfd_jax.verdicts import ARGUMENTS, CLAIMS, READINGS, STATEMENTS
 
@@ -97,11 +97,8 @@ def _card(found: Judged, claim: str, reading: str) -> Card:
     symbol, kind = MARKS.get(verdict, ("?", "open"))
     row = deciding(found, claim, reading)
     said = decides(row) if row is not None and verdict != "not measured" else ""
-    then = (
-        SETTLED
-        if kind != "open"
-        else tidy(row["reason"] if row is not None else found.reason(claim, reading))
-    )
+    reason = row["reason"] if row is not None else found.reason(claim, reading)
+    then = SETTLED if kind != "open" else step(str(reason))
     if verdict == "hypothesis not met":
         then = "C5 is violated: the claim assumes it"
     readings = {name: found.verdict(claim, name) for name in READINGS}
@@ -131,31 +128,42 @@ def decides(row: dict[str, Any]) -> str:
     return tidy(f"{text.rstrip(',') or plain(row['quantity'])}{reason}")
 
 
+def step(reason: str) -> str:
+    """What would settle a row: the end of its reason, which begins with the numbers that do not."""
+    text = reason.rpartition("; ")[2]
+    advice = re.search(r": (add .*)$", text)
+    return tidy(advice[1] if advice else text)
+
+
 def tidy(text: str) -> str:
     """Numbers as the rest of the report has them: − for minus, a space before %, short powers of ten."""
     text = re.sub(r"\b\d(?:\.\d+)?e[+-]\d+\b", lambda found: number(float(found[0])), str(text))
     text = re.sub(r"(?<!\w)-(?=\.?\d|inf\b)", "−", text)
-    return re.sub(r"(?<=\d)%", " %", re.sub(r"\binf\b", "∞", text))
+    text = re.sub(r"\binf\b", "∞", text).replace("[−∞, ∞]", "[unbounded]")
+    return re.sub(r"(?<=\d)%", " %", text)
 
 
 def counted(found: Judged, reading: str = "ms") -> str:
     """How many claims hold, fail and are open."""
-    verdicts = [found.verdict(claim, reading) for claim in CLAIMS]
-    held = [claim for claim, verdict in zip(CLAIMS, verdicts, strict=True) if verdict == "holds"]
-    failed = [claim for claim, verdict in zip(CLAIMS, verdicts, strict=True) if verdict == "fails"]
-    rest = [claim for claim in CLAIMS if claim not in held and claim not in failed]
+    kinds = {claim: MARKS.get(found.verdict(claim, reading), ("?", "open"))[1] for claim in CLAIMS}
 
-    def part(claims: list[str], one: str, many: str) -> str:
+    def part(kind: str, one: str, many: str) -> str:
+        claims = [claim for claim, its in kinds.items() if its == kind]
         return f"{len(claims)} {one if len(claims) == 1 else many}" + (
             f" ({', '.join(claims)})" if claims else ""
         )
 
-    parts = [part(held, "holds", "hold"), part(failed, "fails", "fail"), part(rest, "is open", "are open")]
-    others = [f"{ARGUMENTS[name][0]}: {_tally(found, name)}" for name in READINGS if name != reading]
-    return f"Claims C1–C6 under {ARGUMENTS[reading][0]}: {joined(parts)}. Under {'; '.join(others)}."
+    parts = ", ".join(
+        [part("holds", "holds", "hold"), part("fails", "fails", "fail"), part("open", "is open", "are open")]
+    )
+    others = "; ".join(f"{ARGUMENTS[name][0]}: {_tally(found, name)}" for name in READINGS if name != reading)
+    return f"Claims C1–C6 in {ARGUMENTS[reading][0]}: {parts}. In {others}."
 
 
 def _tally(found: Judged, reading: str) -> str:
-    verdicts = [found.verdict(claim, reading) for claim in CLAIMS]
-    hold, fail = verdicts.count("holds"), verdicts.count("fails")
-    return f"{hold} {'holds' if hold == 1 else 'hold'}, {fail} {'fails' if fail == 1 else 'fail'}, {len(CLAIMS) - hold - fail} open"
+    kinds = [MARKS.get(found.verdict(claim, reading), ("?", "open"))[1] for claim in CLAIMS]
+    hold, fail = kinds.count("holds"), kinds.count("fails")
+    return (
+        f"{hold} {'holds' if hold == 1 else 'hold'}, {fail} {'fails' if fail == 1 else 'fail'}, "
+        f"{kinds.count('open')} open"
+    )

@@ -1,10 +1,12 @@
 """The picture of what is compared: forward and backward pass through one layer, with reused and with
-independent weights."""
+independent weights.
+"""
 
 from html import escape
 
 _ARROW = (
-    "<defs><marker id=tip{key} viewBox='0 0 8 8' refX=7 refY=4 markerWidth=7 markerHeight=7 orient=auto-start-reverse>"
+    "<defs><marker id=tip{key} viewBox='0 0 8 8' refX=7 refY=4 markerWidth=7 markerHeight=7 "
+    "orient=auto-start-reverse>"
     "<path d='M0 0 8 4 0 8z' fill='{color}'/></marker></defs>"
 )
 _UP, _DOWN = "var(--link)", "var(--no)"
@@ -13,12 +15,16 @@ _UP, _DOWN = "var(--link)", "var(--no)"
 def _box(x: float, y: float, width: float, height: float, text: str, *, color: str = "currentColor") -> str:
     return (
         f"<rect x={x} y={y} width={width} height={height} rx=6 fill=none stroke='{color}' stroke-width=1.6 />"
-        f"<text x={x + width / 2} y={y + height / 2 + 5} text-anchor=middle font-size=15 fill=currentColor>{text}</text>"
+        f"<text x={x + width / 2} y={y + height / 2 + 5} text-anchor=middle font-size=15 "
+        f"fill=currentColor>{text}</text>"
     )
 
 
 def _arrow(x0: float, y0: float, x1: float, y1: float, key: str, color: str) -> str:
-    return f"<path d='M{x0} {y0}L{x1} {y1}' stroke='{color}' stroke-width=1.8 fill=none marker-end='url(#tip{key})'/>"
+    return (
+        f"<path d='M{x0} {y0}L{x1} {y1}' stroke='{color}' stroke-width=1.8 fill=none "
+        f"marker-end='url(#tip{key})'/>"
+    )
 
 
 def _label(x: float, y: float, text: str, anchor: str = "middle", color: str = "currentColor") -> str:
@@ -57,7 +63,10 @@ def layer(kind: str) -> str:
         parts += [_box(160, 28, 90, 36, _sub("W", "ℓ")), _box(160, 150, 90, 36, _sub("W̃", "ℓ") + " ᵀ")]
         parts += [_label(205, 104, "two matrices,"), _label(205, 120, "independent")]
     words = {
-        "reused": "Forward and backward pass through one layer share the matrix W; each pass leaves a trace in the other's answers.",
+        "reused": (
+            "Forward and backward pass through one layer share the matrix W; each pass leaves a trace in "
+            "the other's answers."
+        ),
         "independent": "The backward pass runs on an independent copy of W; no trace passes between them.",
     }[kind]
     return f"<svg viewBox='0 0 470 214' role=img aria-label=\"{escape(words)}\">{''.join(parts)}</svg>"
@@ -66,12 +75,15 @@ def layer(kind: str) -> str:
 TEXT = {
     "reused": (
         "Reused backward weights: a real network",
-        "What the backward pass asked of W shapes what W answers on the next forward pass, and the other way round: the coupling. As "
-        "n, L → ∞ layers become increments of Brownian motions w, w̃ that know of each other: the reused limit.",
+        "What the backward pass asked of W shapes what W answers on the next forward pass, and the other "
+        "way round: the coupling. As "
+        "n, L → ∞ layers become increments of Brownian motions w, w̃ that know of each other: the reused "
+        "limit.",
     ),
     "independent": (
         "Independent backward weights: NFD",
-        "The backward pass runs on a copy drawn on its own; both get the same updates. As n, L → ∞, w and w̃ are independent: Neural "
+        "The backward pass runs on a copy drawn on its own; both get the same updates. As n, L → ∞, w and "
+        "w̃ are independent: Neural "
         "Feature Dynamics, dh = drift dt + √T dw, db = φ′(h)(drift dτ + √T dw̃).",
     ),
 }

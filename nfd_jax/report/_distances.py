@@ -1,5 +1,6 @@
 """How far networks are from each limit, and what of it matters: the numbers that the terminal and the first
-screen lead with."""
+screen lead with.
+"""
 
 import math
 from dataclasses import dataclass
@@ -36,14 +37,6 @@ class Distance:
     @property
     def depth(self) -> int:
         return int(self.depths[-1])
-
-    def sentence(self) -> str:
-        """One line for the terminal."""
-        text = (
-            f"{self.quantity} to the {LIMIT_NAMES[self.limit]}: {number(self.size.value)} at L = {self.depth}"
-        )
-        text += f" ({percent(self.share)} of what learning moves, rms)" if math.isfinite(self.share) else ""
-        return f"{text}, {self.trend()}"
 
     def trend(self, slope: bool = True) -> str:
         """What it does along depth, with its slope or in words alone ("" where words alone can't say)."""
@@ -99,7 +92,8 @@ def signal(view: View, network: str, quantity: str, width: int, depth: int) -> f
 @dataclass(frozen=True)
 class LossGap:
     """Paired seeds: loss of the network minus another's, the largest over steps, as part of the loss it has
-    lost."""
+    lost.
+    """
 
     share: float
     depth: int
@@ -145,11 +139,21 @@ def loss_gap(view: View, limit: str) -> LossGap | None:
 def summary_of(view: View) -> list[str]:
     """A line for each limit that reused networks were compared with; what else can be said where none was."""
     found = [item for limit in LIMIT_NAMES if (item := distance(view, "reused", limit)) is not None]
-    if found:
-        first = found[0]
-        head = f"Networks of width {first.width} after {count(first.step, 'update')}, mean square per coordinate:"
-        return [f"{head} {first.sentence()}.", *(f"The same for {item.sentence()}." for item in found[1:])]
-    return [_losses(view)]
+    if not found:
+        return [_losses(view)]
+    first = found[0]
+    where = f"n = {first.width}, L = {first.depth}, {count(first.step, 'update')}"
+    subjects = [f"h of networks ({where})", *["It"] * (len(found) - 1)]
+    return [f"{who} {_misses(item)}." for who, item in zip(subjects, found, strict=True)]
+
+
+def _misses(item: Distance) -> str:
+    size = f"mean square {number(item.size.value)}, {item.trend()}"
+    if not math.isfinite(item.share):
+        return f"is off the {LIMIT_NAMES[item.limit]}: {size}"
+    return (
+        f"misses the {LIMIT_NAMES[item.limit]} by {percent(item.share)} of what learning moves (rms): {size}"
+    )
 
 
 def _losses(view: View) -> str:
@@ -170,4 +174,7 @@ def _losses(view: View) -> str:
             f"{ {'width': 'n', 'depth': 'L', 'particles': 'N'}[dim] } = {size}" for dim, size in sizes.items()
         )
         parts.append(f"{flag} weights {number(float(ends[0]))} → {number(float(ends[1]))} ({where})")
-    return f"Training loss over {count(loss.sizes['step'] - 1, 'update')}: {'; '.join(parts)}. No limit was compared with."
+    return (
+        f"Training loss over {count(loss.sizes['step'] - 1, 'update')}: {'; '.join(parts)}. No limit was "
+        "compared with."
+    )

@@ -1,5 +1,6 @@
 """What reusing the weights does: one layer's coupling, its sum over layers, and its effect, against depth and
-width."""
+width.
+"""
 
 import numpy as np
 import xarray as xr
@@ -63,9 +64,11 @@ def coupling(view: View, axis: str) -> Drawing | None:
     )
     legend[powers] = Line(GUIDE, "", GUIDES)
     caption = (
-        "Left to right: the coupling term of one layer, mean over layers; these terms added up along the depth, largest over t; "
+        "Left to right: the coupling term of one layer, mean over layers; these terms added up along the "
+        "depth, largest over t; "
         "reused minus independent network on the same noise. "
-        f"{other.capitalize()} {SYMBOL[other]} = {size}. Bars: one standard error over seeds. What is zero to rounding is left out."
+        f"{other.capitalize()} {SYMBOL[other]} = {size}. Bars: one standard error over seeds. What is zero "
+        "to rounding is left out."
     )
     return sheet.finish(f"coupling_{axis}", _title(messages, axis, steps), caption, legend)
 

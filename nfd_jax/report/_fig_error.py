@@ -1,5 +1,4 @@
-"""Distance of networks to limits against width, depth and learning rate; and over width and depth together.
-"""
+"""Distance of networks to limits against width, depth and learning rate; over width and depth together."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -54,7 +53,8 @@ def when(step: int) -> str:
 
 def limit_error(view: View, axis: str) -> Drawing | None:
     """All pairs of network and limit against depth or width, for h, b, f after the last update (and before
-    the first)."""
+    the first).
+    """
     values = view.get("compare/limit_error_ms")
     if values is None or len(covered(values, axis)) < 2:
         return None
@@ -86,9 +86,10 @@ def limit_error(view: View, axis: str) -> Drawing | None:
     where = f"{OTHER[axis]} {SYMBOL[other]} = {size}"
     caption = (
         f"Mean square of network minus limit on the same noise, path by path, the largest over t; {where}"
-        f"{_rate(view)}. Bars: one standard error over seeds. Before training neither h nor f has met a backward pass, so that "
-        "their pairs coincide."
+        f"{_rate(view)}. Bars: one standard error over seeds."
     )
+    if 0 in steps:
+        caption += " Before training neither h nor f has met a backward pass, so that their pairs coincide."
     return sheet.finish(f"limit_error_{axis}", _message(slopes, axis), caption, legend)
 
 
@@ -111,7 +112,8 @@ def _message(slopes: dict[tuple[str, str], str], axis: str) -> str:
 
 def joint_limits(view: View) -> Drawing | None:
     """Error before training against width for each depth: against the large reference limit where there is
-    one."""
+    one.
+    """
     name = "compare/reference_error_ms"
     values = view.get(name)
     if values is None:
@@ -147,17 +149,22 @@ def joint_limits(view: View) -> Drawing | None:
         if reference
         else "a limit of as many particles on the same noise"
     )
-    caption = f"Reused network minus independent limit before any update, against {against}. Bars: one standard error over seeds."
+    caption = (
+        f"Reused network minus independent limit before any update, against {against}. Bars: one standard "
+        "error over seeds."
+    )
     if not reference:
-        caption += " Matched particles take away the 1/n that C6 speaks of: limit.reference_particles adds what decides it."
+        caption += (
+            " Matched particles take away the 1/n that C6 speaks of: limit.reference_particles adds what "
+            "decides it."
+        )
     return sheet.finish(
         "joint_limits", "Before training: error over width and depth together", caption, legend
     )
 
 
 def learning_rates(view: View) -> Drawing | None:
-    """Distance of a standard network to each limit against the learning rate, at the largest width and depth.
-    """
+    """Distance of a standard network to each limit against the learning rate, largest width and depth."""
     values = measured(view.tree, "compare/limit_error_ms")
     if values is None or len(covered(values, "learning_rate")) < 2:
         return None
@@ -175,7 +182,8 @@ def learning_rates(view: View) -> Drawing | None:
     same_range(sheet.axes)
     sheet.axes[0, 0].set_ylabel("mean square per coordinate")
     caption = (
-        f"Network minus limit, n = {int(values['width'])}, L = {int(values['depth'])}, {when(int(values['step']))}. "
+        f"Network minus limit, n = {int(values['width'])}, L = {int(values['depth'])}, "
+        f"{when(int(values['step']))}. "
         "Bars: one standard error over seeds. Rates at which every network diverged are left out."
     )
     return sheet.finish(

@@ -1,5 +1,6 @@
 """The two figures of the first screen: the loss of a network beside its limits, and its distance to each
-limit against depth."""
+limit against depth.
+"""
 
 import numpy as np
 
@@ -70,7 +71,10 @@ def _loss_title(view: View) -> str:
     gaps = {flag: loss_gap(view, flag) for flag in ("reused", "independent")}
     said = {flag: percent(gap.share) for flag, gap in gaps.items() if gap is not None}
     if len(said) == 2:
-        return f"Loss: the network stays within {said['reused']} of the reused limit, within {said['independent']} of NFD"
+        return (
+            f"Loss: the network stays within {said['reused']} of the reused limit, within "
+            f"{said['independent']} of NFD"
+        )
     if said:
         flag, share = next(iter(said.items()))
         return f"Loss: the network stays within {share} of the {flag} limit"
@@ -99,7 +103,8 @@ def front_error(view: View) -> Drawing | None:
     ax.set_ylabel("mean square per coordinate")
     first = found[0]
     caption = (
-        f"h of networks with reused weights minus h of each limit on the same noise, n = {first.width}, after "
+        f"h of networks with reused weights minus h of each limit on the same noise, n = {first.width}, "
+        "after "
         f"{count(first.step, 'update')}, largest over t. Bars: one standard error over seeds."
     )
     return sheet.finish("front_error", _error_title(found), caption, legend)

@@ -1,5 +1,6 @@
 """Figure 2 of the paper: do the losses of reused and independent networks become the same with depth, or only
-at zero loss?"""
+at zero loss?
+"""
 
 import math
 
@@ -55,7 +56,8 @@ def relative_gap(reused: np.ndarray, independent: np.ndarray) -> tuple[np.ndarra
 
 def gap(view: View) -> Drawing | None:
     """Relative gap against depth at three steps, and over steps at each depth, at the largest width, with the
-    limits' own gap."""
+    limits' own gap.
+    """
     loss = view.get("finite/loss")
     if (
         loss is None
@@ -107,8 +109,10 @@ def gap(view: View) -> Drawing | None:
         ax.set_title("against depth, 95 % intervals")
     same_range(sheet.axes, log=False)
     caption = (
-        "(loss of independent − loss of reused) / (loss before training − loss of reused), of paired seeds. Where both have learned "
-        "everything it is 0 at any depth: read it while there is still loss to lose. Steps at which the loss has dropped by less than "
+        "(loss of independent − loss of reused) / (loss before training − loss of reused), of paired "
+        "seeds. Where both have learned "
+        "everything it is 0 at any depth: read it while there is still loss to lose. Steps at which the "
+        "loss has dropped by less than "
         "5 % are left out."
     )
     return sheet.finish("gap", _title(found, [int(depth) for depth in depths], shown, steps), caption, legend)
@@ -133,8 +137,12 @@ def _title(found: dict, depths: list[int], shown: list[int], steps: np.ndarray) 
         ends = [found[depth] for depth in (depths[0], depths[-1])]
         if all(np.isfinite(middle[step]) for middle, _ in ends):
             words = [
-                f"{percents(Estimate(middle[step], middle[step] - half[step], middle[step] + half[step]))} at L = {depth}"
+                f"{percents(Estimate(middle[step], middle[step] - half[step], middle[step] + half[step]))} "
+                f"at L = {depth}"
                 for (middle, half), depth in zip(ends, (depths[0], depths[-1]), strict=True)
             ][: len(set(depths))]
-            return f"Gap of losses, independent − reused, after {count(int(steps[step]), 'update')}: {', '.join(words)}"
+            return (
+                f"Gap of losses, independent − reused, after {count(int(steps[step]), 'update')}: "
+                f"{', '.join(words)}"
+            )
     return "Gap of losses, independent − reused"

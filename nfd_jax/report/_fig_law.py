@@ -1,5 +1,6 @@
 """What does not depend on the path: biases and marginal laws, network against limit, and the first step as η
-→ 0."""
+→ 0.
+"""
 
 import math
 
@@ -33,7 +34,8 @@ BIASES = {
 
 def unbiased_square(samples: np.ndarray) -> np.ndarray:
     """mean² − variance/S over axis 0, the mean over whatever axes follow the second: (points,) from (seeds,
-    points, …)."""
+    points, …).
+    """
     seeds = len(samples)
     if seeds < 2:
         return np.full(samples.shape[1], math.nan)
@@ -57,7 +59,8 @@ def bias_squared(values: xr.DataArray, axis: str) -> tuple[np.ndarray, np.ndarra
 
 def law(view: View) -> Drawing | None:
     """Bias² of outputs and kernels, and W₂² of marginals, against width, standard network against both
-    limits."""
+    limits.
+    """
     found = {name: values for name in BIASES if (values := view.get(f"law/{name}")) is not None}
     w2, null = view.get("law/marginal_w2"), view.get("law/marginal_w2_null")
     if not found and w2 is None:
@@ -104,8 +107,10 @@ def law(view: View) -> Drawing | None:
     for ax in spots:
         ax.set_axis_off()
     caption = (
-        f"Network minus limit of one seed, then over {count(any_of.sizes['seed'], 'seed')}, after the last update; {other} = {size}. A bias is "
-        "what is left of a difference when noise is averaged out: its square less the variance of the mean, so that it may be negative. "
+        f"Network minus limit of one seed, then over {count(any_of.sizes['seed'], 'seed')}, after the last "
+        f"update; {other} = {size}. A bias is "
+        "what is left of a difference when noise is averaged out: its square less the variance of the "
+        "mean, so that it may be negative. "
         "Bars: one standard error."
     )
     return sheet.finish("law", _law_title(shares), caption, legend)
@@ -157,19 +162,18 @@ def response(view: View) -> Drawing | None:
         error = samples[:, -1].std(ddof=1) / math.sqrt(len(samples)) if len(samples) > 1 else math.nan
         if error > 0:
             off = (samples[:, -1].mean() - formula) / error
-            said.append(
-                f"{flag} {samples[:, -1].mean():.3g} against {formula:.3g} ({abs(off):.1f} standard errors)".replace(
-                    "-", "−"
-                )
-            )
+            both = f"{number(samples[:, -1].mean())} against {number(formula)}"
+            said.append(f"{flag} {both} ({abs(off):.1f} standard errors)")
     if not ax.lines:
         return None
     size_axis(ax, sizes, f"{axis} {'n' if axis == 'width' else 'L'}")
     ax.set_ylabel("gain of the first step")
     same_range(sheet.axes, log=False)
     caption = (
-        f"(f₁ − f₀)/(−η χ₀) as η → 0 on one sample, {other} = {size}, against the closed forms at n = L = ∞: no fit stands between them. "
-        f"Bars: one standard error over {count(gain.sizes['seed'], 'seed')}; 95 % intervals are {student(gain.sizes['seed']):.2g} times as wide."
+        f"(f₁ − f₀)/(−η χ₀) as η → 0 on one sample, {other} = {size}, against the closed forms at n = L = "
+        "∞: no fit stands between them. "
+        f"Bars: one standard error over {count(gain.sizes['seed'], 'seed')}; 95 % intervals are "
+        f"{student(gain.sizes['seed']):.2g} times as wide."
     )
     return sheet.finish(
         "response",

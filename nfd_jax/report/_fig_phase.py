@@ -1,5 +1,6 @@
 """The phase map: what reuse changes and the distance to NFD over horizon T and learning rate, and the first
-step's gap where stored."""
+step's gap where stored.
+"""
 
 from collections.abc import Mapping
 
@@ -24,7 +25,8 @@ ROWS = {
 
 def phase_map(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
     """Heat maps of h, b and f at the largest width and depth, last step, from variants that differ in the
-    horizon."""
+    horizon.
+    """
     horizons = sorted({_horizon(tree) for tree in trees.values()})
     rates = sorted({float(rate) for tree in trees.values() for rate in _rates(tree)})
     found = [(words, _corner(trees, path, select, rates, horizons)) for path, (words, select) in ROWS.items()]
@@ -40,21 +42,29 @@ def phase_map(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
         row[0].set_ylabel("learning rate η")
     problem = settings(next(iter(trees.values()))).get("problem") or {}
     caption = (
-        "Mean square per coordinate after the last update, mean over seeds at the largest width and depth; darker is smaller, on one "
+        "Mean square per coordinate after the last update, mean over seeds at the largest width and depth; "
+        "darker is smaller, on one "
         "logarithmic scale a row. A cross marks what diverged or is not there yet."
     )
     gaps = {_horizon(tree): gap for tree in trees.values() if (gap := first_step_gap(tree)) is not None}
     if gaps:
         said = ", ".join(f"{percent(gaps[T])} at T = {T:g}" for T in sorted(gaps))
-        caption += f" First step as η → 0, by the formulas of both systems, reused over independent less one: {said}."
+        caption += (
+            " First step as η → 0, by the formulas of both systems, reused over independent less one: "
+            f"{said}."
+        )
     name = "-".join(str(problem.get(key)) for key in ("activation", "train"))
-    title = f"Over horizon and learning rate, {problem.get('activation')}: {' and '.join(words for words, _ in found)}"
+    title = (
+        f"Over horizon and learning rate, {problem.get('activation')}: "
+        f"{' and '.join(words for words, _ in found)}"
+    )
     return sheet.finish(f"phase_map-{name}", title, caption)
 
 
 def first_step_gap(tree: xr.DataTree) -> float | None:
     """Predicted gain of the first step, reused over independent, less one; None where /response is not
-    stored."""
+    stored.
+    """
     gain = measured(tree, "response/first_step_gain_predicted")
     if gain is None or not {"reused", "independent"} <= set(map(str, gain["backward_weights"].values)):
         return None

@@ -59,8 +59,10 @@ def eigenvalues(view: View) -> Drawing | None:
     same_range(sheet.axes)
     least = ratio.sel(scope="step").min() if "step" in ratio["scope"] else ratio.min()
     caption = (
-        f"Gram matrix of φ(h) and of b, n = {width}, L = {depth}: of one step's batch (step), which C5 is judged by, or of all samples "
-        "of all steps so far (joint), which a repeated batch brings close to singular. Median over seeds; shaded: all seeds. The ends "
+        f"Gram matrix of φ(h) and of b, n = {width}, L = {depth}: of one step's batch (step), which C5 is "
+        "judged by, or of all samples "
+        "of all steps so far (joint), which a repeated batch brings close to singular. Median over seeds; "
+        "shaded: all seeds. The ends "
         "of t are left out: at t = 1 the gradients of all samples are the same in any network."
     )
     title = f"C5: within a batch no eigenvalue falls below {number(float(least))} of the largest"
@@ -132,7 +134,8 @@ def nondegeneracy(view: View) -> Drawing | None:
         log_y(ax)
     sheet.axes[0, 0].set_ylabel("smallest / largest eigenvalue")
     caption = (
-        f"{flag.capitalize()} weights, n = {int(least['width'])}; least over 0 < t < 1, median over seeds. A batch that is repeated, or "
+        f"{flag.capitalize()} weights, n = {int(least['width'])}; least over 0 < t < 1, median over seeds. "
+        "A batch that is repeated, or "
         "a loss near zero, brings samples of different steps together."
     )
     return sheet.finish(

@@ -1,5 +1,4 @@
-"""Figures along training: losses of networks and limits, kernels along the depth, and how far features move.
-"""
+"""Figures along training: losses of networks and limits, kernels along the depth, movement of features."""
 
 import numpy as np
 import xarray as xr
@@ -74,9 +73,15 @@ def losses(view: View, held_out: bool) -> Drawing | None:
         title = f"{words.capitalize()} loss, depth by depth"
     caption = f"Mean over seeds of the {words} loss before each update."
     if difference:
-        caption += " Right: network minus limit of the same seeds at the largest width and depth, with bars of one standard error."
+        caption += (
+            " Right: network minus limit of the same seeds at the largest width and depth, with bars of "
+            "one standard error."
+        )
     if held_out:
-        caption += " Held-out samples have noise of their own in network and limit: a difference within its bars is Monte Carlo error."
+        caption += (
+            " Held-out samples have noise of their own in network and limit: a difference within its bars "
+            "is Monte Carlo error."
+        )
     return sheet.finish(name, title, caption, legend)
 
 
@@ -166,7 +171,8 @@ def kernels(view: View) -> Drawing | None:
             sheet.axes[0, -1], shift.sel(width=width, depth=depth, step=last), moved, width, last
         )
     caption = (
-        f"After {count(last, 'update')}, n = {width}, L = {depth}, mean over seeds. Kernels are averages over coordinates for the samples "
+        f"After {count(last, 'update')}, n = {width}, L = {depth}, mean over seeds. Kernels are averages "
+        "over coordinates for the samples "
         "of the batch. Right: mean square by which h has moved since step 0 on fixed probe samples."
     )
     return sheet.finish("kernels", "Kernels and movement of features along the depth", caption, legend)
@@ -246,7 +252,8 @@ def residual(view: View) -> Drawing | None:
     sheet.axes[0, 0].set_ylabel("norm not remembered / norm")
     most = max(float(values.max()) for values in found.values())
     caption = (
-        "Bounded histories answer what they do not remember by fresh noise of the right size; the error is of second order in this "
+        "Bounded histories answer what they do not remember by fresh noise of the right size; the error is "
+        "of second order in this "
         "share. Largest over sizes and seeds."
     )
     return sheet.finish(

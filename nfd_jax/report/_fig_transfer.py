@@ -1,5 +1,6 @@
 """Transfer of learning rates: loss after training against η for networks and limits, and whether the limit's
-best η serves."""
+best η serves.
+"""
 
 import math
 from dataclasses import dataclass
@@ -64,8 +65,7 @@ def _vertex(rates: np.ndarray, mean: np.ndarray) -> tuple[float, bool]:
 
 
 def losses_by_rate(tree: xr.DataTree) -> tuple[xr.DataArray | None, xr.DataArray | None]:
-    """Training loss after the last update, networks and limits, over all learning rates; diverged ones NaN.
-    """
+    """Training loss after the last update, networks and limits, over learning rates; diverged ones NaN."""
     found = [measured(tree, path) for path in ("finite/loss", "limit/loss")]
     return tuple(None if values is None else values.isel(step=-1) for values in found)
 
@@ -107,8 +107,10 @@ def transfer(view: View) -> Drawing | None:
     _optima(sheet.axes[0, -1], best, at_limit, next(iter(cuts)))
     sheet.axes[0, 0].set_ylabel("training loss after the last update")
     caption = (
-        "Means over seeds; a curve stops where a network diverged. Right: the best learning rate, by a parabola through the best "
-        "point and its neighbours, with 95 % bootstrap intervals over seeds; hollow where the best point is at an end of the list."
+        "Means over seeds; a curve stops where a network diverged. Right: the best learning rate, by a "
+        "parabola through the best "
+        "point and its neighbours, with 95 % bootstrap intervals over seeds; hollow where the best point "
+        "is at an end of the list."
     )
     return sheet.finish("transfer", _title(best, at_limit, cuts, rates), caption, legend)
 
@@ -168,13 +170,17 @@ def _title(best: dict, at_limit: Optimum | None, cuts: dict, rates: np.ndarray) 
     means = np.where(np.isfinite(samples).all(0), samples.mean(0), np.inf)
     nearest = int(np.argmin(np.abs(np.log(rates / at_limit.rate))))
     if np.isfinite(means[nearest]) and means.min() > 0:
-        said += f"; at the limit's η the loss of {symbol} = {sizes[-1]} is {percent(means[nearest] / means.min() - 1)} above its best"
+        said += (
+            f"; at the limit's η the loss of {symbol} = {sizes[-1]} is "
+            f"{percent(means[nearest] / means.min() - 1)} above its best"
+        )
     return f"Learning rates: {said}"
 
 
 def coordinate_check(view: View) -> Drawing | None:
     """Size of what learning moves, h and f, against width and depth: flat where a parametrization keeps
-    features moving."""
+    features moving.
+    """
     shift, output = view.get("finite/feature_shift_ms"), view.get("finite/output")
     if shift is None or "reused" not in shift["backward_weights"]:
         return None
@@ -210,7 +216,10 @@ def coordinate_check(view: View) -> Drawing | None:
     same_range(sheet.axes)
     sheet.axes[0, 0].set_ylabel("mean square of the movement")
     updates = count(int(shift["step"]), "update")
-    caption = f"h (largest over t) and f after {updates} minus before training, reused weights. Bars: one standard deviation over seeds."
+    caption = (
+        f"h (largest over t) and f after {updates} minus before training, reused weights. Bars: one "
+        "standard deviation over seeds."
+    )
     return sheet.finish(
         "coordinate_check", f"Coordinate check: what {updates} move, against width and depth", caption, legend
     )

@@ -1,5 +1,6 @@
 """Figures across variants or runs: distances side by side, losses by parametrization, best learning rates,
-rich against lazy."""
+rich against lazy.
+"""
 
 from collections.abc import Iterator, Mapping
 
@@ -38,7 +39,8 @@ PARAMETRIZATION_WORDS = {"vanilla": "vanilla", "mup": "μP", "depth_mup": "depth
 
 def varying(trees: Mapping[str, xr.DataTree]) -> dict[str, dict[str, object]]:
     """For each variant, the keys of the config in which the variants differ, with its values; measures are
-    left out."""
+    left out.
+    """
     configs = {name: dict(flat(View.of(tree).config)) for name, tree in trees.items()}
     keys = dict.fromkeys(
         key for config in configs.values() for key in config if key not in ("name", "measure")
@@ -112,7 +114,10 @@ def side_by_side(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
     sheet.axes[0, 0].set_ylabel("mean square per coordinate")
     title = "Distance of standard networks to each limit against depth"
     title += f"; slope of h to NFD: {', '.join(said)}" if said else ""
-    caption = "At each variant's largest width, last step and largest learning rate that did not diverge. Bars: one standard error over seeds."
+    caption = (
+        "At each variant's largest width, last step and largest learning rate that did not diverge. Bars: "
+        "one standard error over seeds."
+    )
     return sheet.finish("variants", title, caption, legend)
 
 
@@ -138,7 +143,8 @@ def _ordered(trees: Mapping[str, xr.DataTree]) -> dict[str, View]:
 
 def parametrizations(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
     """Training and held-out loss over steps, a column for each variant: reused full, independent dashed,
-    limits black."""
+    limits black.
+    """
     found = _ordered(trees)
     if not found:
         return None
@@ -163,16 +169,21 @@ def parametrizations(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
     steps = max(_window(values) for view in found.values() if (values := view.get("finite/loss")) is not None)
     over = f"seeds and {steps} steps" if steps > 1 else "seeds"
     caption = (
-        f"Mean over {over} of the loss before each update at the largest width, η = {listed(rates)}. Full: reused backward weights; "
+        f"Mean over {over} of the loss before each update at the largest width, η = {listed(rates)}. Full: "
+        "reused backward weights; "
         "dashed: independent; black: the limits. Networks that diverged are left out."
     )
-    title = f"Losses by parametrization: {listed(PARAMETRIZATION_WORDS[parametrization(view)] for view in found.values())}"
+    title = (
+        "Losses by parametrization: "
+        f"{listed(PARAMETRIZATION_WORDS[parametrization(view)] for view in found.values())}"
+    )
     return sheet.finish("parametrizations", title, caption, legend)
 
 
 def _window(values: xr.DataArray) -> int:
     """Steps that are averaged over, so that at most 40 points are drawn: a streamed batch's loss alone is
-    noise."""
+    noise.
+    """
     return max(1, values.sizes["step"] // 40)
 
 
@@ -208,7 +219,8 @@ def _by_depth(ax: Axes, values: xr.DataArray, limit: xr.DataArray | None) -> dic
 
 def optima(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
     """Loss after training against η for every depth, a column for each parametrization, and where the best η
-    lies."""
+    lies.
+    """
     found = {}
     for name, view in _ordered(trees).items():
         loss, _ = losses_by_rate(view.tree)
@@ -221,9 +233,7 @@ def optima(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
     if not found:
         return None
     sheet, legend, said = Sheet(1, len(found) + 1), {}, []
-    for ax, (view, loss), color, mark in zip(
-        sheet.axes[0], found.values(), SERIES, MARKERS, strict=False
-    ):
+    for ax, (view, loss), color, mark in zip(sheet.axes[0], found.values(), SERIES, MARKERS, strict=False):
         own, rates = PARAMETRIZATION_WORDS[parametrization(view)], loss["learning_rate"].values
         depths, best = spread(list(covered(loss, "depth")), 5), []
         for shade, marker, depth in zip(levels(len(depths)), MARKERS, depths, strict=False):
@@ -247,7 +257,10 @@ def optima(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
     last.set_title("best η against depth")
     last.set_ylabel("learning rate η*")
     sheet.axes[0, 0].set_ylabel("training loss after the last update")
-    caption = "Reused weights, largest width, means over seeds. Best η by a parabola around the best point, 95 % bootstrap intervals."
+    caption = (
+        "Reused weights, largest width, means over seeds. Best η by a parabola around the best point, 95 % "
+        "bootstrap intervals."
+    )
     title = f"Best learning rate from the shallowest to the deepest network: {'; '.join(said)}"
     return sheet.finish("optima", title, caption, legend)
 
@@ -289,7 +302,8 @@ def richness(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
             log_y(ax)
     moved.set_ylabel("mean square per coordinate")
     caption = (
-        "Small γ: features stay, the network is kernel regression (lazy). γ = 1: depth-μP (rich). After the last update, at the largest "
+        "Small γ: features stay, the network is kernel regression (lazy). γ = 1: depth-μP (rich). After "
+        "the last update, at the largest "
         "width and depth, means over seeds."
     )
     return sheet.finish("richness", f"Rich against lazy: {count(len(gammas), 'value')} of γ", caption, legend)

@@ -41,7 +41,8 @@ VARIANT_FIGURES = ("variants", "parametrizations", "phase_map", "richness", "opt
 OLDER = ("coupling",)
 NAMES = (*FIGURES, *VARIANT_FIGURES, *OLDER)
 """Names a report's figures may have, earlier versions' among them; phase_map is followed by a hyphen and
-more."""
+more.
+"""
 
 
 class Remembering(View):

@@ -1,5 +1,6 @@
 """Small pieces of HTML: everything escaped, nothing fetched from anywhere, readable on a phone, a screen and
-paper."""
+paper.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -33,13 +34,17 @@ def table(
     """A table; columns in `numeric` do not break lines."""
     numbers = set(numeric)
     heading = "".join(f"<th scope='col'>{escape(name)}</th>" for name in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td{' class=n' if i in numbers else ''}>{render(cell)}</td>" for i, cell in enumerate(row))
-        + "</tr>\n"
+    kinds = [" class=n" if i in numbers else "" for i in range(len(head))]
+    lines = (
+        "".join(f"<td{kind}>{render(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
         for row in rows
-    )  # fmt: skip
+    )
+    body = "".join(f"<tr>{line}</tr>\n" for line in lines)
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f"<div class=wide tabindex=0><table>{title}<thead><tr>{heading}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
+    return (
+        "<div class=wide "
+        f"tabindex=0><table>{title}<thead><tr>{heading}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
+    )
 
 
 def facts(rows: Iterable[tuple[str, Cell]]) -> str:
@@ -106,7 +111,9 @@ _SHAPES = {
     "v": "<path d='M17 10.2 13 2.6H21z' {}/>",
     "D": "<path d='M17 1.6 21.4 6 17 10.4 12.6 6z' {}/>",
     "P": "<path d='M15.6 2h2.8v2.6H21v2.8h-2.6V10h-2.8V7.4H13V4.6h2.6z' {}/>",
-    "X": "<path d='M14 2.2 17 4.6 20 2.2 21 3.4 18.6 6 21 8.6 20 9.8 17 7.4 14 9.8 13 8.6 15.4 6 13 3.4z' {}/>",
+    "X": (
+        "<path d='M14 2.2 17 4.6 20 2.2 21 3.4 18.6 6 21 8.6 20 9.8 17 7.4 14 9.8 13 8.6 15.4 6 13 3.4z' {}/>"
+    ),
 }
 _DASHES = {"-": "", "--": "6 3", ":": "2 2.5", "-.": "6 2 2 2"}
 

@@ -26,7 +26,7 @@ def number(value: float) -> str:
 
 def signed(value: float) -> str:
     """A slope: two decimals, with − for minus."""
-    return "–" if math.isnan(value) else f"{value:.2f}".replace("-", "−")
+    return "–" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def percent(value: float) -> str:
@@ -63,8 +63,3 @@ def count(n: int, one: str, many: str | None = None) -> str:
 def listed(values) -> str:
     """Values in a row, numbers short."""
     return ", ".join(f"{value:g}" if isinstance(value, int | float) else str(value) for value in values)
-
-
-def joined(words: list[str]) -> str:
-    """ "a, b and c"."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1] if words else ""]))

@@ -77,7 +77,10 @@ def lead(view: View) -> str:
         return " ".join(summary_of(view))
     reused, independent = both["reused"], both["independent"]
     where = f"{reused.width} wide, {reused.depth} deep, {count(reused.step, 'update')}"
-    text = f"Features of {what(view)} ({where}) miss the reused limit by {_off(reused)}, and NFD, the limit with independent "
+    text = (
+        f"Features of {what(view)} ({where}) miss the reused limit by {_off(reused)}, and NFD, the limit "
+        "with independent "
+    )
     text += f"backward weights, by {_off(independent)}"
     words = [item.trend(slope=False).removesuffix(" with L") for item in (reused, independent)]
     return f"{text}. With depth the first {words[0]}, the second {words[1]}." if all(words) else f"{text}."
@@ -104,7 +107,8 @@ def _first_screen(view: View, found: Judged, saved: Saved, failed: Sequence[str]
 def claim_cards(found: Sequence[Card]) -> str:
     """A line for each claim."""
     lines = "".join(
-        f"<li class=card><span class='mark {card.kind}'><b>{card.symbol}</b> <a href='#{card.claim}'>{card.claim}</a> {_word(card)}"
+        f"<li class=card><span class='mark {card.kind}'><b>{card.symbol}</b> <a "
+        f"href='#{card.claim}'>{card.claim}</a> {_word(card)}"
         f"</span><span>{html.escape(card.words)}</span><span>{html.escape(card.decides)}</span>"
         f"<span class=then>{html.escape(card.next)}</span></li>\n"
         for card in found
@@ -140,8 +144,11 @@ def readings_table(found: Judged) -> str:
 
 def _arguments() -> str:
     columns = "".join(
-        f"<div><h3>{html.escape(name.capitalize())}</h3>{html.paragraph(pro, 'small')}{html.paragraph(con, 'small')}</div>"
-        for name, pro, con in (ARGUMENTS[reading] for reading in READINGS)
+        f"<div><h3>{html.escape(name.capitalize())}</h3>"
+        f"{html.paragraph(pro, 'small')}{html.paragraph(con, 'small')}</div>"
+        for name, pro, con in (
+            [text.replace("n^{-1/2}", "1/√n") for text in ARGUMENTS[reading]] for reading in READINGS
+        )
     )
     return f"<div class=columns>{columns}</div>\n{html.paragraph(ATTRIBUTION_MORE, 'small')}"
 
@@ -223,7 +230,8 @@ def _figure_section(anchor: str, title: str, saved: Saved, names: Sequence[str],
 
 def _budget_parts(view: View) -> list[str]:
     words = (
-        "Mean squares per coordinate after the last update: what is still left of each approximation, found by refining it. A part "
+        "Mean squares per coordinate after the last update: what is still left of each approximation, "
+        "found by refining it. A part "
         "whose refinement is not in the sweep is not measured."
     )
     lines = [[part.name, part.system, *part.sizes.values(), part.how] for part in budget(view)]

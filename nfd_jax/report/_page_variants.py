@@ -1,5 +1,6 @@
 """The report of several trees: a config's variants, or runs compared on purpose; verdicts and figures side by
-side."""
+side.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +33,10 @@ def variants_page(
     title = title if kind == "variant" else f"{count(len(trees), 'run')} compared"
     head = f"{title}: {count(len(trees), kind)}" if kind == "variant" else title
     leads = html.items(f"{name}: {lead(view)}" for name, view in views.items())
-    body = f"<header id=front><h1>{html.escape(head)}</h1>\n{leads}{html.paragraph(ATTRIBUTION, 'small')}</header>\n"
+    body = (
+        "<header "
+        f"id=front><h1>{html.escape(head)}</h1>\n{leads}{html.paragraph(ATTRIBUTION, 'small')}</header>\n"
+    )
     figures = [html.figure(drawn) for drawn in saved.values()]
     body += html.section("figures", "Side by side", *figures) if figures else ""
     body += html.section("verdicts", "Verdicts under mean square", _side_by_side(found, links))

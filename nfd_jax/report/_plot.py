@@ -193,8 +193,7 @@ def _columns(legend: Mapping[str, Line], width: float) -> int:
 
 
 def levels(count: int) -> list[tuple]:
-    """Colours from dark to light for ordered values such as depths; the lightest keeps its contrast to white.
-    """
+    """Colours from dark to light for ordered values such as depths; the lightest still shows on white."""
     return [matplotlib.colormaps["viridis"](0.58 * i / max(1, count - 1)) for i in range(count)]
 
 
@@ -215,7 +214,8 @@ def log_y(ax: Axes) -> None:
 
 def same_range(axes: np.ndarray, *, log: bool = True) -> None:
     """One y range for panels that compare; empty ones are left as they are. On a log axis what is not
-    positive is left out."""
+    positive is left out.
+    """
     drawn = [ax for ax in np.asarray(axes).flat if ax.lines]
     values = np.concatenate([_heights(ax) for ax in drawn]) if drawn else np.zeros(0)
     values = values[np.isfinite(values) & ((values > 0) | (not log))]
@@ -269,7 +269,8 @@ def step_axis(ax: Axes, steps: ArrayLike) -> None:
 
 def curve(ax: Axes, x: ArrayLike, samples: np.ndarray, line: Line, *, floor: float = 0.0, **style) -> bool:
     """Mean over seeds of samples (seeds, points) with bars of one standard error; False where nothing is
-    above floor."""
+    above floor.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = samples.mean(0)
         error = samples.std(0, ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else np.zeros(len(mean))

@@ -29,7 +29,7 @@ def by_learning_rate(tree: xr.DataTree) -> str:
     return html.table(
         head,
         lines,
-        caption="Standard networks at the largest width and depth; distances as shares of what learning moves",
+        caption="Standard networks, largest width and depth; distances as parts of what learning moves, rms",
     )
 
 

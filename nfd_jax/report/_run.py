@@ -45,7 +45,10 @@ def facts(view: View) -> str:
         else ", the same for all seeds: intervals cover initialization only"
     )
     training = f"{count(problem.get('steps', 0), 'step')}, {problem.get('loss')} loss, η = "
-    training += f"{listed(as_list(problem.get('learning_rate', '')))}, trained: {problem.get('train')}{_optimizer(problem)}"
+    training += (
+        f"{listed(as_list(problem.get('learning_rate', '')))}, trained: "
+        f"{problem.get('train')}{_optimizer(problem)}"
+    )
     network = f"{problem.get('activation')}, {problem.get('parametrization')}, T = {problem.get('horizon')}"
     gamma = problem.get("richness", 1.0)
     network += f", richness γ = {gamma:g}" if gamma != 1.0 else ""
@@ -121,7 +124,10 @@ def remarks(view: View, failed: Sequence[str]) -> str:
         return ""
     number, parts = counts(cells), []
     if number["pending"]:
-        words = f"{count(number['pending'], 'cell')} of {cells.size} pending; everything here rests on those that are done."
+        words = (
+            f"{count(number['pending'], 'cell')} of {cells.size} pending; everything here rests on those "
+            "that are done."
+        )
         parts.append(html.note("Unfinished:", words))
     if number["failed"]:
         parts.append(
@@ -129,7 +135,10 @@ def remarks(view: View, failed: Sequence[str]) -> str:
         )
         parts.append(html.folded("What failed", html.items(failed)))
     if number["diverged"]:
-        words = f"{count(number['diverged'], 'cell')} with a loss that is not finite, left out of every number here."
+        words = (
+            f"{count(number['diverged'], 'cell')} with a loss that is not finite, left out of every number "
+            "here."
+        )
         parts.append(html.note("Diverged:", words) + html.folded("Where", _diverged(cells)))
     return "".join(parts)
 
@@ -196,7 +205,10 @@ def reproduce(view: View, folder: Path | None) -> str:
         ("Source", str(attrs.get("git", "not stored"))),
         ("Config digest", str(attrs.get("config_sha256", "not stored"))),
     ]
-    command = "nfd run config.yaml    # the file below; the same file gives the same numbers, on another machine to rounding"
+    command = (
+        "nfd run config.yaml    # the file below; the same file gives the same numbers, on another machine "
+        "to rounding"
+    )
     cite = html.items(line.format(version=own).replace("nfd_jax :", "nfd_jax:") for line in PAPER_CITATION)
     config = html.folded("config.yaml", html.code(str(attrs.get("config", "not stored"))))
     return html.code(command) + html.facts(pairs) + config + "<h3>To cite</h3>" + cite

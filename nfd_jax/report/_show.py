@@ -133,7 +133,8 @@ def _progress_table(folder: Path, state: Mapping[str, Counts | None]) -> Table:
 
 def _verdict_table(verdicts: Mapping[str, list[Card]]) -> Table:
     """Claims with what decides them and what would settle them; of several variants, the verdicts side by
-    side."""
+    side.
+    """
     table = Table(show_lines=True, expand=True)
     table.add_column("")
     table.add_column("claim", ratio=3)
@@ -148,7 +149,11 @@ def _verdict_table(verdicts: Mapping[str, list[Card]]) -> Table:
     for name in by_claim:
         table.add_column(name, ratio=2)
     for claim, words in CLAIM_WORDS.items():
-        table.add_row(claim, words, *(_styled(found[claim]) for found in by_claim.values()))
+        table.add_row(
+            claim,
+            words,
+            *(_styled(found[claim]) if claim in found else Text("") for found in by_claim.values()),
+        )
     return table
 
 

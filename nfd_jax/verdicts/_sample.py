@@ -172,7 +172,7 @@ def sample(
     ordered = values.transpose("seed", "width", "depth", *extra)
     whole = ordered.values.reshape(*ordered.shape[:3], -1)
     whole = whole[..., np.isfinite(whole).any((0, 1, 2))]
-    flat = whole.reshape(len(whole), -1, whole.shape[-1])
+    flat = whole.reshape(len(whole), whole.shape[1] * whole.shape[2], whole.shape[-1])
     if not flat.size or not np.isfinite(flat).any():
         if lost > MOST_DIVERGED:
             raise NotMeasured("every cell diverged: add smaller learning rates")
