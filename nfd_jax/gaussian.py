@@ -21,6 +21,9 @@ twice, the block is made orthonormal after each, and directions that bring nothi
 (`_orthogonal`): their rows of q and columns of R are zero, and the answer stays exact.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -117,12 +120,15 @@ class Split(eqx.Module):
 
 
 def split(q_known: Float[Array, "A n"], x: Rows) -> Split:
-    """Resolve the queries x against the orthonormal rows `q_known`; rank-deficient blocks are the normal
-    case."""
+    """Resolve the queries x against the orthonormal rows `q_known`; rank-deficient blocks are the normal case."""
+    return _split(q_known, x, orthonormalize)
+
+
+@partial(jax.jit, static_argnames="orthonormalize", inline=True)  # traced once, where diffrax traces a step often
+def _split(q_known: Float[Array, "A n"], x: Rows, orthonormalize: Callable) -> Split:
     norms = _norms(x)
-    with jax.default_matmul_precision(
-        "highest"
-    ):  # whatever was chosen for other products: directions must stay orthogonal
+    # Whatever was chosen for other products: directions must stay orthogonal.
+    with jax.default_matmul_precision("highest"):
         once = x @ q_known.T
         r1, q1 = orthonormalize(x - once @ q_known, norms)
         twice = q1 @ q_known.T
