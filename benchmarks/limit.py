@@ -31,6 +31,10 @@ def _problem(steps: int = STEPS) -> Problem:
     return Problem(x.astype("float32"), y.astype("float32"), 0.1)
 
 
+def _limit(problem: Problem, reuse: jax.Array, steps: int, n: int) -> Limit:
+    return Limit(problem, reuse, steps, width=n)
+
+
 def _solver(interior, n: int, steps: int):
     """The limit on given noise, compiled, its arguments bound."""
     problem = _problem()
@@ -38,7 +42,7 @@ def _solver(interior, n: int, steps: int):
 
     def solve(problem, noise):
         with jax.default_matmul_precision("highest"):
-            return training.train(problem, noise, interior(problem, jax.numpy.ones(()), steps))
+            return training.train(problem, noise, interior(problem, jax.numpy.ones(()), steps, n))
 
     executable, stages = compiled(solve, problem, noise)
     return lambda: executable(problem, noise), stages
@@ -46,7 +50,7 @@ def _solver(interior, n: int, steps: int):
 
 def _against_loop(n: int, steps: int, repeats: int) -> Figure:
     runs, stages = {}, {}
-    for name, interior in (("diffrax", Limit), ("loop", MatrixFree)):
+    for name, interior in (("diffrax", _limit), ("loop", MatrixFree.of)):
         runs[name], stages[name] = _solver(interior, n, steps)
     samples = alternate(runs, repeats)
     ratio = median(samples["diffrax"]) / median(samples["loop"])
@@ -57,7 +61,7 @@ def _against_loop(n: int, steps: int, repeats: int) -> Figure:
 
 def _against_bandwidth(n: int, steps: int, repeats: int) -> Figure:
     """Each Euler step must read its layer once: bases and noise of both families, K·P rows of n numbers each."""
-    solve, stages = _solver(Limit, n, steps)
+    solve, stages = _solver(_limit, n, steps)
     copy, moved = bandwidth(2**18 if n < 1024 else 2**26)
     samples = alternate({"solve": solve, "copy": copy}, repeats)
     history = STEPS * 2 * steps * 4 * STEPS * BATCH * n * 4
@@ -68,7 +72,7 @@ def _against_bandwidth(n: int, steps: int, repeats: int) -> Figure:
 
 
 def _many_particles(n: int) -> Figure:
-    solve, stages = _solver(Limit, n, 16)
+    solve, stages = _solver(_limit, n, 16)
     once(solve)
     seconds = [once(solve) for _ in range(3)]
     found = {"runs": seconds, "stages": stages}
