@@ -112,6 +112,20 @@ def test_derivatives(activation):
     np.testing.assert_allclose(phi.derivative(z), autodiff, rtol=1e-12, atol=1e-14)
 
 
+def test_reverse_mode_through_the_limit_is_refused_at_once(make_problem):
+    problem, options = make_problem(steps=2, rows=2), {"particles": 8, "depth_steps": 3, "key": jax.random.key(0)}
+
+    def final(rate):
+        return nfd.solve_limit(dataclasses.replace(problem, learning_rate=rate), **options).loss[-1]
+
+    with pytest.raises(ValueError, match="jax.jvp"):
+        jax.grad(final)(0.3)
+    with pytest.raises(ValueError, match="matrix_free"):
+        jax.vmap(jax.grad(final))(jnp.ones(2))
+    _, forward = jax.jvp(final, (jnp.asarray(0.3),), (jnp.ones(()),))
+    np.testing.assert_allclose((final(0.3 + 1e-5) - final(0.3 - 1e-5)) / 2e-5, forward, rtol=1e-6)
+
+
 def test_independent_backward_weights_are_others_and_get_the_same_updates(make_problem):
     problem = make_problem(steps=2)
     run = nfd.train_finite(problem, width=7, depth=3, key=jax.random.key(1), backward_weights="independent", record="weights")
