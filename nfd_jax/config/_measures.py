@@ -54,8 +54,8 @@ def _common_noise(config: "SweepConfig") -> str | None:
     if config.limit is None:
         return "compares with the limit, allowed: with a limit section"
     if config.limit.particles != "matched":
-        how = f"particles is {config.limit.particles}" if config.limit.alone else "it is known to a tolerance"
-        got = f"has no common noise with the limit when {how}"
+        how = f"particles is {config.limit.particles}" if config.limit.alone else "the limit has a tolerance"
+        got = f"has no common noise when {how}"
         return f"{got}, allowed: with limit.particles matched"
     return None
 

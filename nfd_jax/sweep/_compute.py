@@ -4,10 +4,10 @@ import jax
 import numpy as np
 
 from nfd_jax.config import SweepConfig
+from nfd_jax.limit import TimeTooShort
 from nfd_jax.measures import Named
 from nfd_jax.runtime import in_background
 from nfd_jax.store import Batch
-from nfd_jax.sweep._estimates import TimeTooShort
 from nfd_jax.sweep._execute import run_batch
 
 CELL_ERRORS = (

@@ -166,7 +166,7 @@ def _reasons(config: "SweepConfig", tasks: list[Task], on: Machine) -> list[str]
         saved = f"{_time(computing)} of computing and {_time(compiling)} of compiling saved"
         reasons.append(f"all depths of a width together, on one noise and beside one limit: about {saved}")
     if all(task.tolerance is not None for task in tasks):
-        return ["limits to a tolerance: each of many small systems, repetitions of the same samples share one"]
+        return ["limits to a tolerance: each of many small systems, and one for repetitions of equal samples"]
     runs = len(config.problem.learning_rates) * len((config.finite or config.limit).backward_weights)
     if runs > 1:
         reasons.append(

@@ -17,10 +17,6 @@ from nfd_jax.sweep._data import load_problem, seed_key
 from nfd_jax.sweep._task import Task
 
 
-class TimeTooShort(RuntimeError):
-    """`limit.max_seconds` leaves no time for the first levels of an estimate."""
-
-
 def estimates(task: Task) -> Runs:
     """The limit at every learning rate and flag, leading axes (seed, rate, flag). Where systems diverge all
     is NaN."""
@@ -49,10 +45,6 @@ def _one(task: Task, seed: int, rate: float, flag: str) -> dict[str, np.ndarray]
         steps, outputs = problem.targets.shape[0], problem.targets.shape[2]
         output, loss = np.full(problem.targets.shape, np.nan), np.full(steps, np.nan)
         of_others, bars = np.full((steps, len(heldout.targets), outputs), np.nan), (output, output)
-    except ValueError as error:
-        if "too short" not in str(error):
-            raise
-        raise TimeTooShort(f"limit.{error}") from None
     value, targets = loss_function(task.problem.loss).value, heldout.targets
     shared = jnp.asarray(of_others, problem.dtype)
     variables = {
