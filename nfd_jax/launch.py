@@ -97,8 +97,11 @@ def run_sweep(
         )
         failed += one.run(fresh=fresh, verify=verify, report=report)
         changed |= one.changed
-    if config.variants is not None and report and (changed or not (out / "report.html").exists()):
-        _report().write_report(out)
+    if config.variants is not None and report:
+        page = out / "report.html"
+        if changed or not page.exists():
+            _report().write_report(out)
+        sweep.Progress(config.name, quiet).say(f"report: {page}")
     return Outcome(out, failed)
 
 
@@ -228,8 +231,9 @@ class _Run:
         report = _report()
         report.write_report(self.folder)
         store.note(JUDGED, basis)
-        for line in getattr(report, "summary_lines", lambda tree: [])(open_results(self.folder)):
+        for line in report.summary_lines(open_results(self.folder)):
             self.progress.say(line)
+        self.progress.say(f"report: {page}")
 
 
 class _Beside:

@@ -102,6 +102,14 @@ def test_measure_defaults_to_what_applies(file):
     )
 
 
+def test_a_limit_to_a_tolerance_has_as_many_particles_as_that_takes(file):
+    for text in ("name: x\n", FINITE):
+        config = load(file, text + "limit: {tolerance: 0.01}")
+        assert config.limit.particles is None and config.limit.alone == 0
+        assert SweepConfig.from_yaml(config.to_yaml()).limit.particles is None
+        assert "limit_error" not in config.measure and "law" not in config.measure
+
+
 def test_a_limit_on_its_own_has_a_number_of_particles(file):
     config = load(file, "name: x\nlimit: {}\n")
     assert config.limit is not None and config.limit.particles == 1024
@@ -179,6 +187,9 @@ REFUSED = [
     ("finite.wdths=[8]", "finite.wdths", "did you mean widths?"),
     ("limit.particles=all", "limit.particles", "matched, or an integer"),
     ("limit.particles=true", "limit.particles", "matched, or an integer"),
+    ("limit.particles=null", "limit.particles", "null with limit.tolerance"),
+    ("limit.tolerance=0.01", "limit.tolerance", "got 0.01 with limit.particles matched"),
+    ("limit={particles: 64, tolerance: 0.01}", "limit.tolerance", "got 0.01 with limit.particles 64"),
     ("limit.particles=15", "limit.particles", "at least steps*batch_size = 16"),
     ("limit={particles: 100000000, depth_steps: 1000000}", "limit.depth_steps", "TiB"),
     ("limit.depth_steps=500", "limit.depth_steps", "a multiple of every depth, the first of which is 32"),
@@ -258,6 +269,9 @@ def test_measures_that_cannot_apply_or_carry_no_slope(file):
         return "\n".join(refused(file, EXAMPLE, f"measure=[{measure}]", *overrides))
 
     assert "no common noise when particles is 512" in named("limit_error", "limit.particles=512")
+    assert "no common noise when the limit has a tolerance" in named(
+        "law", "limit={particles: null, tolerance: 0.01}"
+    )
     assert "with a limit section" in named("limit_error", "limit=null")
     assert "3 or more finite.depths over a factor of 4" in named("limit_error", "finite.depths=[8, 32]")
     assert "3 or more finite.depths over a factor of 4" in named("coupling", "finite.depths=[8, 12, 16]")
@@ -483,13 +497,16 @@ def test_digest_covers_what_changes_a_cell_and_nothing_else(file):
     assert config.difference(load(file, EXAMPLE, *same)) == []
     read = ["verdicts.margin=0.01", "history.tolerance=0.1"]  # how results are read; what nothing depends on
     assert load(file, EXAMPLE, *read).digest() == config.digest()
-    longer, plain = ["limit.tolerance=0.01", "limit.max_seconds=9"], ["limit.tolerance=0.01"]
-    assert load(file, EXAMPLE, *longer).digest() == load(file, EXAMPLE, *plain).digest()
+    estimated = ["measure=[kernels]", "limit={particles: null, tolerance: 0.01}"]
+    coarser = load(file, EXAMPLE, *estimated, "limit.tolerance=0.1")
+    longer = load(file, EXAMPLE, *estimated, "limit.max_seconds=9")
+    assert longer.digest() == load(file, EXAMPLE, *estimated).digest()
+    assert longer.difference(coarser) == ["limit.tolerance: stored 0.01, now 0.1"]
     for change in (
         "seed=1", "precision=float64", "problem.classes=[1, 0]", "problem.steps=3", "problem.batches=stream",
         "problem.data_seed=per_seed", "problem.optimizer.momentum=0.9",
         "problem.schedule.warmup_steps=1", "problem.richness=2",
-        "problem.centered=true", "limit.reference_particles=4096", "limit.tolerance=0.01",
+        "problem.centered=true", "limit.reference_particles=4096",
         "problem.activation=relu", "problem.learning_rate=[0.5, 0.1]", "finite.simulator=matrix_free",
         "limit.backward_weights=[reused]", "limit.depth_steps=1024", "measure=[kernels]", "variants.a.seed=1",
     ):  # fmt: skip

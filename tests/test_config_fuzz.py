@@ -133,7 +133,7 @@ BORDERLINE = st.fixed_dictionaries(
         "finite.widths": st.sampled_from([[1], [16], [17], [256, 300], [10**7]]),
         "finite.depths": st.sampled_from([[1], [1, 2, 4], [32, 8, 16], [7, 512], [100_000]]),
         "limit": st.none(),
-        "limit.particles": st.sampled_from(["matched", 1, 16, 17, 10**8]),
+        "limit.particles": st.sampled_from(["matched", None, 1, 16, 17, 10**8]),
         "limit.depth_steps": st.sampled_from([1, 4, 512, 10**6]),
         "measure": st.none() | st.lists(st.sampled_from(MEASURES), unique=True),
         "variants": st.sampled_from(

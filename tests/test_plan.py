@@ -53,11 +53,18 @@ DENSE, FREE = {"simulator": "dense"}, {"simulator": "matrix_free"}
 @pytest.mark.parametrize("speeds", [MACHINE, SLOW])
 @pytest.mark.parametrize("finite", [DENSE, FREE])
 @pytest.mark.parametrize(
-    "limit", [{}, {"limit": {"depth_steps": 16}}, {"limit": {"depth_steps": 16, "particles": 40}}]
+    "limit",
+    [
+        {},
+        {"limit": {"depth_steps": 16}},
+        {"limit": {"depth_steps": 16, "particles": 40}},
+        {"limit": {"depth_steps": 16, "tolerance": 0.1}},
+    ],
 )
 def test_every_cell_is_planned_once(plan_on, speeds, finite, limit):
     sweep = config(finite=finite, **limit)
-    alone = {(40, 0, seed) for seed in range(8)} if limit and sweep.limit.particles == 40 else set()
+    particles = sweep.limit.alone if limit else None  # 0 to a tolerance
+    alone = {(particles, 0, seed) for seed in range(8)} if particles is not None else set()
     asked = {(width, depth, seed) for width in (64, 128) for depth in (4, 8, 16) for seed in range(8)} | alone
     assert cells(plan_on(sweep, speeds)) == sorted(asked)
     done = {(64, 4, 0), (64, 8, 0), (128, 16, 3), *alone}

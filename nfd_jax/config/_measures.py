@@ -54,7 +54,8 @@ def _common_noise(config: "SweepConfig") -> str | None:
     if config.limit is None:
         return "compares with the limit, allowed: with a limit section"
     if config.limit.particles != "matched":
-        got = f"has no common noise when particles is {config.limit.particles}"
+        how = f"particles is {config.limit.particles}" if config.limit.alone else "the limit has a tolerance"
+        got = f"has no common noise when {how}"
         return f"{got}, allowed: with limit.particles matched"
     return None
 

@@ -105,7 +105,7 @@ def _enough_coordinates(config: "SweepConfig") -> Found:
     """A basis of so many directions needs as many coordinates."""
     needed, reason = config.directions, None
     allowed = f"at least {config.directions_rule} = {needed}; raise it, or lower {_what_lowers(config)}"
-    if config.limit and config.limit.particles != "matched" and config.limit.particles < needed:
+    if config.limit and config.limit.alone and config.limit.alone < needed:
         yield "limit.particles", f"got {config.limit.particles}, allowed: {allowed}"
     if config.finite and config.finite.simulator == "matrix_free":
         reason = "a matrix_free network"
@@ -216,9 +216,26 @@ def _tolerance(config: "SweepConfig") -> Found:
         yield "limit.tolerance", f"got {tolerance:g}, below rounding, allowed: at least {least:g}{finer}"
 
 
-@_reads("limit.particles", "finite")
+@_reads("limit.particles", "limit.tolerance")
+def _particles_or_tolerance(config: "SweepConfig") -> Found:
+    if config.limit is None:
+        return
+    particles, tolerance = config.limit.particles, config.limit.tolerance
+    if particles is None and tolerance is None:
+        yield "limit.particles", "got null, allowed: matched, an integer, or null with limit.tolerance"
+    if particles is not None and tolerance is not None:
+        got = f"got {tolerance:g} with limit.particles {particles}"
+        yield (
+            "limit.tolerance",
+            f"{got}, allowed: null, or limit.particles: null, as many as the tolerance takes",
+        )
+
+
+@_reads("limit.particles", "limit.tolerance", "finite")
 def _matched_to_something(config: "SweepConfig") -> Found:
-    if config.limit and not config.finite and config.limit.particles == "matched":
+    if config.limit is None or config.finite or config.limit.tolerance is not None:
+        return
+    if config.limit.particles == "matched":
         yield (
             "limit.particles",
             "got matched without a finite section, allowed: an integer, the number of particles",
@@ -268,7 +285,7 @@ def _fits_any_memory(config: "SweepConfig") -> Found:
             yield "finite.widths", f"width {width} at depth {depth} needs {_too_much(size)} widths or depths"
     if config.limit:
         matched = config.finite.widths if config.finite else (1,)
-        particles = max(matched) if config.limit.particles == "matched" else config.limit.particles
+        particles = max(matched) if config.limit.particles == "matched" else config.limit.alone or 0
         particles = max(particles, config.limit.reference_particles or 0)
         if (size := _history_bytes(config, particles, config.limit.depth_steps)) > MAX_BYTES:
             steps = f"{particles} particles with {config.limit.depth_steps} depth_steps"

@@ -81,8 +81,8 @@ def _folder(value: Any) -> str:
     return value
 
 
-def _particles(value: Any) -> str | int:
-    if value == "matched" or (type(value) is int and 1 <= value <= 10**8):
+def _particles(value: Any) -> str | int | None:
+    if value is None or value == "matched" or (type(value) is int and 1 <= value <= 10**8):
         return value
     raise ValueError("no number of particles")
 
@@ -234,8 +234,8 @@ class LimitConfig(Section):
     """The limit: on the networks' noise (matched) or on its own, or its averages estimated to a tolerance."""
 
     backward_weights: Weights = _weights()
-    particles: Annotated[Literal["matched"] | int, PlainValidator(_particles)] = Field(
-        default="matched", description="matched, or an integer from 1 to 100000000"
+    particles: Annotated[Literal["matched"] | int | None, PlainValidator(_particles)] = Field(
+        default="matched", description="matched, or an integer from 1 to 100000000; null with a tolerance"
     )
     reference_particles: int | None = optional_integer(1, 10**8)
     depth_steps: int = integer(512, 1, 10**6)
@@ -243,6 +243,13 @@ class LimitConfig(Section):
     max_seconds: float | None = number(
         None, "null, or a number of seconds from 1 to 10000000", ge=1, le=10**7
     )
+
+    @property
+    def alone(self) -> int | None:
+        """Particles of a limit on its own, 0 where it is estimated to a tolerance; None where it is
+        matched.
+        """
+        return None if self.particles == "matched" else int(self.particles or 0)
 
 
 class HistoryConfig(Section):

@@ -121,10 +121,12 @@ class SweepConfig(Section):
         """Resolves defaults that depend on other keys (past `frozen`, so that they stay unset); checks the
         rules.
         """
-        if self.limit and not self.finite and "particles" not in self.limit.model_fields_set:
-            limit = self.limit.model_copy()
-            object.__setattr__(limit, "particles", LIMIT_PARTICLES)
-            object.__setattr__(self, "limit", limit)
+        if self.limit and "particles" not in self.limit.model_fields_set:
+            estimated = self.limit.tolerance is not None
+            if estimated or not self.finite:
+                limit = self.limit.model_copy()
+                object.__setattr__(limit, "particles", None if estimated else LIMIT_PARTICLES)
+                object.__setattr__(self, "limit", limit)
         if "measure" not in self.model_fields_set:
             object.__setattr__(self, "measure", applicable(self))
         skip = (info.context or {}).get("skip", frozenset())

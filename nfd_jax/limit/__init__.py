@@ -17,7 +17,7 @@ from nfd_jax.limit._kernels import (
 )
 from nfd_jax.limit._lazy import lazy_limit
 from nfd_jax.limit._solve import Limit
-from nfd_jax.limit._tolerance import estimate_limit
+from nfd_jax.limit._tolerance import TimeTooShort, estimate_limit
 from nfd_jax.noise import AbstractNoise, shared_noise
 from nfd_jax.problem import (
     BACKWARD_WEIGHTS,
@@ -35,6 +35,7 @@ __all__ = [
     "InitKernels",
     "Limit",
     "LimitEstimate",
+    "TimeTooShort",
     "check_limit",
     "estimate_limit",
     "first_order_change",

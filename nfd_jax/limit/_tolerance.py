@@ -23,6 +23,10 @@ from nfd_jax.problem import BACKWARD_WEIGHTS, Problem, check_choice, check_key
 from nfd_jax.runtime import cores, in_threads
 
 
+class TimeTooShort(ValueError):
+    """`max_seconds` leaves no time for the first samples of all levels."""
+
+
 def estimate_limit(
     problem: Problem,
     *,
@@ -88,7 +92,7 @@ def estimate_limit(
         elif estimate is not None:  # Time was over while levels were being added: what there was before them.
             return replace(estimate, state=state.copy())
         else:
-            raise ValueError(
+            raise TimeTooShort(
                 f"max_seconds = {max_seconds:g} is too short for the first samples of all levels, "
                 "compilation included: allow more time"
             )

@@ -26,7 +26,7 @@ from nfd_jax.measures._measure import (
 from nfd_jax.measures._response import RATES as RESPONSE_RATES
 from nfd_jax.measures._response import RESPONSE
 from nfd_jax.measures._spectrum import SPECTRUM
-from nfd_jax.measures._trajectory import LIMITS, NETWORKS, dense_runs, summarize
+from nfd_jax.measures._trajectory import ESTIMATES, LIMITS, NETWORKS, dense_runs, summarize
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
@@ -52,6 +52,7 @@ __all__ = [
 MEASURES: list[Measure] = [
     NETWORKS,
     LIMITS,
+    ESTIMATES,
     LIMIT_ERROR,
     REFERENCE_ERROR,
     LAW,

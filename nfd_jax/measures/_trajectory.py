@@ -30,6 +30,15 @@ VARIABLES = {
 }
 
 
+ESTIMATED = {
+    name: VARIABLES[name] for name in ("loss", "output", "accuracy", "heldout_loss", "heldout_accuracy")
+} | {
+    "output_standard_error": (("sample", "component"), "standard error of the outputs f"),
+    "output_bias": (("sample", "component"), "bound on the bias of the outputs f"),
+}
+"""Of a limit that is estimated to a tolerance."""
+
+
 def summarize(
     run: Trajectory, targets: Array, heldout_targets: Array, *, loss: str, activation: str, fixed: bool
 ) -> Runs:
@@ -93,10 +102,10 @@ def dense_runs(found: Mapping[str, np.ndarray], activation: str, fixed: bool) ->
     return Runs(Paths(found["output"], found["loss"], features, gradients), own, activation)
 
 
-def _compute(group: str, runs: Runs) -> dict[str, Named]:
+def _compute(group: str, runs: Runs, variables: Mapping = VARIABLES) -> dict[str, Named]:
     return {
         f"{group}/{name}": Named((*RUN, "step", *more), runs.found[name])
-        for name, (more, _) in VARIABLES.items()
+        for name, (more, _) in variables.items()
     }
 
 
@@ -110,8 +119,21 @@ def _limit(cells: Cells) -> dict[str, Named]:
     return _compute("limit", cells.limits)
 
 
-def _variables(group: str, dims: tuple[str, ...]) -> dict[str, Variable]:
-    return {f"{group}/{name}": Variable((*dims, *more), text) for name, (more, text) in VARIABLES.items()}
+def _estimate(cells: Cells) -> dict[str, Named]:
+    assert cells.limits is not None
+    return _compute("limit", cells.limits, ESTIMATED)
+
+
+def _variables(group: str, dims: tuple[str, ...], own: Mapping = VARIABLES) -> dict[str, Variable]:
+    return {f"{group}/{name}": Variable((*dims, *more), text) for name, (more, text) in own.items()}
+
+
+def _limit_obstacle(config: "SweepConfig", estimated: bool) -> str | None:
+    if config.limit is None:
+        return "describes the limit, allowed: with a limit section"
+    if (config.limit.tolerance is not None) != estimated:
+        return f"describes another limit, allowed: with{'' if estimated else 'out'} limit.tolerance"
+    return None
 
 
 def _limit_flags(config: "SweepConfig") -> dict[str, tuple]:
@@ -127,7 +149,14 @@ NETWORKS = Measure(
 LIMITS = Measure(
     "limit",
     _variables("limit", LIMIT),
-    lambda config: None if config.limit else "describes the limit, allowed: with a limit section",
+    lambda config: _limit_obstacle(config, estimated=False),
     _limit,
+    coordinates=_limit_flags,
+)
+ESTIMATES = Measure(
+    "limit_estimate",
+    _variables("limit", LIMIT, ESTIMATED),
+    lambda config: _limit_obstacle(config, estimated=True),
+    _estimate,
     coordinates=_limit_flags,
 )

@@ -121,7 +121,7 @@ def deciding(found: Judged, claim: str, reading: str) -> dict[str, Any] | None:
 
 def decides(row: dict[str, Any]) -> str:
     """A row in words, with its number and interval and without its verdict."""
-    text = str(row["text"]).removesuffix(f": {row['verdict']}").replace(", in root mean square", " (rms)")
+    text = str(row["text"]).removesuffix(f": {row['verdict']}")
     if any(letter.isdigit() for letter in text):
         return tidy(text)
     reason = f": {row['reason']}" if row["reason"] else ""

@@ -171,7 +171,8 @@ def _losses(view: View) -> str:
         sizes = {dim: covered(one, dim)[-1] for dim in ("width", "particles", "depth") if dim in one.dims}
         ends = one.sel(sizes).isel(step=[0, -1]).mean("seed").values
         where = listed(
-            f"{ {'width': 'n', 'depth': 'L', 'particles': 'N'}[dim] } = {size}" for dim, size in sizes.items()
+            f"{ {'width': 'n', 'depth': 'L', 'particles': 'N'}[dim] } = {size}" if size else "to a tolerance"
+            for dim, size in sizes.items()
         )
         parts.append(f"{flag} weights {number(float(ends[0]))} → {number(float(ends[1]))} ({where})")
     return (

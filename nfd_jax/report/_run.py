@@ -62,6 +62,8 @@ def facts(view: View) -> str:
         if limit
         else "none"
     )
+    if limit.get("tolerance") is not None:
+        solved = f"outputs estimated to a tolerance of {limit['tolerance']:g}"
     pairs: list[tuple[str, html.Cell]] = [
         ("Cells", state(view)),
         ("Data", data),

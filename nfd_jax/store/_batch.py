@@ -9,9 +9,9 @@ class Batch:
 
     `kind` is "cells" (finite networks of `width` at every depth of `depths`, all learning rates and
     backward-weight flags, with the matched limit where one is asked for) or "limit" (a limit of `width`
-    particles on its own; no depths). `redrawn`: its noise is drawn anew at each use, because it would not fit
-    in memory. `size`: coordinates of the program that trains networks with weight matrices, which a wider one
-    may be.
+    particles on its own, 0 where it is estimated to a tolerance; no depths). `redrawn`: its noise is drawn
+    anew at each use, because it would not fit in memory. `size`: coordinates of the program that trains
+    networks with weight matrices, which a wider one may be.
     """
 
     kind: str
@@ -34,6 +34,8 @@ def describe(batch: Batch) -> str:
     def several(name: str, values: tuple[int, ...]) -> str:
         return f"{name}{'s' * (len(values) > 1)} {', '.join(map(str, values))}"
 
+    if batch.kind == "limit" and batch.width == 0:
+        return f"limit to a tolerance, {several('seed', batch.seeds)}"
     if batch.kind == "limit":
         return f"particles {batch.width}, {several('seed', batch.seeds)}"
     return f"width {batch.width}, {several('depth', batch.depths)}, {several('seed', batch.seeds)}"

@@ -30,7 +30,7 @@ _COORDINATES = {
     "limit_backward_weights": "backward weights of the limit compared with",
     "learning_rate": "learning rate before muP scaling by the width",
     "width": "width n",
-    "particles": "particles N of the limit",
+    "particles": "particles N of the limit; 0 where it is estimated to a tolerance",
     "depth": "depth L",
     "seed": "independent repetition",
     "step": "SGD step; the state before its update",
@@ -123,8 +123,8 @@ def asked(config: "SweepConfig") -> set[tuple[int, int, int]]:
     found: set[tuple[int, int, int]] = set()
     if config.finite:
         found |= set(product(config.finite.widths, config.finite.depths, range(config.seeds)))
-    if config.limit and config.limit.particles != "matched":
-        found |= set(product([int(config.limit.particles)], [0], range(config.seeds)))
+    if config.limit and config.limit.alone is not None:
+        found |= set(product([config.limit.alone], [0], range(config.seeds)))
     return found
 
 
@@ -143,8 +143,8 @@ def axes(config: "SweepConfig", stored: dict[str, tuple[int, ...]]) -> dict[str,
         wanted |= {"width": tuple(config.finite.widths), "depth": tuple(config.finite.depths)}
     merged = {name: _merge(stored.get(name, ()), values) for name, values in wanted.items()}
     if config.limit:
-        matched = config.limit.particles == "matched"
-        merged["particles"] = merged["width"] if matched else (int(config.limit.particles),)
+        alone = config.limit.alone
+        merged["particles"] = merged["width"] if alone is None else (alone,)
     return merged
 
 

@@ -4,12 +4,19 @@ import jax
 import numpy as np
 
 from nfd_jax.config import SweepConfig
+from nfd_jax.limit import TimeTooShort
 from nfd_jax.measures import Named
 from nfd_jax.runtime import in_background
 from nfd_jax.store import Batch
 from nfd_jax.sweep._execute import run_batch
 
-CELL_ERRORS = (jax.errors.JaxRuntimeError, MemoryError, FloatingPointError, np.linalg.LinAlgError)
+CELL_ERRORS = (
+    jax.errors.JaxRuntimeError,
+    MemoryError,
+    FloatingPointError,
+    np.linalg.LinAlgError,
+    TimeTooShort,
+)
 """What may go wrong with one batch and leave the others standing: the device gave up or ran out of memory."""
 
 

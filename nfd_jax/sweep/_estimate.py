@@ -35,6 +35,9 @@ COMPILE = {
 """Time to trace and compile the programs that matter, in units of the small one's that a machine is measured
 with; each width's small programs together take as long as one of `noise`."""
 
+LEVELS = 6
+"""Sizes of systems that an estimate of the limit to a tolerance takes, about."""
+
 START_SECONDS, REPORT_SECONDS, ROUNDING_PROGRAMS = 5.0, 8.0, 2
 """Around the cells: imports and data; fits, figures and the page; and the programs of the float32 check, a
 network and its draw."""
@@ -45,7 +48,9 @@ def programs(tasks: list[Task]) -> Counter[str]:
     found: set[tuple] = set()
     for task in tasks:
         shape = task.width, 1 if one_by_one() else len(task.seeds)
-        if task.solves_limit:
+        if task.tolerance is not None:
+            found |= {("limit", "levels", i) for i in range(LEVELS)}
+        elif task.solves_limit:
             found |= {("limit", *shape), ("noise", *shape, task.depth_steps)}
         if task.reference:
             found |= {("limit", task.reference, 1), ("noise", task.reference, 1, task.depth_steps)}
@@ -115,7 +120,8 @@ def describe(config: "SweepConfig", name: str) -> str:
     for i, task in enumerate(tasks):
         alike.setdefault((task.batch.kind, task.width, task.depths, len(task.seeds)), []).append(i)
     for (kind, width, depths, seeds), places in alike.items():
-        what = f"width {width}, depths {_join(depths)}" if kind == "cells" else f"{width} particles"
+        alone = f"{width} particles" if width else "limits to a tolerance"
+        what = f"width {width}, depths {_join(depths)}" if kind == "cells" else alone
         memory = in_words(peak(tasks[places[0]]))
         lines.append(
             f"  {len(places)} × {what}, seeds {seeds}: {memory}, about {_time(seconds[places[0]])} each"
@@ -138,10 +144,10 @@ def _cells(config: "SweepConfig") -> str:
         parts.append(f"{count} networks ({grid} × {' and '.join(finite.backward_weights)})")
     if limit:
         sizes = len(finite.widths) if finite and limit.particles == "matched" else 1
-        parts.append(
-            f"{sizes * len(limit.backward_weights) * rates * config.seeds} limits "
-            f"of {limit.depth_steps} steps"
-        )
+        own = config.seeds if limit.alone != 0 or config.problem.data_seed == "per_seed" else 1
+        solved = f"of {limit.depth_steps} steps"
+        how = solved if limit.alone != 0 else f"to a tolerance of {limit.tolerance:g}"
+        parts.append(f"{sizes * len(limit.backward_weights) * rates * own} limits {how}")
     if limit and limit.reference_particles:
         count = len(limit.backward_weights) * rates * config.seeds
         parts.append(f"{count} limits of {limit.reference_particles} particles")
@@ -159,6 +165,8 @@ def _reasons(config: "SweepConfig", tasks: list[Task], on: Machine) -> list[str]
         compiling = compile_seconds(apart, on) - compile_seconds(shared, on)
         saved = f"{_time(computing)} of computing and {_time(compiling)} of compiling saved"
         reasons.append(f"all depths of a width together, on one noise and beside one limit: about {saved}")
+    if all(task.tolerance is not None for task in tasks):
+        return ["limits to a tolerance: each of many small systems, and one for repetitions of equal samples"]
     runs = len(config.problem.learning_rates) * len((config.finite or config.limit).backward_weights)
     if runs > 1:
         reasons.append(

@@ -13,6 +13,7 @@ from nfd_jax.names import DIVERGED, DONE
 from nfd_jax.store import Batch
 from nfd_jax.sweep import _systems
 from nfd_jax.sweep._data import data_of
+from nfd_jax.sweep._estimates import estimates
 from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._task import Task
 from nfd_jax.trajectory import Trajectory
@@ -38,13 +39,15 @@ class _Run:
         self._innovations: dict[int, tuple[Runs, Runs]] = {}
         self.measures = [measure for measure in measures.MEASURES if measure.name in task.measures]
         self.limits, self.networks = (
-            _systems.solve(task) if task.solves_limit or task.matrix_free else (None, {})
+            _systems.solve(task)
+            if task.tolerance is None and (task.solves_limit or task.matrix_free)
+            else (None, {})
         )
 
     def arrays(self) -> dict[str, Named]:
         """Measures of the limits once, those of networks at each depth, and the cells' status."""
         found: dict[str, Named] = {}
-        if self.limits is not None:
+        if self.limits is not None or self.task.tolerance is not None:
             of_limits = Cells(self.task, None, self.limit_runs)
             for measure in self.measures:
                 found |= measure.compute(of_limits) if measure.of_limits else {}
@@ -68,6 +71,8 @@ class _Run:
 
     @cached_property
     def limit_runs(self) -> Runs:
+        if self.task.tolerance is not None:
+            return estimates(self.task)
         assert self.limits is not None
         return self._runs(self.limits)
 

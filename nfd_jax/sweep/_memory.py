@@ -69,6 +69,7 @@ class _Count:
     """Numbers (not bytes) that the parts of a batch hold."""
 
     def __init__(self, task: Task, at_once: int):
+        task = task.largest_systems
         self.task, self.at_once = task, at_once
         self.seeds, self.width, self.rows, self.rates = (
             len(task.seeds),
@@ -260,6 +261,8 @@ def check_fits(tasks: Iterable[Task], *, memory: int | None = None, processes: i
 
 
 def _what(task: Task) -> str:
+    if task.tolerance is not None:
+        return f"limit.tolerance: a limit to a tolerance of {task.tolerance:g}"
     if task.batch.kind == "limit":
         return f"limit.particles: {task.width} particles with {task.depth_steps} depth_steps"
     matched = f" with {task.depth_steps} depth_steps" if task.solves_limit else ""
@@ -268,6 +271,8 @@ def _what(task: Task) -> str:
 
 def _lower(task: Task) -> str:
     """The keys that the size depends on, those that matter most first."""
+    if task.tolerance is not None:
+        return "problem.steps or problem.batch_size, or raise limit.tolerance"
     if task.batch.kind == "limit":
         return "limit.particles, limit.depth_steps, problem.steps or problem.batch_size"
     reference = "limit.reference_particles, " if task.reference else ""

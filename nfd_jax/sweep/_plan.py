@@ -60,8 +60,8 @@ def too_large(config: "SweepConfig", *, processes: int = 1, memory: int | None =
     batches = (
         [Batch("cells", width, finite.depths, (0,), size=width) for width in finite.widths] if finite else []
     )
-    if limit is not None and limit.particles != "matched":
-        batches.append(Batch("limit", int(limit.particles), (), (0,)))
+    if limit is not None and limit.alone is not None:
+        batches.append(Batch("limit", limit.alone, (), (0,)))
     tasks = []
     for task in (Task.of(config, batch) for batch in batches):
         whole = task.solves_limit or task.dense or not task.depths
@@ -88,12 +88,10 @@ class _Planner:
     def _alike(self, covered: set[tuple[int, int, int]]) -> Iterator[Batch]:
         """All seeds that lack the same cells of a width, or of a limit on its own, as one batch."""
         config, limit, finite = self.config, self.config.limit, self.config.finite
-        if limit is not None and limit.particles != "matched":
-            seeds = tuple(
-                seed for seed in range(config.seeds) if (int(limit.particles), 0, seed) not in covered
-            )
+        if limit is not None and limit.alone is not None:
+            seeds = tuple(seed for seed in range(config.seeds) if (limit.alone, 0, seed) not in covered)
             if seeds:
-                yield Batch("limit", int(limit.particles), (), seeds)
+                yield Batch("limit", limit.alone, (), seeds)
         if finite is None:
             return
         sizes = self._sizes()
@@ -119,6 +117,8 @@ class _Planner:
         """`every` in groups of seeds, of one size where that divides: every other size is one more
         compilation."""
         task = Task.of(self.config, every)
+        if task.tolerance is not None:  # repetitions that learn from the same samples share one estimate
+            return [task.at(seeds=(seed,)).batch for seed in task.seeds] if task.data_by_seed else [every]
         count, devices = len(every.seeds), _memory.seed_devices()
         task = task.at(redrawn=_memory.redraws(task, memory=self.memory))
         most = min(count, devices * (CPU_SEEDS if _memory.on_cpu() else ACCELERATOR_SEEDS))

@@ -26,7 +26,8 @@ class Task:
     `measures`: names of what is measured, and `needs` what that wants recorded or run besides.
     `shared_noise`: whether limits are solved on the networks' noise, so that all depths coarsen theirs.
     `reference`: particles of the limit on nested noise that networks are set against besides, 0 for none,
-    with `reference_flags` its backward weights and `widths` all those that share it.
+    with `reference_flags` its backward weights and `widths` all those that share it. `tolerance`: to which
+    limits are estimated in place of being solved, None where they are not, for at most `max_seconds` each.
     """
 
     batch: Batch
@@ -45,6 +46,8 @@ class Task:
     reference: int
     reference_flags: tuple[str, ...]
     widths: tuple[int, ...]
+    tolerance: float | None = None
+    max_seconds: float | None = None
 
     @classmethod
     def of(cls, config: "SweepConfig", batch: Batch) -> "Task":
@@ -75,6 +78,8 @@ class Task:
             reference if "reference" in needs else 0,
             limit.backward_weights if limit else (),
             finite.widths if finite else (),
+            limit.tolerance if limit and not networks else None,
+            limit.max_seconds if limit and not networks else None,
         )
 
     def at(self, **changes) -> "Task":
@@ -189,6 +194,17 @@ class Task:
     def inputs(self) -> int:
         """Input dimension d."""
         return input_dim(self.problem)
+
+    @property
+    def largest_systems(self) -> "Task":
+        """The task itself; of one that estimates limits, about the largest systems that this takes: what
+        bounds it is a bias of about 1/N and 1/(40 M), the coarsest have N of at least 32 and 2 K·P."""
+        if self.tolerance is None:
+            return self
+        particles = max(32, 2 * self.samples, round(2 / self.tolerance))
+        steps = max(4, round(4 * self.problem.horizon), round(0.1 / self.tolerance))
+        batch = replace(self.batch, width=min(particles, 10**6))
+        return replace(self, batch=batch, depth_steps=min(steps, 10**4), tolerance=None)
 
     @property
     def reference_task(self) -> "Task":

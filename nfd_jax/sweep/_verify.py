@@ -91,6 +91,8 @@ def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
     cell = replace(least, depths=least.depths and (min(least.depths),), seeds=least.seeds[:1])
     if cell.redrawn:
         return {"error": f"{describe(cell)}: {TOO_LARGE}"}
+    if cell.kind == "limit" and cell.width == 0:  # one of the many small systems of an estimate
+        cell = replace(cell, width=max(64, 2 * config.problem.steps * config.problem.batch_size))
     doubles, singles = (
         Task.of(config.model_copy(update={"precision": name}), cell) for name in ("float64", "float32")
     )
@@ -208,6 +210,9 @@ def locate_nonfinite(
 
 def _divergences(config: SweepConfig, batch: Batch, status: np.ndarray | None) -> Iterator[str]:
     task = Task.of(config, batch)
+    if task.tolerance is not None:
+        yield f"{describe(batch)}: diverged in some of the systems of the estimate"
+        return
     flags, rates = task.flags or task.limit_flags, task.rates
     shape = (len(flags), len(rates), max(1, len(batch.depths)), len(batch.seeds))
     suspects = np.full(shape, DIVERGED) if status is None else status.reshape(shape)

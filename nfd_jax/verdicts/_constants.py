@@ -11,7 +11,7 @@ from scipy import stats
 from nfd_jax.verdicts._family import Fits
 from nfd_jax.verdicts._laws import Law
 from nfd_jax.verdicts._sample import MOST_DIVERGED, WANTED, NotMeasured, Sample
-from nfd_jax.verdicts._seeds import FEWEST_FOR_OUTPUTS, FEWEST_SEEDS, LEVEL, UNKNOWN, Interval
+from nfd_jax.verdicts._seeds import FEWEST_FOR_OUTPUTS, FEWEST_SEEDS, LEVEL, UNKNOWN, Interval, percent
 
 POWER = 0.8
 MOST_SEEDS = 10_000
@@ -116,18 +116,17 @@ def judge_constant(
         return result("undecided", lack)
     if not fits.described:
         return result("undecided", "no law of the family describes its points: add widths and depths")
+    said, limit = f"{effect.share()} of what learning moves in rms", f"margin {percent(margin)}"
     if effect.low > margin:
-        return result("remains", f"effect {effect.text('.2%')}, margin {margin:.2%}")
+        return result("remains", f"{said}, {limit}")
     if effect.high < margin:
-        return result("vanishes", f"effect {effect.text('.2%')}, margin {margin:.2%}")
+        return result("vanishes", f"{said}, {limit}")
     more = (
         f"about {seeds:.0f} seeds would settle it"
         if np.isfinite(seeds)
         else "seeds alone will not settle it: add widths and depths"
     )
-    return result(
-        "undecided", f"effect {effect.text('.2%')} reaches both sides of the margin {margin:.2%}; {more}"
-    )
+    return result("undecided", f"{said} reaches both sides of the {limit}; {more}")
 
 
 def _seeds_needed(effect: Interval, margin: float, seeds: int) -> float:

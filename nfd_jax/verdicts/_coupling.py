@@ -10,7 +10,15 @@ from nfd_jax.verdicts._context import Context
 from nfd_jax.verdicts._errors import controls_attain
 from nfd_jax.verdicts._laws import Law
 from nfd_jax.verdicts._row import Row
-from nfd_jax.verdicts._rows import Found, constant_row, described, growth_row, guarded, slope_row
+from nfd_jax.verdicts._rows import (
+    Found,
+    constant_row,
+    described,
+    growth_row,
+    guarded,
+    slope_row,
+    undetectable,
+)
 from nfd_jax.verdicts._sample import NotMeasured, Sample
 from nfd_jax.verdicts._slopes import at_infinite_width, swapped
 
@@ -19,7 +27,7 @@ STEEP = tuple(np.round(np.arange(0.3, 5.05, 0.1), 10))
 
 EFFECT, DISPLACEMENT, LAYER = (f"coupling/coupling_{name}_ms" for name in ("effect", "displacement", "layer"))
 PASS = {"forward": "h", "backward": "b"}
-WHAT = {EFFECT: "what reuse changes in {} is", DISPLACEMENT: "coupling summed over layers, {} pass, is"}
+WHAT = {EFFECT: "what reuse changes in {}", DISPLACEMENT: "coupling summed over the layers of the {} pass"}
 
 
 def coupling_rows(context: Context, claim: str, reading: str) -> Iterator[Found]:
@@ -43,7 +51,7 @@ def coupling_rows(context: Context, claim: str, reading: str) -> Iterator[Found]
             signal,
             "both",
             "constant",
-            text=what.removesuffix(" is"),
+            text=what,
         )
         training = claim != "C1"
 
@@ -59,11 +67,11 @@ def coupling_rows(context: Context, claim: str, reading: str) -> Iterator[Found]
             if claim == "C2":
                 needs_grid(sample, depths=1)
                 return _at_fixed_depth(
-                    replace(base, axis="width"), context, sample, signal, path, select, what
+                    replace(base, axis="width"), context, sample, signal, path, select, f"{what} is"
                 )
             needs_grid(sample)
             key = (path, tuple(select.items()), training)
-            return constant_row(base, context, sample, signal, Law(), key=key, what=what)
+            return constant_row(base, context, sample, signal, Law(), key=key, what=f"{what} is")
 
         yield guarded(base, constant)
         if claim != "C1":
@@ -86,9 +94,12 @@ def coupling_rows(context: Context, claim: str, reading: str) -> Iterator[Found]
             )
             return replace(found, row=replace(found.row, width=0, depth=0))
 
-        yield guarded(replace(step0, name=f"{base.name} against width", axis="width"), rate)
+        against = {"name": f"{base.name} against width", "text": f"{what} against width"}
+        yield guarded(replace(step0, axis="width", **against), rate)
         yield guarded(
-            replace(step0, name=f"{base.name} against depth", axis="depth"),
+            replace(
+                step0, name=f"{base.name} against depth", axis="depth", text=f"{what} against depth"
+            ),
             lambda base, path=path, select=select, signal=signal, what=what: growth_row(
                 base, context, context.sample(path, select, signal, False), what
             ),
@@ -133,19 +144,20 @@ def _unscaled(base: Row, context: Context, sample: Sample) -> Found:
     """Whether anything survives needs no signal to compare with; how much it is does."""
     row = described(base, sample)
     if np.all(sample.values.mean(0) <= context.floor):
-        return Found(
-            replace(row, verdict="not detectable", reason="zero to rounding at every point"), "not detectable"
-        )
+        return Found(undetectable(row), "not detectable")
     fits = context.fits(("unscaled", row.name), sample, Law(), positive=True)
     constant = fits.interval(CONSTANT, None, context.level / sample.candidates)
-    row = replace(row, constant=constant, verdict="undecided", reason=f"constant {constant.text()}")
+    said = f"mean square {constant.text()}"
+    text = f"{base.text} is, as n → ∞, {said}"
+    open_ = {"verdict": "undecided", "reason": f"{said} reaches 0: add seeds", "text": f"{text}: undecided"}
+    row = replace(row, constant=constant, **open_)
     if enough(sample, base.quantity) or not fits.described:
         return Found(
             replace(row, reason=enough(sample, base.quantity) or "no law of the family describes its points"),
             "undecided",
         )
     if constant.low > 0:
-        row = replace(row, verdict="remains", reason=f"above 0: constant {constant.text()}")
+        row = replace(row, verdict="remains", reason=f"above 0: {said}", text=f"{text}: remains")
         return Found(
             row,
             "holds",
@@ -157,8 +169,9 @@ def _unscaled(base: Row, context: Context, sample: Sample) -> Found:
 def layer_rows(context: Context, reading: str, claimed: float) -> Iterator[Found]:
     """One layer's coupling as n → ∞ against depth."""
     for label, signal in PASS.items():
-        what = f"one layer's coupling as n → ∞, {label} pass,"
-        base = Row(f"C3 {reading} layer {label}", "C3", reading, signal, "depth", "slope", text=what)
+        what = f"one layer's coupling in the {label} pass as n → ∞"
+        text = f"{what} against depth"
+        base = Row(f"C3 {reading} layer {label}", "C3", reading, signal, "depth", "slope", text=text)
 
         def rate(base: Row, label: str = label, signal: str = signal, what: str = what) -> Found:
             sample = context.sample(LAYER, {"direction": label}, signal, True)
@@ -167,7 +180,7 @@ def layer_rows(context: Context, reading: str, claimed: float) -> Iterator[Found
                 reason = (
                     "zero to rounding at every point" if moved else "learning moves nothing beyond rounding"
                 )
-                row = replace(described(base, sample), verdict="not detectable", reason=reason)
+                row = undetectable(described(base, sample), reason)
                 # A coupling that is zero at every depth falls faster than any power.
                 return Found(row, "holds" if moved and not enough(sample, signal) else "not detectable")
             wide = context.once(("wide", label), lambda: at_infinite_width(sample))

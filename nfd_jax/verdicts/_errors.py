@@ -36,7 +36,7 @@ def controls_attain(context: Context, quantity: str, claimed: float) -> bool:
             _, fits = error_fits(context, {**pair(flag, flag), "quantity": quantity}, quantity)
         except NotMeasured:
             return False
-        return fits.described and fits.exponent(context.level).low >= claimed - TOLERANCE
+        return fits.described and fits.reaches(claimed - TOLERANCE, context.level)
 
     return context.once(("control", quantity, claimed), lambda: all(one(flag) for flag in FLAGS))
 
@@ -49,6 +49,7 @@ def error_rows(context: Context, reading: str) -> Iterator[Found]:
         for quantity in "hbf":
             select = {**pair(network, limit), "quantity": quantity}
             what = f"the {limit} limit misses the {network} network's {quantity} by"
+            distance = f"distance of the {network} network to the {limit} limit in {quantity}"
             base = Row(
                 f"C4 {reading} {network} → {limit} {quantity}",
                 "C4",
@@ -56,7 +57,7 @@ def error_rows(context: Context, reading: str) -> Iterator[Found]:
                 quantity,
                 "both",
                 "constant",
-                text=f"{network} network to {limit} limit, {quantity}",
+                text=distance,
                 decides=decides,
             )
 
@@ -78,7 +79,9 @@ def error_rows(context: Context, reading: str) -> Iterator[Found]:
             found = guarded(base, constant)
             yield found
 
-            def rate(base: Row, select: dict = select, quantity: str = quantity, what: str = what) -> Found:
+            def rate(
+                base: Row, select: dict = select, quantity: str = quantity, what: str = distance
+            ) -> Found:
                 sample = context.sample(ERROR, select, quantity, True)
                 needs_grid(sample)
                 return slope_row(
@@ -88,7 +91,8 @@ def error_rows(context: Context, reading: str) -> Iterator[Found]:
                     claimed=claimed,
                     fit=lambda: error_fits(context, select, quantity)[1],
                     attains=controls_attain(context, quantity, claimed),
-                    what=base.text,
+                    what=what,
                 )
 
-            yield guarded(replace(base, name=f"{base.name} against depth", axis="depth", test="slope"), rate)
+            against = {"name": f"{base.name} against depth", "text": f"{distance} against depth"}
+            yield guarded(replace(base, axis="depth", test="slope", **against), rate)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from nfd_jax.verdicts._fit import GridFit, fit_grid
 from nfd_jax.verdicts._laws import Law
 from nfd_jax.verdicts._seeds import LEVEL, Array, Interval
@@ -26,6 +28,19 @@ class Fits:
 
     def exponent(self, level: float = LEVEL) -> Interval:
         return _union([fit.exponent(level) for fit in self.fits])
+
+
+    def reaches(self, least: float, level: float = LEVEL) -> bool:
+        """Whether the exponent surely is at least this. Not where the estimate is the largest tried and
+        nothing bounds it: what is left then falls too fast, or is too little, to tell how.
+        """
+        found = self.exponent(level)
+        return bool(found.low >= least) and not self.at_the_edge(level)
+
+    def at_the_edge(self, level: float = LEVEL) -> bool:
+        """Whether the estimate is the largest exponent tried, and unbounded above."""
+        found, largest = self.exponent(level), float(self.fits[0].exponents[-1])
+        return bool(found.high == np.inf and found.estimate >= largest - 0.01)
 
 
 def _union(parts: list[Interval]) -> Interval:

@@ -12,8 +12,8 @@ LAWS = (
     ("output_bias", "f", "", "bias of outputs"),
     ("feature_kernel_bias", "h", "", "bias of feature kernels"),
     ("gradient_kernel_bias", "b", "", "bias of gradient kernels"),
-    ("marginal_w2", "h", "h", "distance of marginals of h beyond chance"),
-    ("marginal_w2", "b", "b", "distance of marginals of b beyond chance"),
+    ("marginal_w2", "h", "h", "distance beyond chance of the marginals of h"),
+    ("marginal_w2", "b", "b", "distance beyond chance of the marginals of b"),
 )
 
 
@@ -26,7 +26,7 @@ def law_rows(context: Context, claim: str) -> Iterator[Found]:
                 continue
             path = f"law/{variable}"
             select = pair(network, limit) | ({"quantity": label} if label else {})
-            what = f"{words}, {network} network to {limit} limit: its square root is"
+            text = f"{words} between {network} network and {limit} limit"
             name = f"{variable.removeprefix('marginal_')} {label}".strip().replace("_", " ")
             base = Row(
                 f"{claim} law {network} → {limit} {name}",
@@ -35,12 +35,12 @@ def law_rows(context: Context, claim: str) -> Iterator[Found]:
                 quantity,
                 "both",
                 "constant",
-                text=f"{words}, {network} network to {limit} limit",
+                text=text,
                 decides=(network, limit) == FLAGS,
             )
 
             def constant(
-                base: Row, path: str = path, select: dict = select, quantity: str = quantity, what: str = what
+                base: Row, path: str = path, select: dict = select, quantity: str = quantity, text: str = text
             ) -> Found:
                 training = claim != "C1"
                 less = f"{path}_null" if path.endswith("w2") else ""
@@ -53,7 +53,7 @@ def law_rows(context: Context, claim: str) -> Iterator[Found]:
                     quantity,
                     context.law(path),
                     key=(path, tuple(select.items()), training),
-                    what=what,
+                    what=f"{text} is",
                     positive=False,
                     survives=claim == "C2",
                 )

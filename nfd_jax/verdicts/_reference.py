@@ -29,9 +29,10 @@ def reference_rows(context: Context, reading: str) -> Iterator[Found]:
     for quantity in "hbf":
         select = {**pair(*FLAGS), "quantity": quantity}
         for suffix, weights in RAYS.items():
-            what = f"error of {quantity} to the reference limit{suffix} tends to"
+            text = f"distance to the reference limit in {quantity}{suffix}"
+            what = f"{text} tends to"
             base = Row(
-                f"C6 {reading} {quantity}{suffix}", "C6", reading, quantity, "both", "constant", text=what
+                f"C6 {reading} {quantity}{suffix}", "C6", reading, quantity, "both", "constant", text=text
             )
 
             def constant(
@@ -66,7 +67,7 @@ def reference_rows(context: Context, reading: str) -> Iterator[Found]:
                 quantity,
                 axis,
                 "slope",
-                text=f"error of {quantity} to the reference limit",
+                text=f"distance to the reference limit in {quantity} against {axis}",
             )
 
             def rate(base: Row, axis: str = axis, select: dict = select, quantity: str = quantity) -> Found:
@@ -80,7 +81,7 @@ def reference_rows(context: Context, reading: str) -> Iterator[Found]:
                     context,
                     sample,
                     claimed=claimed,
-                    what=base.text,
+                    what=f"distance to the reference limit in {quantity}",
                     attains=_reference_attains(context, axis, quantity, claimed),
                     fit=lambda: context.fits(("reference", axis, quantity), sample, law, positive=True),
                 )
@@ -105,4 +106,4 @@ def _reference_attains(context: Context, axis: str, quantity: str, claimed: floa
         fits = context.once(("reference control", axis, quantity), make)
     except NotMeasured:
         return False
-    return fits.described and fits.exponent(context.level).low >= claimed - TOLERANCE
+    return fits.described and fits.reaches(claimed - TOLERANCE, context.level)

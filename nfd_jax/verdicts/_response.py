@@ -69,6 +69,7 @@ def _judge(base: Row, context: Context, network: str, limit: str) -> Found:
     low = 0.0 if relative.low <= 0 <= relative.high else min(relative.low**2, relative.high**2)
     effect = Interval(relative.estimate**2, low, max(relative.low**2, relative.high**2))
     errors = abs(found.mean) / found.error if found.error > 0 else (np.inf if found.mean else 0.0)
+    apart = f"{errors:.1f} standard errors apart" if np.isfinite(errors) else "apart without any scatter"
     row = replace(
         base,
         constant=miss,
@@ -78,9 +79,9 @@ def _judge(base: Row, context: Context, network: str, limit: str) -> Found:
         width=int(gain.widths[0]),
         depth=int(gain.depths[0]),
         step=1,
-        text=f"{base.text}: {size:.4g} against {expected.mean():.4g}, {errors:.1f} standard errors apart",
+        text=f"{base.text}: {size:.4g} against {expected.mean():.4g}, {apart}",
     )
-    reason = f"{errors:.1f} standard errors apart, {relative.text('.1%')} of the gain"
+    reason = f"{apart}, {relative.text('.1%')} of the gain"
     if lack := enough(gain, "f"):
         return Found(replace(row, verdict="undecided", reason=lack), "undecided")
     if effect.low > context.margin:

@@ -15,7 +15,7 @@ from nfd_jax.verdicts._family import Fits
 from nfd_jax.verdicts._laws import Law
 from nfd_jax.verdicts._row import Row
 from nfd_jax.verdicts._sample import NotMeasured, Sample
-from nfd_jax.verdicts._seeds import Interval
+from nfd_jax.verdicts._seeds import Interval, percent
 from nfd_jax.verdicts._slopes import FLAT, TOLERANCE, growth, steepens
 
 
@@ -35,7 +35,7 @@ def guarded(base: Row, make: Callable[[Row], Found]) -> Found:
         return make(base)
     except NotMeasured as lacking:
         row = replace(
-            base, verdict="not measured", reason=str(lacking), text=f"{base.text}: not measured, {lacking}"
+            base, verdict="not measured", reason=str(lacking), text=f"{base.text}: not measured; {lacking}"
         )
         return Found(row, "not measured")
 
@@ -54,14 +54,18 @@ def described(base: Row, sample: Sample) -> Row:
 
 
 def in_words(what: str, found: Constant) -> str:
-    """An effect as a reader would say it."""
+    """An effect as a reader would say it: its share in rms, and once the mean square itself."""
     if not np.isfinite(found.effect.estimate):
-        return f"{what}: {found.verdict}, {found.reason}"
-    share, low, high = (
-        f"{100 * np.sqrt(max(value, 0.0)):.2g} %"
-        for value in (found.effect.estimate, found.effect.low, found.effect.high)
+        return f"{what} nothing that can be seen, {found.reason}: {found.verdict}"
+    size = f"{max(found.constant.estimate, 0.0):.2g}"
+    return f"{what} {found.effect.share()} of what learning moves in rms, mean square {size}: {found.verdict}"
+
+
+def undetectable(row: Row, reason: str = "zero to rounding at every point") -> Row:
+    """The row of a quantity too small to be seen."""
+    return replace(
+        row, verdict="not detectable", reason=reason, text=f"{row.text}: {reason}: not detectable"
     )
-    return f"{what} {share} of what learning moves, in root mean square ({low} to {high}): {found.verdict}"
 
 
 def constant_row(
@@ -118,7 +122,8 @@ def _survival(row: Row, found: Constant, context: Context) -> Found:
     judged = found.fits is not None and found.fits.described and not enough(found.sample, row.quantity)
     if judged and found.constant.low > 0:
         candidates = found.sample.candidates
-        text = f"above 0: constant {found.constant.text()}; {found.reason}"
+        share = f"{found.effect.share()} of what learning moves in rms"
+        text = f"above 0: mean square {found.constant.text()}, {share}, margin {percent(context.margin)}"
         return Found(
             replace(row, reason=text),
             "holds",
@@ -145,13 +150,7 @@ def slope_row(
     base = described(base, sample)
     level = context.level / sample.candidates
     if np.all(np.abs(sample.values.mean(0)) <= context.floor):
-        row = replace(
-            base,
-            verdict="not detectable",
-            reason="zero to rounding at every point",
-            text=f"{what}: zero to rounding",
-        )
-        return Found(row, "not detectable")
+        return Found(undetectable(base), "not detectable")
     if len(set(sample.depths.tolist())) < 3:
         raise NotMeasured(
             f"add {base.axis}s: the grid has {len(set(sample.depths.tolist()))}, a slope needs at least three"
@@ -163,9 +162,8 @@ def slope_row(
     least = claimed - TOLERANCE
 
     def result(verdict: str, reason: str, state: str) -> Found:
-        text = (
-            f"{what} falls as {base.axis} to the power {slope.text('.2f')}, claimed {-claimed:g}: {verdict}"
-        )
+        power = f"power {slope.text('.2f')}, claimed {-claimed:g}"
+        text = f"{what} goes, in mean square, as {base.axis} to the {power}: {verdict}"
 
         def fails_at(part: float) -> bool:
             return fits.exponent(part / sample.candidates).high < least
@@ -176,6 +174,9 @@ def slope_row(
         return result("undecided", lack, "undecided")
     if not fits.described:
         return result("undecided", "no law of the family describes its points", "undecided")
+    if found.low >= least and fits.at_the_edge(level):
+        tried = f"its estimate is the steepest power tried, {slope.estimate:.2f}, and nothing bounds it"
+        return result("undecided", f"{tried}: add {base.axis}s or seeds", "undecided")
     if found.low >= least:
         return result("attained", f"slope {slope.text('.2f')}, claimed {-claimed:g}", "holds")
     if found.high >= least:
@@ -203,10 +204,7 @@ def growth_row(base: Row, context: Context, sample: Sample, what: str) -> Found:
     """No growth with depth within FLAT."""
     base = described(base, sample)
     if np.all(sample.values.mean(0) <= context.floor):
-        return Found(
-            replace(base, verdict="not detectable", reason="zero to rounding at every point"),
-            "not detectable",
-        )
+        return Found(undetectable(base), "not detectable")
     needs_grid(sample, widths=1)
     found = growth(sample, context.level)
     row = replace(base, slope=found)
@@ -218,7 +216,8 @@ def growth_row(base: Row, context: Context, sample: Sample, what: str) -> Found:
     else:
         verdict, state = "undecided", "undecided"
         reason = lack or f"slope {found.text('.2f')} reaches both sides of {FLAT:g}: add depths or seeds"
-    text = f"{what} grows as depth to the power {found.text('.2f')}: no growth {verdict}"
+    power = f"power {found.text('.2f')}, claimed no growth"
+    text = f"{what} goes, in mean square, as depth to the {power}: {verdict}"
     return Found(
         replace(row, verdict=verdict, reason=reason, text=text),
         state,

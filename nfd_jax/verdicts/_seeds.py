@@ -32,17 +32,38 @@ class Interval:
     high: float
 
     def text(self, digits: str = ".3g") -> str:
-        estimate, low, high = (_plain(f"{value:{digits}}") for value in (self.estimate, self.low, self.high))
-        return f"{estimate} [{low}, {high}]"
+        """The estimate with its interval; an end that is not known is named, never printed as a number."""
+        return _with_ends(*(_shown(value, digits) for value in (self.estimate, self.low, self.high)))
+
+    def share(self) -> str:
+        """A ratio of mean squares as a share in rms: its square root in percent, 0 where it is negative."""
+        return _with_ends(*(percent(value) for value in (self.estimate, self.low, self.high)))
 
     def scaled(self, factor: float) -> "Interval":
         ends = sorted((self.low * factor, self.high * factor))
         return Interval(self.estimate * factor, *ends)
 
 
-def _plain(text: str) -> str:
-    """Without the sign of what is zero to the digits shown."""
-    return text if any(digit in text for digit in "123456789in") else text.removeprefix("-")
+def percent(value: float) -> str:
+    """The square root of a ratio of mean squares in percent; empty where it is not finite."""
+    return f"{100 * np.sqrt(max(value, 0.0)):.2g} %" if np.isfinite(value) else ""
+
+
+def _shown(value: float, digits: str) -> str:
+    """A number without the sign of what is zero to the digits shown; empty where it is not finite."""
+    if not np.isfinite(value):
+        return ""
+    text = f"{value:{digits}}"
+    return text if any(digit in text for digit in "123456789") else text.removeprefix("-")
+
+
+def _with_ends(estimate: str, low: str, high: str) -> str:
+    estimate = estimate or "unknown"
+    if low and high:
+        return f"{estimate} [{low}, {high}]"
+    if low or high:
+        return f"{estimate} [{'at least' if low else 'at most'} {low or high}]"
+    return f"{estimate} [no bounds]"
 
 
 UNKNOWN = Interval(np.nan, np.nan, np.nan)

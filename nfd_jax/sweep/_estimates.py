@@ -1,0 +1,59 @@
+"""Limits estimated to a tolerance, as the variables of /limit.
+
+Such a limit is a number with error bars, not a system on the noise of a repetition. Repetitions that learn
+from the same samples share it, drawn from the key of the first; where each has samples of its own, each has
+its own. It stands at particles = 0.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nfd_jax.limit import estimate_limit
+from nfd_jax.losses import accuracy, loss_function
+from nfd_jax.measures import Paths, Runs
+from nfd_jax.sweep._cells import with_rate
+from nfd_jax.sweep._data import load_problem, seed_key
+from nfd_jax.sweep._task import Task
+
+
+def estimates(task: Task) -> Runs:
+    """The limit at every learning rate and flag, leading axes (seed, rate, flag). Where systems diverge all
+    is NaN."""
+    own = {seed: seed if task.data_by_seed else 0 for seed in task.seeds}
+    known = {seed: _of_seed(task, seed) for seed in sorted(set(own.values()))}
+    each = [known[own[seed]] for seed in task.seeds]
+    found = {name: np.stack([one[name] for one in each]) for name in each[0]}
+    return Runs(Paths(found["output"], found["loss"], None, None), found, task.problem.activation)
+
+
+def _of_seed(task: Task, seed: int) -> dict[str, np.ndarray]:
+    """The variables by name, leading axes (rate, flag)."""
+    runs = [[_one(task, seed, rate, flag) for flag in task.limit_flags] for rate in task.rates]
+    return {name: np.stack([[one[name] for one in row] for row in runs]) for name in runs[0][0]}
+
+
+def _one(task: Task, seed: int, rate: float, flag: str) -> dict[str, np.ndarray]:
+    problem, heldout = load_problem(task.problem, task.seed, task.precision, seed)
+    learning = with_rate(problem, jnp.asarray(rate, problem.dtype))
+    options = {"tolerance": task.tolerance, "max_seconds": task.max_seconds, "backward_weights": flag}
+    try:
+        found = estimate_limit(learning, key=seed_key(task.seed, seed), heldout=heldout.inputs, **options)
+        output, loss, of_others = found.output, found.loss, found.heldout
+        bars = found.standard_error, found.bias
+    except FloatingPointError:  # a diverged limit is a result, as a diverged network is
+        steps, outputs = problem.targets.shape[0], problem.targets.shape[2]
+        output, loss = np.full(problem.targets.shape, np.nan), np.full(steps, np.nan)
+        of_others, bars = np.full((steps, len(heldout.targets), outputs), np.nan), (output, output)
+    value, targets = loss_function(task.problem.loss).value, heldout.targets
+    shared = jnp.asarray(of_others, problem.dtype)
+    variables = {
+        "loss": loss,
+        "output": output,
+        "accuracy": jax.vmap(accuracy)(jnp.asarray(output, problem.dtype), problem.targets),
+        "heldout_loss": jax.vmap(lambda f: value(f, targets))(shared),
+        "heldout_accuracy": jax.vmap(lambda f: accuracy(f, targets))(shared),
+        "output_standard_error": bars[0],
+        "output_bias": bars[1],
+    }
+    return {name: np.asarray(x, float) for name, x in variables.items()}

@@ -1,0 +1,99 @@
+"""A limit to a tolerance in a sweep: what is stored is the estimate with its bars, one for repetitions of
+equal samples."""
+
+import jax
+import numpy as np
+import pytest
+from _configs import config_with
+
+import nfd_jax as nfd
+from nfd_jax import launch, sweep
+from nfd_jax.limit import TimeTooShort
+from nfd_jax.sweep import _estimates
+from nfd_jax.sweep._data import load_problem, seed_key
+
+TREE = {
+    "name": "estimated",
+    "seeds": 2,
+    "precision": "float64",
+    "problem": {"dataset": "gaussian", "input_dim": 4, "steps": 2, "batch_size": 1},
+    "limit": {"tolerance": 0.1},
+}
+
+
+def stored(folder, **changes):
+    config = config_with(TREE, changes)
+    outcome = launch.run_sweep(config, folder, quiet=True, report=False)
+    return nfd.open_results(folder), outcome.failed
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    tree, failed = stored(tmp_path_factory.mktemp("estimated"))
+    assert not failed
+    return tree
+
+
+def direct(flag, key, tolerance=0.1):
+    config = config_with(TREE, {})
+    with jax.enable_x64(True):
+        problem, heldout = load_problem(config.problem, config.seed, "float64")
+        options = {"backward_weights": flag, "heldout": heldout.inputs}
+        return nfd.estimate_limit(problem, tolerance=tolerance, key=key, **options)
+
+
+@pytest.mark.parametrize("flag", ["reused", "independent"])
+def test_stored_outputs_are_the_estimate_and_lie_within_its_bars_of_another(results, flag):
+    found = results["limit"].to_dataset().sel(backward_weights=flag, particles=0, seed=1)
+    found = found.squeeze("learning_rate")
+    assert found.output.dims == found.output_bias.dims == ("step", "sample", "component")
+    same, other = direct(flag, seed_key(0, 0)), direct(flag, jax.random.key(5))
+    np.testing.assert_allclose(found.output, same.output, rtol=1e-10)
+    np.testing.assert_allclose(found.loss, same.loss, rtol=1e-10)
+    bars = 4 * np.hypot(found.output_standard_error.values, other.standard_error)
+    bars = bars + found.output_bias.values + other.bias
+    assert np.all(np.abs(found.output.values - other.output) < bars)
+    assert 0 < np.sqrt(np.mean(found.output_standard_error.values**2)) < 0.1
+
+
+def test_the_two_systems_differ_and_repetitions_of_equal_samples_share_one(results):
+    limit = results["limit"].to_dataset()
+    assert np.all(np.isfinite(limit.heldout_loss)) and limit.sizes["seed"] == 2
+    reused, independent = (limit.output.sel(backward_weights=flag) for flag in ("reused", "independent"))
+    assert not np.allclose(reused.isel(step=1), independent.isel(step=1))
+    assert np.array_equal(limit.output.isel(seed=0), limit.output.isel(seed=1))
+    assert np.all(results["status/cell"] == 1)
+    assert "feature_shift_ms" not in limit
+
+
+def test_samples_of_its_own_give_each_repetition_an_estimate_of_its_own(tmp_path, monkeypatch):
+    seen = []
+
+    def estimate(problem, *, key, backward_weights, **options):
+        seen.append(jax.random.key_data(key).tolist())
+        if len(seen) == 2:
+            raise FloatingPointError("systems diverged")
+        return found
+
+    found = direct("independent", jax.random.key(5))
+    monkeypatch.setattr(_estimates, "estimate_limit", estimate)
+    own = {"limit": {"backward_weights": "reused"}, "problem": {"data_seed": "per_seed"}}
+    tree, failed = stored(tmp_path / "own", **own)
+    assert len(seen) == 2 and seen[0] != seen[1] and not failed
+    assert tree["status/cell"].values.ravel().tolist() == [1, 2]  # a diverged limit is a result
+    assert np.isnan(tree["limit/output"].isel(seed=1)).all()
+
+
+def test_a_time_too_short_fails_that_batch_alone(tmp_path, monkeypatch):
+    def estimate(*problem, max_seconds, **options):
+        raise TimeTooShort(f"max_seconds = {max_seconds:g} is too short")
+
+    monkeypatch.setattr(_estimates, "estimate_limit", estimate)
+    tree, failed = stored(tmp_path / "short", limit={"max_seconds": 2.0})
+    assert failed == ["limit to a tolerance, seeds 0, 1: TimeTooShort: max_seconds = 2 is too short"]
+    assert np.all(tree["status/cell"] == 3)
+
+
+def test_the_plan_says_what_it_is(monkeypatch):
+    text = sweep.describe(config_with(TREE, {}), "")
+    assert "2 limits to a tolerance of 0.1" in text and "does not fit" not in text
