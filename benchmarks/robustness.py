@@ -12,9 +12,9 @@ import numpy as np
 
 from nfd_jax import launch
 from nfd_jax.config import SweepConfig
-from nfd_jax.store._batch import Batch
-from nfd_jax.sweep import _cluster
-from nfd_jax.sweep._execute import run_batch
+from nfd_jax.measures import Named
+from nfd_jax.store import Batch
+from nfd_jax.sweep import _cluster, _compute, run_batch
 
 from ._tools import HERE, Figure
 
@@ -42,17 +42,17 @@ def _safety(count: int, seconds: float) -> Figure:
     config, batches = _sweep(count)
     arrays, moments = run_batch(config, batches[0]), []
 
-    def stand_in(config: SweepConfig, batch: Batch) -> dict[str, np.ndarray]:
+    def stand_in(config: SweepConfig, batch: Batch) -> dict[str, Named]:
         moments.append(time.perf_counter())
         time.sleep(seconds)
         return arrays
 
     plan = lambda config, covered=frozenset(): batches if not covered else []
-    replaced = mock.patch.multiple(launch, run_batch=stand_in, make_plan=plan)
-    with tempfile.TemporaryDirectory(prefix="nfd-bench-") as folder, replaced:
-        launch.run_sweep(config, Path(folder) / "out", quiet=True)
+    computed, planned = mock.patch.object(_compute, "run_batch", stand_in), mock.patch.object(launch.sweep, "make_plan", plan)
+    with tempfile.TemporaryDirectory(prefix="nfd-bench-") as folder, computed, planned:
+        launch.run_sweep(config, Path(folder) / "out", quiet=True, report=False)
     between = np.diff(moments) / seconds - 1
-    note = f"{np.median(between) * seconds * 1e3:.0f} ms a cell, {sum(x.nbytes for x in arrays.values()) / 2**20:.1f} MiB each"
+    note = f"{np.median(between) * seconds * 1e3:.0f} ms a cell, {sum(x.values.nbytes for x in arrays.values()) / 2**20:.1f} MiB each"
     what = f"store, log and progress over computing, cells of {seconds:g} s"
     return Figure("g safety", what, float(np.mean(between)), at_most=0.03, samples={"overhead": between.tolist()}, note=note)
 

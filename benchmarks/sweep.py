@@ -7,7 +7,7 @@ seconds from outside, interpreter and imports included.
 import json
 from importlib.util import find_spec
 
-from nfd_jax.sweep._plan import make_plan
+from nfd_jax.sweep import make_plan
 
 from ._tools import REFERENCE, TINY, Figure, cache_folder, child, median, reference_config
 

@@ -10,8 +10,7 @@ start = time.perf_counter()
 
 import json  # noqa: E402
 
-from nfd_jax.sweep._execute import run_batch  # noqa: E402
-from nfd_jax.sweep._plan import make_plan  # noqa: E402
+from nfd_jax.sweep import make_plan, run_batch  # noqa: E402
 
 from ._tools import count_compilations, reference_config, use_cache  # noqa: E402
 

@@ -1,32 +1,36 @@
-"""A sweep from start to end: the plan's batches computed one by one, each stored before the next, then rates and report."""
+"""A sweep from start to end: the plan's batches computed one by one, each stored before the next; then
+verdicts and report."""
 
 import platform
 import subprocess
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
-import numpy as np
 import xarray as xr
 
-from nfd_jax import report
+from nfd_jax import sweep
 from nfd_jax.config import SweepConfig
+from nfd_jax.measures import Named
+from nfd_jax.names import DIVERGED
 from nfd_jax.runtime import in_background, use_compilation_cache
-from nfd_jax.store import Store, open_results
-from nfd_jax.store._batch import Batch
-from nfd_jax.sweep._compute import CELL_ERRORS, first_line, results
-from nfd_jax.sweep._execute import outputs
-from nfd_jax.sweep._memory import CellTooLarge, check_fits
-from nfd_jax.sweep._plan import make_plan
-from nfd_jax.sweep._progress import Progress
+from nfd_jax.store import Batch, Store, open_results
 
 LOCATED = 3
 """Batches with diverged runs of which one is looked into: it is trained once more with every layer kept."""
 
 ROUNDING = "float32_check"
-"""Attribute of /rates: the smallest cell in float32 against float64 on the same draw, relative root mean squares."""
+"""Attribute of /rates: the smallest cell in float32 against float64 on the same draw, relative root mean
+squares."""
+
+JUDGED = "judged"
+"""Attribute of /rates: what it was concluded from, so that nothing is concluded twice."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,21 @@ class Outcome:
     failed: list[str] = field(default_factory=list)
 
 
-def run(config: SweepConfig, out: str | Path | None = None, *, resume: bool = True, progress: bool = True) -> xr.DataTree:
+def run(
+    config: SweepConfig, out: str | Path | None = None, *, resume: bool = True, progress: bool = True
+) -> xr.DataTree:
     """Run a sweep, or resume the one in `out` (default results/<name>), and return its results.
 
-    `resume=False` discards what `out` holds. A config with variants gives a tree with one child a variant. Raises ConfigChanged
-    where `out` holds results of a config that differs in what they depend on, StoreError where it cannot be used.
+    `resume=False` discards what `out` holds. A config with variants gives a tree with one child a variant.
+    Raises ConfigChanged where `out` holds results of a config that differs in what they depend on, StoreError
+    where it cannot be used.
     """
-    outcome = run_sweep(config, Path("results") / config.name if out is None else Path(out), fresh=not resume, quiet=not progress)
+    outcome = run_sweep(
+        config,
+        Path("results") / config.name if out is None else Path(out),
+        fresh=not resume,
+        quiet=not progress,
+    )
     if config.variants is None:
         return open_results(outcome.store)
     return xr.DataTree.from_dict(
@@ -64,20 +76,27 @@ def run_sweep(
     workers: int | None = None,
     verify: bool = False,
     quiet: bool = False,
+    report: bool = True,
 ) -> Outcome:
     """Run or resume `config` in the folder `out`, variants in folders of their own below it.
 
-    `scheduler` (a Dask address) or `workers` (a number of local processes) spread the batches; `verify` recomputes a sample of
-    stored cells and prints the difference. Batches that fail are stored as failed and never stop the others.
+    `scheduler` (a Dask address) or `workers` (a number of local processes) spread the batches; `verify`
+    recomputes a sample of stored cells and prints the difference; without `report` it stops after the arrays.
+    Batches that fail are stored as failed and never stop the others.
     """
     use_compilation_cache()
     _refuse_what_cannot_fit(config, workers, scheduler)
     failed: list[str] = []
+    changed = False
     for name, single in config.expand().items():
         folder = out / name if name else out
-        failed += _run_one(single, folder, fresh, scheduler, workers, verify, Progress(name or config.name, quiet))
-    if config.variants is not None:
-        report.write_report(out)
+        one = _Run(
+            single, folder, sweep.Progress(name or config.name, quiet), scheduler=scheduler, workers=workers
+        )
+        failed += one.run(fresh=fresh, verify=verify, report=report)
+        changed |= one.changed
+    if config.variants is not None and report and (changed or not (out / "report.html").exists()):
+        _report().write_report(out)
     return Outcome(out, failed)
 
 
@@ -88,20 +107,55 @@ def _refuse_what_cannot_fit(config: SweepConfig, workers: int | None, scheduler:
     lines = [
         f"variants.{name}.{line}" if name else line
         for name, single in config.expand().items()
-        for line in check_fits(single, make_plan(single), processes=workers or 1)
+        for line in sweep.too_large(single, processes=workers or 1)
     ]
     if lines:
-        raise CellTooLarge(lines)
+        raise sweep.CellTooLarge(lines)
 
 
-def _run_one(config, folder, fresh, scheduler, workers, verify, progress) -> list[str]:
-    arguments = {"outputs": outputs(config), "make_plan": make_plan, "attributes": provenance(config), "fresh": fresh}
-    with Store.open(folder, config, **arguments) as store, progress.logging_to(folder / "log.jsonl"):
-        for line in store.damaged:
-            progress.warn(f"damaged, to be computed again: {line}")
-        pending, located = store.pending(), 0
+class _Run:
+    """One config, one folder. `changed` tells whether anything was computed, concluded or drawn."""
+
+    def __init__(
+        self,
+        config: SweepConfig,
+        folder: Path,
+        progress: sweep.Progress,
+        *,
+        scheduler: str | None,
+        workers: int | None,
+    ):
+        self.config, self.folder, self.progress = config, folder, progress
+        self.scheduler, self.workers = scheduler, workers
+        self.changed = False
+
+    def run(self, *, fresh: bool, verify: bool, report: bool) -> list[str]:
+        """All that is missing; a line for each batch that failed."""
+        config, folder, progress = self.config, self.folder, self.progress
+        arguments = {"outputs": sweep.outputs(config), "attributes": provenance(config), "fresh": fresh}
+        with (
+            Store.open(folder, config, make_plan=sweep.make_plan, **arguments) as store,
+            progress.logging_to(folder / "log.jsonl"),
+        ):
+            for line in store.damaged:
+                progress.warn(f"damaged, to be computed again: {line}")
+            rounding = self._rounding(store)
+            self._cells(store)
+            if verify:
+                progress.say(sweep.verify_sample(config, folder))
+            if report:
+                self._conclude(store, rounding)
+            progress.log("finished", failed=store.failed())
+            return store.failed()
+
+    def _cells(self, store: Store) -> None:
+        """Every pending batch computed and stored."""
+        progress, pending, located = self.progress, store.pending(), 0
+        if not pending:
+            return
+        self.changed = True
         progress.begin(*store.progress(), batches=len(pending))
-        for batch, result in results(config, pending, scheduler, workers):
+        for batch, result in sweep.results(self.config, pending, self.scheduler, self.workers):
             if isinstance(result, str):
                 store.fail(batch, result)
                 progress.warn(f"failed: {batch.id}: {result}")
@@ -111,46 +165,105 @@ def _run_one(config, folder, fresh, scheduler, workers, verify, progress) -> lis
             progress.advance(store.progress()[0], batch.id, diverged)
             if diverged and located < LOCATED:
                 located += 1
-                for line in _located(config, batch, result["status/cell"]):
+                for line in self._located(batch, result):
                     progress.warn(line)
         progress.end()
-        if verify:
-            progress.say(_verify().verify_sample(config, folder))
-        tree = open_results(folder)
-        rates = report.rates(tree)
-        if config.precision == "float32" and store.progress()[0]:
-            known = tree["rates"].attrs.get(ROUNDING) if "rates" in tree.children else None
-            rates.attrs[ROUNDING] = known or _rounding(config)
-        store.write_rates(rates)
-        report.write_report(folder)
-        progress.log("finished", failed=store.failed())
-        return store.failed()
+
+    def _located(self, batch: Batch, result: dict[str, Named]) -> list[str]:
+        """Where one diverged run of a batch left the finite numbers. Keeping every layer takes memory that
+        there may not be."""
+        status = result["status/cell"]
+        order = "backward_weights", "learning_rate", *(("depth",) if "depth" in status.dims else ()), "seed"
+        try:
+            return in_background(
+                partial(sweep.locate_nonfinite, at_most=1), self.config, batch, status.over(order)
+            )
+        except sweep.CELL_ERRORS as error:
+            return [f"{batch.id}: where it diverged could not be found: {sweep.first_line(error)}"]
+
+    def _rounding(self, store: Store) -> Callable[[], Any]:
+        """What float32 does to the smallest cell; found out once a store, while the cells are computed."""
+        if self.config.precision != "float32":
+            return lambda: None
+        known = store.noted(ROUNDING)
+        if known is not None:
+            return lambda: known
+
+        def check() -> dict:
+            try:
+                return sweep.precision_check(self.config)
+            except sweep.CELL_ERRORS as error:
+                return {"error": sweep.first_line(error)}
+
+        beside = _Beside(check)
+
+        def result() -> dict:
+            found = beside.result()
+            store.note(ROUNDING, found)
+            return found
+
+        return result
+
+    def _conclude(self, store: Store, rounding: Callable[[], Any]) -> None:
+        """Rates, verdicts and the report, where what they rest on has changed."""
+        margin, page = self.config.verdicts.margin, self.folder / "report.html"
+        basis = f"{store.state()} {margin:g} {version('nfd_jax')}"
+        if store.noted(JUDGED) == basis and store.concluded() and page.exists():
+            self.progress.say(
+                f"{self.progress.name}: all cells are stored, and the report is up to date: {page}"
+            )
+            return
+        self.changed = True
+        self.progress.stage("fitting rates, judging claims")
+        from nfd_jax import verdicts
+
+        tree = open_results(self.folder)
+        rates = verdicts.rates(tree, margin=margin)
+        if store.progress()[0] and (check := rounding()) is not None:
+            rates.attrs[ROUNDING] = check
+        store.write_derived({"rates": rates, "verdicts": verdicts.verdicts(tree, margin=margin)})
+        self.progress.stage("drawing figures, writing the report")
+        report = _report()
+        report.write_report(self.folder)
+        store.note(JUDGED, basis)
+        for line in getattr(report, "summary_lines", lambda tree: [])(open_results(self.folder)):
+            self.progress.say(line)
 
 
-def _located(config: SweepConfig, batch: Batch, status: np.ndarray) -> list[str]:
-    """Where one diverged run of a batch left the finite numbers. Keeping every layer takes memory that there may not be."""
-    try:
-        return in_background(partial(_verify().locate_nonfinite, at_most=1), config, batch, status)
-    except CELL_ERRORS as error:
-        return [f"{batch.id}: where it diverged could not be found: {first_line(error)}"]
+class _Beside:
+    """Work in a thread of its own, which no exit waits for, and its result."""
+
+    def __init__(self, work: Callable[[], Any]):
+        self._outcome: dict[str, Any] = {}
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    def _run(self, work: Callable[[], Any]) -> None:
+        try:
+            self._outcome["value"] = work()
+        except BaseException as error:
+            self._outcome["error"] = error
+
+    def result(self) -> Any:
+        """Waits; raises what the work raised."""
+        while self._thread.is_alive():
+            self._thread.join(0.2)  # so that Ctrl-C is heard
+        if "error" in self._outcome:
+            raise self._outcome["error"]
+        return self._outcome["value"]
 
 
-def _rounding(config: SweepConfig) -> dict:
-    try:
-        return in_background(_verify().precision_check, config)
-    except CELL_ERRORS as error:
-        return {"error": first_line(error)}
+def _report():
+    """Figures and terminal take a second to import: not before the arrays are there."""
+    return import_module("nfd_jax.report")
 
 
-def _verify():
-    """Needed seldom, and built on this module."""
-    from nfd_jax.sweep import _verify
-
-    return _verify
-
-
-def _diverged(result: dict | str) -> int:
-    return 0 if isinstance(result, str) or "status/cell" not in result else int((result["status/cell"] == 2).sum())
+def _diverged(result: dict[str, Named] | str) -> int:
+    return (
+        0
+        if isinstance(result, str) or "status/cell" not in result
+        else int((result["status/cell"].values == DIVERGED).sum())
+    )
 
 
 def provenance(config: SweepConfig) -> dict:
@@ -177,6 +290,4 @@ def _git_state() -> str:
 
 def describe_plan(config: SweepConfig) -> str:
     """What `nfd plan` prints."""
-    from nfd_jax.sweep._estimate import describe
-
-    return "\n".join(describe(single, name) for name, single in config.expand().items())
+    return "\n".join(sweep.describe(single, name) for name, single in config.expand().items())

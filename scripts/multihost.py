@@ -21,8 +21,7 @@ from nfd_jax import SweepConfig, load_config, solve_limit, train_finite
 from nfd_jax.launch import use_compilation_cache
 from nfd_jax.observables import differences
 from nfd_jax.sharding import sample_sharded_noise
-from nfd_jax.sweep._cells import seed_key
-from nfd_jax.sweep._execute import load_problem
+from nfd_jax.sweep import problem_of, seed_key
 
 PATHS = ("features", "gradients")
 
@@ -31,7 +30,7 @@ def cell(config: SweepConfig) -> dict[str, list]:
     """What is measured of the cell, on all devices of all processes."""
     everywhere = NamedSharding(Mesh(np.array(jax.devices()), ("coordinate",)), PartitionSpec())
     copied = lambda tree: jax.tree.map(lambda x: jax.device_put(np.asarray(x), everywhere), tree)
-    problem, data = copied((load_problem(config)[0], jax.random.key_data(seed_key(config.seed, 0))))
+    problem, data = copied((problem_of(config), jax.random.key_data(seed_key(config.seed, 0))))
     width, depth = max(config.finite.widths), max(config.finite.depths)
     steps = config.limit.depth_steps if config.limit else depth
     key = jax.random.wrap_key_data(data)

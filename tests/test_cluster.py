@@ -1,4 +1,5 @@
-"""Batches on real worker processes: the same numbers, and deaths, silence and lost connections that cost a retry."""
+"""Batches on real worker processes: the same numbers, and deaths, silence and lost connections that cost a
+retry."""
 
 import os
 import signal
@@ -14,7 +15,8 @@ import pytest
 from distributed import default_client
 
 from nfd_jax.config import SweepConfig
-from nfd_jax.store._batch import Batch
+from nfd_jax.measures import Named
+from nfd_jax.store import Batch
 from nfd_jax.sweep import _cluster
 from nfd_jax.sweep._plan import make_plan
 
@@ -27,13 +29,14 @@ ATTEMPTS = "NFD_TEST_ATTEMPTS"
 DEADLY = 13
 
 
-def stand_in(text: str, batch: Batch) -> dict[str, np.ndarray]:
-    """In place of a simulation: takes `width` tenths of a second; DEADLY kills its worker. Every attempt leaves a file."""
+def stand_in(text: str, batch: Batch) -> dict[str, Named]:
+    """In place of a simulation: takes `width` tenths of a second; DEADLY kills its worker. Every attempt
+    leaves a file."""
     (Path(os.environ[ATTEMPTS]) / f"{batch.id}.{os.getpid()}").touch()
     if batch.width == DEADLY:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(batch.width / 10)
-    return {"finite/loss": np.array([batch.width, *batch.seeds])}
+    return {"finite/loss": Named(("seed",), np.array([batch.width, *batch.seeds]))}
 
 
 def cells(*widths: int) -> list[Batch]:
@@ -81,12 +84,20 @@ def behind(batch: Batch, act) -> threading.Thread:
 def test_workers_compute_what_one_process_computes():
     batches = make_plan(CONFIG)
     alone = {batch.id: _cluster.compute(CONFIG.to_yaml(), batch) for batch in batches}
-    spread = {batch.id: arrays for batch, arrays in _cluster.on_cluster(CONFIG, batches, scheduler=None, workers=2)}
+    spread = {
+        batch.id: arrays for batch, arrays in _cluster.on_cluster(CONFIG, batches, scheduler=None, workers=2)
+    }
     assert spread.keys() == alone.keys() and len(alone) == len(batches) > 2
     for name, arrays in alone.items():
         assert spread[name].keys() == arrays.keys()
         for variable, array in arrays.items():
-            np.testing.assert_allclose(spread[name][variable], array, rtol=1e-12, atol=1e-12, err_msg=f"{name} {variable}")
+            np.testing.assert_allclose(
+                spread[name][variable].values,
+                array.values,
+                rtol=1e-12,
+                atol=1e-12,
+                err_msg=f"{name} {variable}",
+            )
 
 
 def test_a_killed_worker_costs_a_retry_and_a_deadly_batch_is_given_up(attempts):
@@ -96,7 +107,7 @@ def test_a_killed_worker_costs_a_retry_and_a_deadly_batch_is_given_up(attempts):
     killer.join(1)
     assert not killer.is_alive()
     assert results.pop(batches[0]) == "killed 3 workers"
-    assert {batch: result["finite/loss"].tolist() for batch, result in results.items()} == {
+    assert {batch: result["finite/loss"].values.tolist() for batch, result in results.items()} == {
         batch: [batch.width, *batch.seeds] for batch in batches[1:]
     }
     begun = attempts()
@@ -109,7 +120,7 @@ def test_a_silent_worker_costs_a_retry(attempts, monkeypatch):
     batches = cells(10, 1)
     behind(batches[0], lambda pid: os.kill(pid, signal.SIGSTOP))
     results = dict(_cluster.on_cluster(CONFIG, batches, scheduler=None, workers=2))
-    assert [results[batch]["finite/loss"][0] for batch in batches] == [10, 1]
+    assert [results[batch]["finite/loss"].values[0] for batch in batches] == [10, 1]
     assert attempts()[batches[0].id] > 1
 
 
@@ -136,17 +147,24 @@ def test_a_running_cluster_that_loses_its_connection_and_then_goes_away(attempts
         assert next(results)[0] == batches[0]
         default_client().scheduler_comm.comm.abort()
         after = dict([next(results), next(results)])
-        assert {batch: result["finite/loss"][0] for batch, result in after.items()} == {batches[1]: 5, batches[2]: 1}
+        assert {batch: result["finite/loss"].values[0] for batch, result in after.items()} == {
+            batches[1]: 5,
+            batches[2]: 1,
+        }
         cluster.close()
         with pytest.raises(_cluster.ClusterError, match="is gone") as caught:
             next(results)
         assert len(caught.value.problems) == 1
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "127.0.0.1:9", "nonsense", "nonsense://here:1", "tcp://127.0.0.1:x"])
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:9", "127.0.0.1:9", "nonsense", "nonsense://here:1", "tcp://127.0.0.1:x"]
+)
 def test_an_address_without_a_scheduler_is_bad_input_in_one_line(address, monkeypatch):
     monkeypatch.setattr(_cluster, "CONNECT_SECONDS", 0.3)
-    with pytest.raises(_cluster.ClusterError, match=f"--scheduler {address}: .*, such as tcp://host:8786") as caught:
+    with pytest.raises(
+        _cluster.ClusterError, match=f"--scheduler {address}: .*, such as tcp://host:8786"
+    ) as caught:
         next(_cluster.on_cluster(CONFIG, cells(1), scheduler=address, workers=None))
     assert len(caught.value.problems) == 1 and isinstance(caught.value, ValueError)
 

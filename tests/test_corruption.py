@@ -1,4 +1,5 @@
-"""Flipped, truncated and deleted files: noticed or harmless, the cell named and computed again, the rest kept."""
+"""Flipped, truncated and deleted files: noticed or harmless, the cell named and computed again, the rest
+kept."""
 
 import random
 import re
@@ -11,11 +12,13 @@ import pytest
 import xarray as xr
 from test_store import check_cells, compute, loaded, opened, plainly, run, sweep
 
-from nfd_jax.store import _layout
-from nfd_jax.store._store import ConfigChanged, StoreError, open_results
+from nfd_jax.store import ConfigChanged, StoreError, _layout, open_results
 
 CONFIG = sweep(widths=(8, 16), depths=(2, 4), seeds=2)
-RATES = xr.Dataset({"slope": ("row", [-1.0, 0.5]), "verdict": ("row", ["decays", "plateaus"])}, {"row": ["a", "b"]})
+RATES = xr.Dataset(
+    {"slope": ("row", [-1.0, 0.5]), "verdict": ("row", ["decays", "plateaus"])}, {"row": ["a", "b"]}
+)
+VERDICTS = xr.Dataset({"verdict": ("claim", ["holds", "fails"])}, {"claim": ["C1", "C2"]})
 KINDS = {
     "chunk": "results.zarr/*/*/c.*",
     "metadata": "results.zarr/**/zarr.json",
@@ -32,7 +35,7 @@ def template(tmp_path_factory) -> Path:
     with opened(directory, CONFIG) as store:
         for batch in store.pending():
             store.commit(batch, compute(CONFIG, batch))
-        store.write_rates(RATES)
+        store.write_derived({"rates": RATES, "verdicts": VERDICTS})
     return directory
 
 
@@ -71,8 +74,8 @@ def read_and_repair(template: Path, directory: Path, seed: int) -> None:
             assert re.search(r"width \d+, depths 2, 4, seed \d", said[0])
         if not said and not lost_record:
             xr.testing.assert_identical(tree, expected)
-        if "rates" in tree.children:
-            xr.testing.assert_identical(tree["rates"], expected["rates"])
+        for group in {"rates", "verdicts"} & set(tree.children):
+            xr.testing.assert_identical(tree[group], expected[group])
 
     with opened(directory, CONFIG) as store:
         noticed = store.damaged
@@ -80,8 +83,8 @@ def read_and_repair(template: Path, directory: Path, seed: int) -> None:
         assert len(again) <= 1
         for batch in again:
             store.commit(batch, compute(CONFIG, batch))
-        store.write_rates(RATES)
-    assert noticed or said or again or path.name == "rates.json", f"{path}: {how} went unnoticed"
+        store.write_derived({"rates": RATES, "verdicts": VERDICTS})
+    assert noticed or said or again or path.name == "derived.json", f"{path}: {how} went unnoticed"
     xr.testing.assert_identical(loaded(directory), expected)
     xr.testing.assert_identical(plainly(directory), expected)
     assert run(directory, CONFIG) == []
@@ -104,7 +107,9 @@ def test_a_damaged_chunk_names_its_cell_and_leaves_the_others(template, tmp_path
     shutil.copytree(template, directory)
     grid = _layout.layout(CONFIG, _layout.axes(CONFIG, {}), outputs=2, attributes={}).grid
     with opened(directory, CONFIG) as store:
-        chunk = next(c for c in grid.assign(store._manifest.plan)["cells-n16-L2_4-s1"] if c.array == "finite/loss")
+        chunk = next(
+            c for c in grid.assign(store._manifest.plan)["cells-n16-L2_4-s1"] if c.array == "finite/loss"
+        )
     path = directory / "results.zarr" / chunk.path
     if how == "delete":
         path.unlink()
@@ -114,7 +119,9 @@ def test_a_damaged_chunk_names_its_cell_and_leaves_the_others(template, tmp_path
     if how != "delete":  # zarr itself checks the bytes, though not that they are there
         with pytest.raises(ValueError):
             plainly(directory)
-    with pytest.warns(UserWarning, match="width 16, depths 2, 4, seed 1: finite/loss at width 16, depth 2, seed 1") as caught:
+    with pytest.warns(
+        UserWarning, match="width 16, depths 2, 4, seed 1: finite/loss at width 16, depth 2, seed 1"
+    ) as caught:
         tree = open_results(directory)
     assert "width 8" not in str(caught[0].message) and "seed 0" not in str(caught[0].message)
     assert check_cells(tree, CONFIG) == 6
@@ -144,7 +151,11 @@ def test_swapped_chunks_are_no_longer_believed(template, tmp_path):
 def test_all_metadata_lost_and_all_cells_kept(template, tmp_path):
     directory = tmp_path / "store"
     shutil.copytree(template, directory)
-    for path in [*directory.glob("results.zarr/**/zarr.json"), directory / "store.json", directory / "config.yaml"]:
+    for path in [
+        *directory.glob("results.zarr/**/zarr.json"),
+        directory / "store.json",
+        directory / "config.yaml",
+    ]:
         path.unlink()
     with pytest.raises(StoreError, match="store.json is damaged; nfd run"):
         open_results(directory)

@@ -1,4 +1,5 @@
-"""`nfd plan`: its counts are those of the programs that run, the machine is measured once, and no cell is started."""
+"""`nfd plan`: its counts are those of the programs that run, the machine is measured once, and no cell is
+started."""
 
 import json
 import math
@@ -8,19 +9,22 @@ import jax.numpy as jnp
 import pytest
 from _configs import config_with
 
-from nfd_jax import noise, sweep, training
+from nfd_jax import history, launch, noise
 from nfd_jax.config import SweepConfig
 from nfd_jax.finite import _engine, _grid
 from nfd_jax.finite._draws import Initial
 from nfd_jax.finite._grid import Heldout
 from nfd_jax.finite._matrix_free import MatrixFree
-from nfd_jax.store._batch import Batch
-from nfd_jax.sweep import _cells, _estimate, _execute, _machine, _work
+from nfd_jax.store import Batch
+from nfd_jax.sweep import _cells, _data, _estimate, _execute, _machine, _work, problem_of
 from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._machine import Machine
 from nfd_jax.sweep._plan import make_plan
+from nfd_jax.sweep._task import Task
 
-SPEEDS = Machine("cpu: test", compile_seconds=2.0, flops=1e11, normals=1e8, bytes=1e10, operation_seconds=1e-6)
+SPEEDS = Machine(
+    "cpu: test", compile_seconds=2.0, flops=1e11, normals=1e8, bytes=1e10, operation_seconds=1e-6
+)
 
 
 def config(**changes) -> SweepConfig:
@@ -32,6 +36,10 @@ def config(**changes) -> SweepConfig:
         "limit": {"depth_steps": 32},
     }
     return config_with(tree, changes)
+
+
+def work(config: SweepConfig, batch: Batch) -> _work.Work:
+    return _work.work(Task.of(config, batch))
 
 
 @pytest.fixture
@@ -85,16 +93,18 @@ def test_plan_starts_no_cell_and_says_what_it_would_do(cache, monkeypatch):
     def started(*_, **__):
         raise RuntimeError("a cell was started")
 
-    for name in ("draw_noise", "solve_limits", "train_networks", "train_dense", "summarize"):
+    for name in ("draw_noise", "solve_limits", "train_networks", "train_with_noise", "first_steps"):
         monkeypatch.setattr(_cells, name, started)
-    monkeypatch.setattr(_execute, "run_batch", started)
+    for name in ("run_batch", "train_grids"):
+        monkeypatch.setattr(_execute, name, started)
     varied = config(variants={"tanh": {}, "wide": {"finite.widths": [256, 512, 1024]}})
-    text = sweep.describe_plan(varied)
+    text = launch.describe_plan(varied)
     assert [line for line in text.splitlines() if not line.startswith(" ")] == ["tanh", "wide"]
     facts = {line.split()[0]: line for line in text.splitlines()[1:10]}
     networks = "48 networks (2 widths × 3 depths × 4 seeds × 1 learning rate × reused and independent)"
     assert f"{networks}, 16 limits of 32 steps" in facts["cells"]
-    assert "6 (2 limit, 2 network, 2 noise)" in facts["compilations"]
+    assert "8 (2 limit, 2 network, 2 noise, 2 response)" in facts["compilations"]
+    assert "start, verdicts and report" in facts["time"]
     assert facts.keys() >= {"batches", "arithmetic", "random", "memory", "speeds", "time", "grouping"}
     assert "all depths of a width together" in text and "4 of 4 seeds a batch" in text
     assert text.count("1 × width") == 5
@@ -110,21 +120,21 @@ def test_a_cell_too_large_for_this_machine_is_said_in_the_plan(cache, monkeypatc
 @pytest.mark.parametrize("stream", [False, True])
 def test_normals_are_those_that_are_drawn(stream):
     c = config(problem={"batches": "stream" if stream else "fixed"})
-    work = _work.work(c, Batch("cells", 64, (4, 8, 16), (0, 1)))
-    problem, _ = _execute.load_problem(c)
+    counted = work(c, Batch("cells", 64, (4, 8, 16), (0, 1)))
+    problem = problem_of(c)
     draw = lambda key: noise.sample_noise(problem, width=64, depth=32, key=key)
     shape = jax.eval_shape(draw, jax.random.key(0))
     shared = sum(math.prod(array.shape) for array in (shape.U, shape.forward, shape.backward))
-    separate = _execute.HELDOUT + (6 if stream else 0)  # rows asked of every network and limit, by themselves
+    separate = _data.HELDOUT + (6 if stream else 0)  # rows asked of every network and limit, by themselves
     layers = 2 * 32 + 2 * (4 + 8 + 16)
-    assert work.normals == 2 * (shared + separate * layers * 64)
+    assert counted.normals == 2 * (shared + separate * layers * 64)
 
 
 def test_one_draw_of_weights_serves_all_learning_rates():
     dense = {"finite": {"simulator": "dense", "backward_weights": ["reused"], "widths": [64]}, "limit": None}
 
     def normals(rates):
-        return _work.work(config(problem={"learning_rate": rates}, **dense), Batch("cells", 64, (4,), (0,))).normals
+        return work(config(problem={"learning_rate": rates}, **dense), Batch("cells", 64, (4,), (0,))).normals
 
     assert normals([0.1]) == normals([0.1, 0.2, 0.3]) == 4 * 64**2 + 64 * 8
 
@@ -138,14 +148,18 @@ def test_flops_of_a_matrix_free_layer_are_those_xla_counts(make_problem):
     """One row and one layer: XLA counts the body of a loop once."""
     width, samples = 512, 32
     problem = make_problem(steps=samples, rows=1, dtype=jnp.float64)
-    history = training.History.empty(1, samples, width, jnp.float64)
-    row, pull = jnp.ones((1, width)), jnp.ones((1, samples))
-    system = MatrixFree(problem=problem, reuse=jnp.ones(()), depth=1)
+    empty = history.History.empty(1, samples, width, jnp.float64)
+    row, learned = jnp.ones((1, width)), history.Learned(jnp.ones(()), jnp.ones((1, samples)))
+    system = MatrixFree.of(problem, jnp.ones(()), 1, width)
     drawn = noise.sample_noise(problem, width=width, depth=1, key=jax.random.key(0))
-    found = compiled_flops(lambda history, drawn: system.forward(row, row[None], pull, history, drawn).path, history, drawn)
+    found = compiled_flops(
+        lambda past, drawn: system.forward(row, row[None], learned, past, drawn).path, empty, drawn
+    )
     c = config(problem={"steps": samples, "batch_size": 1}, finite={"widths": [width]}, limit=None)
-    heldout = _execute.HELDOUT * (20 * samples + 18 * _execute.HELDOUT) * width
-    counted = (_work._system(c, width, 1).flops - samples * heldout) / (2 * samples)
+    heldout = _data.HELDOUT * (20 * samples + 18 * _data.HELDOUT) * width
+    counted = (_work._system(Task.of(c, Batch("cells", width, (1,), (0,))), 1).flops - samples * heldout) / (
+        2 * samples
+    )
     assert counted == pytest.approx(found, rel=0.25)
 
 
@@ -158,33 +172,55 @@ def test_flops_of_a_dense_step_are_those_xla_counts(make_problem, rows, form):
     [batch] = make_plan(c)
     problem = make_problem(steps=4, rows=rows, dtype=jnp.float64)
     heldout = Heldout(jnp.ones((16, problem.input_dim)), jnp.ones((16, problem.outputs)))
-    shape, _ = _engine.shape_of(problem.samples, grid_of(c, batch), "cpu")
+    shape, _ = _engine.shape_of(problem.samples, grid_of(Task.of(c, batch)), "cpu")
     assert shape.form == form and shape.flags == flags
     ones = lambda *sizes: jnp.ones(sizes)
-    initial = Initial(ones(1, width, problem.input_dim), ones(1, width, problem.outputs), ones(1, 1, width, width))
-    found = compiled_flops(lambda w: _grid.train(problem, heldout, w, ones(1), jnp.asarray(width), jnp.asarray(1), shape), initial)
-    assert _work.work(c, Batch("cells", width, (1,), (0,))).flops / 4 == pytest.approx(found, rel=0.25)
+    initial = Initial(
+        ones(1, width, problem.input_dim), ones(1, width, problem.outputs), ones(1, 1, width, width)
+    )
+    found = compiled_flops(
+        lambda w: _grid._side_by_side(
+            problem, heldout, w, ones(1), ones(1), jnp.asarray(width), jnp.asarray(1), shape
+        ),
+        initial,
+    )
+    assert work(c, Batch("cells", width, (1,), (0,))).flops / 4 == pytest.approx(found, rel=0.25)
 
 
 def test_costs_add_up(monkeypatch):
     one, two = Batch("cells", 64, (4, 8, 16), (0,)), Batch("cells", 64, (4, 8, 16), (0, 1))
-    assert _work.work(config(), two) == _work.work(config(), one) * 2
+    assert work(config(), two) == work(config(), one) * 2
     wide = Batch("cells", 128, (4, 8, 16), (0,))
-    assert _work.work(config(), wide).flops == 2 * _work.work(config(), one).flops
-    work = _estimate.Work(flops=2e11, normals=1e8, bytes=1e10, operations=1e6)
+    assert work(config(), wide).flops == 2 * work(config(), one).flops
+    known = _estimate.Work(flops=2e11, normals=1e8, bytes=1e10, operations=1e6)
     monkeypatch.setattr(_work, "cores", lambda: 4)
-    assert work.seconds(SPEEDS) == pytest.approx(2 + 1 + 1 / 4), "arithmetic above traffic, then normals; operations on each core"
+    assert known.seconds(SPEEDS) == pytest.approx(2 + 1 + 1 / 4), (
+        "arithmetic above traffic, then normals; operations on each core"
+    )
 
 
 @pytest.mark.parametrize(
     "changes, counted",
     [
-        ({}, {"limit": 2, "network": 2, "noise": 2}),
-        ({"limit": None, "finite": {"simulator": "dense"}}, {"dense": 1}),  # the narrower width is padded
-        ({"limit": None, "finite": {"simulator": "dense", "widths": [64, 1024]}}, {"dense": 2}),
+        ({}, {"limit": 2, "network": 2, "noise": 2, "response": 2}),
+        ({"measure": ["limit_error"]}, {"limit": 2, "network": 2, "noise": 2}),
+        (
+            {"measure": ["limit_error"], "limit": {"reference_particles": 512}},
+            {"limit": 3, "network": 2, "noise": 3},
+        ),
+        (
+            {"limit": None, "finite": {"simulator": "dense"}, "measure": []},
+            {"dense": 1},
+        ),  # the narrower width is padded
+        (
+            {"limit": None, "finite": {"simulator": "dense", "widths": [64, 1024]}, "measure": []},
+            {"dense": 2},
+        ),
         ({"finite": None, "limit": {"particles": 64}}, {"limit": 1, "noise": 1}),
     ],
 )
 def test_one_program_for_each_set_of_shapes(changes, counted):
     c = config(**changes)
-    assert _estimate.programs(c, make_plan(c)) == counted
+    found = _estimate.programs([Task.of(c, batch) for batch in make_plan(c)])
+    del found["measures"]
+    assert found == counted

@@ -6,13 +6,16 @@ import pytest
 from _configs import config_with
 
 from nfd_jax.config import SweepConfig
-from nfd_jax.store._batch import Batch
+from nfd_jax.store import Batch
 from nfd_jax.store._records import batch_from
 from nfd_jax.sweep import _memory, _plan
 from nfd_jax.sweep._machine import Machine
 from nfd_jax.sweep._plan import make_plan
+from nfd_jax.sweep._task import Task
 
-MACHINE = Machine("cpu: test", compile_seconds=0.1, flops=1e11, normals=1e8, bytes=1e10, operation_seconds=1e-6)
+MACHINE = Machine(
+    "cpu: test", compile_seconds=0.1, flops=1e11, normals=1e8, bytes=1e10, operation_seconds=1e-6
+)
 GIB = 2**30
 
 
@@ -38,7 +41,9 @@ def plan_on(monkeypatch):
 
 
 def cells(plan: list[Batch]) -> list[tuple[int, int, int]]:
-    return sorted((batch.width, depth, seed) for batch in plan for depth in batch.depths or (0,) for seed in batch.seeds)
+    return sorted(
+        (batch.width, depth, seed) for batch in plan for depth in batch.depths or (0,) for seed in batch.seeds
+    )
 
 
 SLOW = replace(MACHINE, flops=1e3, bytes=1e3, normals=1e3, operation_seconds=1.0)
@@ -47,7 +52,9 @@ DENSE, FREE = {"simulator": "dense"}, {"simulator": "matrix_free"}
 
 @pytest.mark.parametrize("speeds", [MACHINE, SLOW])
 @pytest.mark.parametrize("finite", [DENSE, FREE])
-@pytest.mark.parametrize("limit", [{}, {"limit": {"depth_steps": 16}}, {"limit": {"depth_steps": 16, "particles": 40}}])
+@pytest.mark.parametrize(
+    "limit", [{}, {"limit": {"depth_steps": 16}}, {"limit": {"depth_steps": 16, "particles": 40}}]
+)
 def test_every_cell_is_planned_once(plan_on, speeds, finite, limit):
     sweep = config(finite=finite, **limit)
     alone = {(40, 0, seed) for seed in range(8)} if limit and sweep.limit.particles == 40 else set()
@@ -73,10 +80,16 @@ def test_depths_run_together_unless_that_takes_too_long_or_too_much(plan_on):
     sweep = config(finite=FREE)
     assert {batch.depths for batch in plan_on(sweep)} == every
     assert {batch.depths for batch in plan_on(sweep, SLOW)} == {(4,), (8,), (16,)}
-    need = max(_memory.batch_bytes(sweep, replace(batch, seeds=(0,))) for batch in plan_on(sweep))
-    assert {batch.depths for batch in plan_on(sweep, memory=need) if batch.width == 128} == {(4,), (8,), (16,)}
+    need = max(_memory.batch_bytes(Task.of(sweep, replace(batch, seeds=(0,)))) for batch in plan_on(sweep))
+    assert {batch.depths for batch in plan_on(sweep, memory=need) if batch.width == 128} == {
+        (4,),
+        (8,),
+        (16,),
+    }
     for shared in ({"finite": DENSE}, {"finite": FREE, "limit": {"depth_steps": 16}}):
-        assert {batch.depths for batch in plan_on(config(**shared), SLOW)} == every, "one limit, or one draw of the weights, serves them"
+        assert {batch.depths for batch in plan_on(config(**shared), SLOW)} == every, (
+            "one limit, or one draw of the weights, serves them"
+        )
 
 
 def test_padding_is_weighed_against_compiling(plan_on):
@@ -91,4 +104,40 @@ def test_a_plan_comes_back_from_the_store_as_it_was():
     from dataclasses import asdict
 
     batch = Batch("cells", 64, (4, 8), (0, 3), redrawn=True, size=128)
-    assert batch_from({name: list(x) if isinstance(x, tuple) else x for name, x in asdict(batch).items()}) == batch
+    assert (
+        batch_from({name: list(x) if isinstance(x, tuple) else x for name, x in asdict(batch).items()})
+        == batch
+    )
+
+
+@pytest.mark.parametrize("seeds, sizes", [(8, {4}), (5, {2, 3}), (2, {2}), (7, {2, 3}), (1, {1})])
+def test_limits_of_two_seeds_meet_in_a_batch_where_laws_are_compared(plan_on, seeds, sizes):
+    plan = plan_on(config(seeds=seeds, finite=FREE, limit={"depth_steps": 16}, measure=["law"]))
+    assert {len(batch.seeds) for batch in plan} == sizes
+    assert len(cells(plan)) == 2 * 3 * seeds == len(set(cells(plan)))
+
+
+def test_the_machine_is_measured_only_where_a_choice_hangs_on_it(monkeypatch):
+    monkeypatch.setattr(_plan, "machine", lambda precision: pytest.fail("measured"))
+    single = config(seeds=1, finite={"widths": [64], "simulator": "dense"})
+    assert len(make_plan(single, memory=8 * GIB)) == 1
+
+
+def test_facts_of_a_batch_are_worked_out_from_the_config():
+    sweep = config(
+        finite={"simulator": "auto", "widths": [8, 64]},
+        limit={"depth_steps": 32, "particles": 64},
+        measure=["kernels"],
+    )
+    narrow, wide = (Task.of(sweep, Batch("cells", width, (4, 8, 16), (0,))) for width in (8, 64))
+    assert (narrow.simulator, wide.simulator) == ("dense", "matrix_free"), "16 samples"
+    assert not wide.solves_limit and wide.noise_depths == {4: 4, 8: 8, 16: 16}
+    alone = Task.of(sweep, Batch("limit", 64, (), (0,)))
+    assert alone.solves_limit and alone.flags == () and alone.limit_flags == ("reused", "independent")
+    matched = config(finite=FREE, limit={"depth_steps": 32, "reference_particles": 512})
+    task = Task.of(matched, Batch("cells", 64, (4, 8, 16), (0, 1)))
+    assert task.solves_limit and set(task.noise_depths.values()) == {32} and task.samples == 16
+    assert task.reference == 512 and task.reference_task.width == 512 and task.reference_task.seeds == (0, 1)
+    coupled = config(finite=FREE, measure=["coupling"])
+    assert Task.of(coupled, Batch("cells", 64, (4, 6), (0,))).noise_depths == {4: 256, 6: 192}
+    assert hash(task) == hash(Task.of(matched, Batch("cells", 64, (4, 8, 16), (0, 1))))

@@ -1,4 +1,5 @@
-"""`nfd run` as it is run: killed, interrupted, started twice, given other configs; nothing that was finished is lost."""
+"""`nfd run` as it is run: killed, interrupted, started twice, given other configs; nothing that was finished
+is lost."""
 
 import itertools
 import json
@@ -58,8 +59,14 @@ class Sweep:
 
     def results(self) -> dict[str, np.ndarray]:
         """All that was computed."""
-        groups = {path: group for path, group in open_results(self.out).children.items() if path != "rates"}
-        return {f"{path}/{name}": group[name].values for path, group in groups.items() for name in group.data_vars}
+        groups = {
+            path: group
+            for path, group in open_results(self.out).children.items()
+            if path not in ("rates", "verdicts")
+        }
+        return {
+            f"{path}/{name}": group[name].values for path, group in groups.items() for name in group.data_vars
+        }
 
     def stored(self) -> dict[str, int]:
         """The batches that are stored, and when."""
@@ -67,7 +74,9 @@ class Sweep:
 
     def cells(self) -> int:
         """How many cells the stored batches hold."""
-        batches = [json.loads(path.read_bytes())["content"]["batch"] for path in self.out.glob("batches/*-s*.json")]
+        batches = [
+            json.loads(path.read_bytes())["content"]["batch"] for path in self.out.glob("batches/*-s*.json")
+        ]
         return sum(len(batch["depths"]) * len(batch["seeds"]) for batch in batches)
 
     def wait(self, process: subprocess.Popen, batches: int) -> None:
@@ -208,7 +217,8 @@ def test_more_seeds_extend_what_is_stored(copy, finished):
 @pytest.mark.long
 @pytest.mark.parametrize("kills", [200])
 def test_killed_at_random_moments(kills, tmp_path):
-    """No cell lost, no store that does not open, and in the end the arrays of a sweep that nothing disturbed."""
+    """No cell lost, no store that does not open, and in the end the arrays of a sweep that nothing
+    disturbed."""
     folders = (tmp_path / str(number) for number in itertools.count())
     new = lambda: (folder := next(folders)).mkdir() or Sweep(folder, LONG)
     undisturbed, sweep, chance = new(), new(), random.Random(0)
@@ -233,7 +243,10 @@ def test_killed_at_random_moments(kills, tmp_path):
                 found = sweep.results()
             done = found["status/cell"] == 1
             assert done.sum() == 2 * sweep.cells()  # both flags
-            assert_same({name: array[done] for name, array in found.items()}, {name: expected[name][done] for name in found})
+            assert_same(
+                {name: array[done] for name, array in found.items()},
+                {name: expected[name][done] for name in found},
+            )
         if process.returncode == 0:
             completed += 1
             sweep = new()

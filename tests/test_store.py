@@ -1,4 +1,5 @@
-"""The store: what it holds and under which names, transactions, resuming, extending, refusing, and real kills."""
+"""The store: what it holds and under which names, transactions, resuming, extending, refusing, and real
+kills."""
 
 import errno
 import multiprocessing
@@ -19,9 +20,18 @@ import pytest
 import xarray as xr
 
 from nfd_jax.config import SweepConfig
-from nfd_jax.store import _layout
-from nfd_jax.store._batch import Batch
-from nfd_jax.store._store import ConfigChanged, Store, StoreError, StoreLocked, StoreUnwritable, open_results
+from nfd_jax.measures import Named
+from nfd_jax.store import (
+    Batch,
+    ConfigChanged,
+    Store,
+    StoreError,
+    StoreLocked,
+    StoreUnwritable,
+    _layout,
+    open_results,
+)
+from nfd_jax.store._zarr import sealed, unsealed
 
 NETWORK = ("backward_weights", "learning_rate", "width", "depth", "seed", "step")
 OUTPUTS = 2
@@ -30,12 +40,26 @@ ATTRIBUTES = {"version": "0", "device": "none"}
 
 @pytest.fixture(autouse=True)
 def in_memory(monkeypatch):
-    """Only a power cut, which no test here stages, tells whether files are synced; the disk need not wait for it."""
+    """Only a power cut, which no test here stages, tells whether files are synced; the disk need not wait for
+    it."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
-def sweep(widths=(8, 16), depths=(2, 4), seeds=2, particles="matched", finite=True, limit=True, measure=None, **problem) -> SweepConfig:
-    tree = {"name": "test", "seeds": seeds, "problem": {"dataset": "gaussian", "steps": 2, "batch_size": 3} | problem}
+def sweep(
+    widths=(8, 16),
+    depths=(2, 4),
+    seeds=2,
+    particles="matched",
+    finite=True,
+    limit=True,
+    measure=None,
+    **problem,
+) -> SweepConfig:
+    tree = {
+        "name": "test",
+        "seeds": seeds,
+        "problem": {"dataset": "gaussian", "steps": 2, "batch_size": 3} | problem,
+    }
     if finite:
         tree["finite"] = {"widths": list(widths), "depths": list(depths)}
     if measure is not None:
@@ -58,7 +82,10 @@ def plan(config, covered):
 
 
 def single_cells(config, covered):
-    return [Batch("cells", width, (depth,), (seed,)) for width, depth, seed in sorted(_layout.asked(config) - covered)]
+    return [
+        Batch("cells", width, (depth,), (seed,))
+        for width, depth, seed in sorted(_layout.asked(config) - covered)
+    ]
 
 
 @cache
@@ -73,7 +100,8 @@ def numbers(name: str, width: int, depth: int, seed: int, shape: tuple[int, ...]
     return np.random.default_rng([zlib.crc32(name.encode()), width, depth, seed]).standard_normal(shape)
 
 
-def compute(config, batch) -> dict[str, np.ndarray]:
+def compute(config, batch) -> dict[str, Named]:
+    """Dims in another order than the store's, as measures may have them."""
     layout, arrays = described(config), {}
     for name in layout.grid.arrays(batch):
         dims = layout.grid.dims[name]
@@ -82,14 +110,18 @@ def compute(config, batch) -> dict[str, np.ndarray]:
         out = np.empty([sizes[dim] for dim in dims])
         for (i, depth), (j, seed) in product(enumerate(batch.depths or (0,)), enumerate(batch.seeds)):
             depth = depth if "depth" in dims else 0
-            index = tuple({"depth": slice(i, i + 1), "seed": slice(j, j + 1)}.get(dim, slice(None)) for dim in dims)
+            index = tuple(
+                {"depth": slice(i, i + 1), "seed": slice(j, j + 1)}.get(dim, slice(None)) for dim in dims
+            )
             out[index] = numbers(name, batch.width, depth, seed, out[index].shape)
-        arrays[name] = out
+        arrays[name] = Named(dims[::-1], out.transpose())
     return arrays
 
 
 def opened(directory, config, make_plan=plan, **options) -> Store:
-    return Store.open(directory, config, outputs=OUTPUTS, make_plan=make_plan, attributes=ATTRIBUTES, **options)
+    return Store.open(
+        directory, config, outputs=OUTPUTS, make_plan=make_plan, attributes=ATTRIBUTES, **options
+    )
 
 
 def run(directory, config, make_plan=plan, most=None) -> list[str]:
@@ -112,7 +144,7 @@ def plainly(directory) -> xr.DataTree:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tree = xr.open_datatree(directory / "results.zarr", engine="zarr").load()
-    return tree.map_over_datasets(lambda group: group.reset_coords({"output"} & set(group.coords)))
+    return tree
 
 
 def check_cells(tree: xr.DataTree, config) -> int:
@@ -126,7 +158,9 @@ def check_cells(tree: xr.DataTree, config) -> int:
         finished = bool((status != 0).all())
         assert finished or (status == 0).all()
         done += finished
-        for path in (path for path in described(config).grid.dims if "depth" in described(config).grid.dims[path]):
+        for path in (
+            path for path in described(config).grid.dims if "depth" in described(config).grid.dims[path]
+        ):
             values = tree[path].sel({dim: [value] for dim, value in here.items()}).values
             expected = numbers(path, width, depth, seed, values.shape)
             empty = np.zeros_like(values) if path == "status/cell" else np.full_like(values, np.nan)
@@ -141,13 +175,21 @@ def test_names_and_dims_are_the_contract(tmp_path):
     for tree in trees[1:]:
         xr.testing.assert_identical(trees[0], tree)
     trajectory = {
-        "loss": (), "accuracy": (), "heldout_loss": (), "heldout_accuracy": (),
-        "output": ("sample", "output"), "feature_shift_ms": ("t",),
+        "loss": (), "accuracy": (), "heldout_loss": (), "heldout_accuracy": (), "history_residual": (),
+        "output": ("sample", "component"), "feature_shift_ms": ("t",), "gradient_shift_ms": ("t",),
     }  # fmt: skip
     limit = ("backward_weights", "learning_rate", "particles", "seed", "step")
     expected = {f"finite/{name}": NETWORK + more for name, more in trajectory.items()}
     expected |= {f"limit/{name}": limit + more for name, more in trajectory.items()}
-    expected["compare/limit_error_ms"] = ("backward_weights", "limit_backward_weights", *NETWORK[1:], "quantity")
+    compared = ("backward_weights", "limit_backward_weights", *NETWORK[1:])
+    expected["compare/limit_error_ms"] = (*compared, "quantity")
+    expected["law/output_bias"] = (*compared, "sample", "component")
+    for name in ("feature_kernel_bias", "gradient_kernel_bias"):
+        expected[f"law/{name}"] = (*compared, "t", "sample", "sample2")
+    for name in ("marginal_w2", "marginal_w2_null"):
+        expected[f"law/{name}"] = (*compared, "quantity")
+    for name in ("first_step_gain", "first_step_gain_predicted"):
+        expected[f"response/{name}"] = ("backward_weights", "width", "depth", "seed")
     expected["coupling/coupling_effect_ms"] = (*NETWORK[1:], "quantity")
     for name in ("coupling_layer_ms", "coupling_displacement_ms"):
         expected[f"coupling/{name}"] = (*NETWORK[1:], "direction")
@@ -157,18 +199,27 @@ def test_names_and_dims_are_the_contract(tmp_path):
         expected[f"kernels/{name}"] = ("source", *NETWORK, "t", "sample", "sample2")
     expected["status/cell"] = NETWORK[:-1]
     tree = trees[0]
-    found = {f"{group}/{name}": a.dims for group, child in tree.children.items() for name, a in child.data_vars.items()}
+    found = {
+        f"{group}/{name}": a.dims
+        for group, child in tree.children.items()
+        for name, a in child.data_vars.items()
+    }
     assert found == expected
     for path, dims in expected.items():
         array = tree[path]
         assert array.dtype == ("int8" if path == "status/cell" else "float64")
-        assert set(array.coords) == set(dims) - {"output"} and array.attrs["long_name"] and array.attrs["units"]
+        assert set(array.coords) == set(dims) and array.attrs["long_name"] and array.attrs["units"]
+        assert array.name not in array.dims and all(array[dim].attrs["long_name"] for dim in dims)
     assert tree.attrs == ATTRIBUTES
     assert tree["finite/t"].values.tolist() == [0, 0.5, 1]
     assert tree["finite/learning_rate"].values.tolist() == [0.5, 0.25]
     assert tree["finite/backward_weights"].values.tolist() == ["reused", "independent"]
     assert tree["limit/particles"].values.tolist() == [8, 16]
     assert tree["kernels/source"].values.tolist() == ["finite", "limit"]
+    assert tree["law/quantity"].values.tolist() == ["h", "b"] and tree[
+        "compare/quantity"
+    ].values.tolist() == ["h", "b", "f"]
+    assert tree["finite/component"].values.tolist() == [0, 1]
     assert SweepConfig.from_yaml((tmp_path / "config.yaml").read_text()) == config
     assert check_cells(tree, config) == 8
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".pkl", ".tmp")]
@@ -177,8 +228,8 @@ def test_names_and_dims_are_the_contract(tmp_path):
 @pytest.mark.parametrize(
     ("options", "groups"),
     [
-        ({"limit": False}, {"finite", "coupling", "spectrum", "kernels", "status"}),
-        ({"particles": 32}, {"finite", "limit", "coupling", "spectrum", "kernels", "status"}),
+        ({"limit": False}, {"finite", "coupling", "spectrum", "kernels", "response", "status"}),
+        ({"particles": 32}, {"finite", "limit", "coupling", "spectrum", "kernels", "response", "status"}),
         ({"finite": False, "particles": 32}, {"limit", "status"}),
     ],
 )
@@ -210,7 +261,10 @@ def test_unfinished_cells_are_empty_and_resuming_keeps_the_stored_plan(tmp_path)
     xr.testing.assert_identical(loaded(tmp_path), loaded(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("larger", [{"seeds": 4}, {"widths": (7, 8, 12, 16)}, {"depths": (6, 2, 4)}, {"seeds": 3, "widths": (16, 8, 7)}])
+@pytest.mark.parametrize(
+    "larger",
+    [{"seeds": 4}, {"widths": (7, 8, 12, 16)}, {"depths": (6, 2, 4)}, {"seeds": 3, "widths": (16, 8, 7)}],
+)
 def test_extension_keeps_stored_cells_bit_for_bit(tmp_path, larger):
     run(tmp_path, sweep(), most=3)
     config = sweep(**larger)
@@ -249,6 +303,35 @@ def test_a_changed_config_is_refused_with_the_difference(tmp_path):
     assert np.isnan(loaded(tmp_path)["finite/loss"]).all()
 
 
+def test_a_store_of_the_old_layout_is_refused_in_one_line(tmp_path):
+    run(tmp_path, sweep(), most=1)
+    manifest = unsealed(tmp_path / "store.json")
+    (tmp_path / "store.json").write_bytes(sealed(manifest | {"format": 1}))
+    for use in (lambda: opened(tmp_path, sweep()), lambda: open_results(tmp_path)):
+        with pytest.raises(
+            StoreError, match="store of format 1, .* use the version that wrote it, another --out, or --fresh"
+        ) as error:
+            use()
+        assert "\n" not in str(error.value)
+    with opened(tmp_path, sweep(), fresh=True) as store:
+        assert store.progress() == (0, 8)
+
+
+def test_what_a_run_need_not_find_out_again_is_kept_until_discarded(tmp_path):
+    with opened(tmp_path, sweep()) as store:
+        assert store.noted("check") is None
+        before = store.state()
+        store.note("check", {"loss": 1e-7})
+        store.note("other", "text")
+        assert store.state() == before
+        store.commit(store.pending()[0], compute(sweep(), store.pending()[0]))
+        assert store.state() != before
+    with opened(tmp_path, sweep(seeds=3)) as store:
+        assert store.noted("check") == {"loss": 1e-7} and store.noted("other") == "text"
+    with opened(tmp_path, sweep(), fresh=True) as store:
+        assert store.noted("check") is None
+
+
 def test_another_zarr_folder_is_left_alone(tmp_path):
     foreign = tmp_path / "results.zarr" / "data"
     foreign.parent.mkdir()
@@ -265,12 +348,18 @@ def test_what_does_not_fit_is_not_stored(tmp_path):
     with opened(tmp_path, config) as store:
         first, second, *_ = store.pending()
         arrays = compute(config, first)
+        loss = arrays["finite/loss"]
         with pytest.raises(ValueError, match="finite/loss has shape"):
-            store.commit(first, arrays | {"finite/loss": arrays["finite/loss"][..., :1]})
+            store.commit(first, arrays | {"finite/loss": Named(loss.dims, loss.values[..., :0])})
+        with pytest.raises(
+            ValueError, match="finite/loss has shape .* expected dims backward_weights, learning_rate, width"
+        ):
+            store.commit(first, arrays | {"finite/loss": Named(("stop", *loss.dims[1:]), loss.values)})
         with pytest.raises(ValueError, match="'finite/lost'"):
-            store.commit(first, arrays | {"finite/lost": arrays["finite/loss"]})
+            store.commit(first, arrays | {"finite/lost": loss})
         with pytest.raises(ValueError, match="allowed: 1"):
-            store.commit(first, arrays | {"status/cell": 0 * arrays["status/cell"]})
+            cell = arrays["status/cell"]
+            store.commit(first, arrays | {"status/cell": Named(cell.dims, 0 * cell.values)})
         with pytest.raises(ValueError, match="not in the plan"):
             store.commit(Batch("cells", 8, (4,), (0,)), compute(config, Batch("cells", 8, (4,), (0,))))
         assert store.progress() == (0, 8)
@@ -304,7 +393,7 @@ def test_failed_batches_are_marked_and_tried_again_next_time(tmp_path):
     assert check_cells(loaded(tmp_path), config) == 2
 
 
-def test_rates_are_replaced_as_a_whole(tmp_path):
+def test_derived_groups_are_replaced_as_a_whole(tmp_path):
     def rates(rows):
         texts = [f"decays at rate {row}, α" for row in range(rows)]
         variables = {"slope": ("row", np.arange(rows) - 0.5), "verdict": ("row", np.array(texts, object))}
@@ -314,15 +403,19 @@ def test_rates_are_replaced_as_a_whole(tmp_path):
     run(tmp_path, sweep())
     for rows in (2, 5, 0):
         with opened(tmp_path, sweep()) as store:
-            store.write_rates(rates(rows))
+            store.write_derived({"rates": rates(rows), "verdicts": rates(2 * rows)})
+            assert store.concluded()
         tree = loaded(tmp_path)
+        assert tree["verdicts/slope"].size == 2 * rows
         xr.testing.assert_identical(tree, plainly(tmp_path))
         assert tree["rates/verdict"].dtype.kind == "U"
         assert tree["rates/claim"].dims == ("row",) and "claim" in tree["rates"].coords
         np.testing.assert_array_equal(tree["rates/slope"], np.arange(rows) - 0.5)
         assert tree["rates/verdict"].values.tolist() == [f"decays at rate {row}, α" for row in range(rows)]
     run(tmp_path, sweep(seeds=3), most=0)
-    assert "rates" not in loaded(tmp_path).children
+    assert not {"rates", "verdicts"} & set(loaded(tmp_path).children)
+    with opened(tmp_path, sweep(seeds=3)) as store:
+        assert not store.concluded()
 
 
 def test_ids_longer_than_file_names_may_be(tmp_path):
@@ -423,18 +516,18 @@ def after(calls: int, monkeypatch, action) -> int:
     return made
 
 
-@pytest.mark.parametrize("change", ["creation", "extension", "rates"])
+@pytest.mark.parametrize("change", ["creation", "extension", "derived"])
 def test_a_change_of_shape_cut_short_anywhere_is_finished_or_undone(tmp_path, monkeypatch, change):
     small, large = (sweep(widths, limit=False, measure=[]) for widths in ((8,), (8, 16)))
-    config = small if change == "rates" else large
+    config = small if change == "derived" else large
     template = tmp_path / "template"
     if change != "creation":
         run(template, small)
 
     def act(directory):
         with opened(directory, config) as store:
-            if change == "rates":
-                store.write_rates(xr.Dataset({"slope": ("row", [1.0])}, {"row": ["a"]}))
+            if change == "derived":
+                store.write_derived({"rates": xr.Dataset({"slope": ("row", [1.0])}, {"row": ["a"]})})
 
     def cut_short(calls) -> tuple[Path, int]:
         directory = tmp_path / str(calls)
@@ -450,22 +543,23 @@ def test_a_change_of_shape_cut_short_anywhere_is_finished_or_undone(tmp_path, mo
             assert check_cells(loaded_leniently(directory), small) == 4
         with opened(directory, config) as store:
             assert store.progress()[0] == (0 if change == "creation" else 4)
-            assert not [line for line in store.damaged if not line.startswith("rates")]
+            assert not [line for line in store.damaged if not line.startswith("derived groups")]
         plainly(directory)
         shutil.rmtree(directory)
 
 
 def loaded_leniently(directory):
-    """Rates, which are computed again in the end, may be found damaged where a replacement was cut short."""
+    """Derived groups, which are computed again in the end, may be found damaged where a replacement was cut
+    short."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "[^;]*: rates$")
+        warnings.filterwarnings("ignore", "[^;]*: derived groups$")
         return loaded(directory)
 
 
 def processes():
     """Real processes that fork from a small server which has the imports behind it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "xarray", "nfd_jax.config", "nfd_jax.store._store"])
+    context.set_forkserver_preload(["pytest", "xarray", "nfd_jax.config", "nfd_jax.store"])
     return context
 
 
@@ -475,7 +569,8 @@ def sweep_in_child(directory, config, started):
 
 
 def killed_sweeps(directory: Path, kills: int, seed: int) -> None:
-    """Sweeps of 60 cells, the last 24 added later, killed again and again; after each kill all stored cells are there."""
+    """Sweeps of 60 cells, the last 24 added later, killed again and again; after each kill all stored cells
+    are there."""
     first = sweep(widths=(8, 12), depths=(2, 4, 6), seeds=6, limit=False, steps=1, batch_size=2)
     whole = sweep(widths=(8, 12), depths=(2, 4, 6), seeds=10, limit=False, steps=1, batch_size=2)
     run(directory / "whole", whole, single_cells)

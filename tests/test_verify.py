@@ -1,4 +1,5 @@
-"""Numbers that are checked: stored cells computed again, float32 beside float64, and the place where a run diverges."""
+"""Numbers that are checked: stored cells computed again, float32 beside float64, and the place where a run
+diverges."""
 
 import json
 import re
@@ -9,11 +10,10 @@ import pytest
 
 from nfd_jax import launch
 from nfd_jax.config import SweepConfig
-from nfd_jax.problem import Trajectory
-from nfd_jax.store._store import Store
-from nfd_jax.sweep import _verify
-from nfd_jax.sweep._execute import run_batch
-from nfd_jax.sweep._plan import make_plan
+from nfd_jax.measures import Named
+from nfd_jax.store import Store
+from nfd_jax.sweep import _verify, make_plan, run_batch
+from nfd_jax.trajectory import Trajectory
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +21,15 @@ def compiled_once():
     launch.use_compilation_cache()
 
 
-def sweep(seeds=5, precision="float64", widths=(8,), depths=(2,), simulator="dense", limit=None, **problem) -> SweepConfig:
-    tree = {"name": "test", "seeds": seeds, "precision": precision, "measure": ["limit_error"] if limit else []}
+def sweep(
+    seeds=5, precision="float64", widths=(8,), depths=(2,), simulator="dense", limit=None, **problem
+) -> SweepConfig:
+    tree = {
+        "name": "test",
+        "seeds": seeds,
+        "precision": precision,
+        "measure": ["limit_error"] if limit else [],
+    }
     tree["problem"] = {"dataset": "gaussian", "input_dim": 8, "steps": 2, "batch_size": 2} | problem
     tree["finite"] = {"simulator": simulator, "widths": list(widths), "depths": list(depths)}
     if limit:
@@ -42,19 +49,25 @@ def store(folder, config, alter=lambda batch, arrays: None) -> None:
 def test_what_was_stored_here_is_the_same_again(tmp_path):
     config = sweep()
     store(tmp_path, config)
-    assert _verify.verify_sample(config, tmp_path) == "verified 3 of 5 batches: largest relative difference 0 (finite/loss)"
+    assert (
+        _verify.verify_sample(config, tmp_path)
+        == "verified 3 of 5 batches: largest relative difference 0 (finite/loss)"
+    )
     assert _verify.verify_sample(config, tmp_path / "none") == "verified 0 of 0 batches: nothing to compare"
 
 
 def test_differences_are_found_and_measured(tmp_path):
     config = sweep()
-    largest = max(float(np.abs(run_batch(config, batch)["finite/output"]).max()) for batch in make_plan(config))
+    largest = max(
+        float(np.abs(run_batch(config, batch)["finite/output"].values).max()) for batch in make_plan(config)
+    )
 
     def alter(batch, arrays):
         if batch.seeds == (3,):
-            arrays["finite/output"] = arrays["finite/output"] + 1e-3 * largest
-            arrays["finite/heldout_loss"] = arrays["finite/heldout_loss"].copy()
-            arrays["finite/heldout_loss"].flat[0] = np.inf
+            output, loss = arrays["finite/output"], arrays["finite/heldout_loss"]
+            arrays["finite/output"] = Named(output.dims, output.values + 1e-3 * largest)
+            arrays["finite/heldout_loss"] = Named(loss.dims, loss.values.copy())
+            arrays["finite/heldout_loss"].values.flat[0] = np.inf
 
     store(tmp_path, config, alter)
     first, *lines = _verify.verify_sample(config, tmp_path, count=9).splitlines()
@@ -66,8 +79,15 @@ def test_differences_are_found_and_measured(tmp_path):
 
 def test_samples_are_drawn_by_their_seed(tmp_path):
     config = sweep()
-    store(tmp_path, config, lambda batch, arrays: arrays["finite/loss"].__iadd__(batch.seeds[0]))
-    said = {_verify.verify_sample(config, tmp_path, count=1, seed=seed).splitlines()[-1] for seed in range(12)}
+
+    def alter(batch, arrays):
+        loss = arrays["finite/loss"]
+        arrays["finite/loss"] = Named(loss.dims, loss.values + batch.seeds[0])
+
+    store(tmp_path, config, alter)
+    said = {
+        _verify.verify_sample(config, tmp_path, count=1, seed=seed).splitlines()[-1] for seed in range(12)
+    }
     assert len(said) > 2
     assert _verify.verify_sample(config, tmp_path, seed=1) == _verify.verify_sample(config, tmp_path, seed=1)
 
@@ -106,13 +126,18 @@ def test_rounding_of_a_diverged_cell_is_not_a_number_json_lacks():
 def test_diverged_runs_are_located():
     config = sweep(seeds=2, precision="float32", learning_rate=[0.5, 1e6], activation="relu", steps=8)
     [batch] = make_plan(config)
-    status = run_batch(config, batch)["status/cell"]
+    cell = run_batch(config, batch)["status/cell"]
+    status = cell.over(("backward_weights", "learning_rate", "depth", "seed"))
     assert (status[:, 1] == 2).all() and (status[:, 0] == 1).all()
     lines = _verify.locate_nonfinite(config, batch, status, at_most=9)
     pattern = r"width 8, depth 2, seed (\d), (\w+), learning rate 1e\+06: not finite first in the"
     cells = [re.match(pattern, line) for line in lines]
-    assert [cell and cell.groups() for cell in cells] == [(s, flag) for flag in ("reused", "independent") for s in "01"]
-    assert lines == _verify.locate_nonfinite(config, batch, at_most=9), "the others were trained too, and are finite"
+    assert [cell and cell.groups() for cell in cells] == [
+        (s, flag) for flag in ("reused", "independent") for s in "01"
+    ]
+    assert lines == _verify.locate_nonfinite(config, batch, at_most=9), (
+        "the others were trained too, and are finite"
+    )
     assert lines[:1] == _verify.locate_nonfinite(config, batch, status, at_most=1)
     # a rate that overflows the first update leaves step 0 whole
     overflowing = sweep(seeds=1, precision="float32", learning_rate=1e6, activation="relu", steps=8)
@@ -131,7 +156,9 @@ PLACES = [
 def test_the_first_place_in_the_order_of_computation(field, index, place):
     shapes = {"output": (2, 3, 1), "loss": (2,), "features": (2, 5, 3, 6), "gradients": (2, 5, 3, 6)}
     arrays = {name: np.ones(shape) for name, shape in shapes.items()}
-    first = lambda: _verify._first_nonfinite(Trajectory(**{name: jnp.asarray(x) for name, x in arrays.items()}))
+    first = lambda: _verify._first_nonfinite(
+        Trajectory(**{name: jnp.asarray(x) for name, x in arrays.items()})
+    )
     assert first() is None
     order = ["features", "output", "loss", "gradients"]
     for later in order[order.index(field) :]:  # what follows from it does not hide it

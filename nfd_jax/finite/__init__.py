@@ -8,7 +8,9 @@ from jaxtyping import Array
 
 from nfd_jax import conditional, optimizers
 from nfd_jax.finite._dense import initial_weights, train_weights
-from nfd_jax.finite._innovations import coupling_of, train_with_innovations
+from nfd_jax.finite._engine import Grid, compile_grid, program_sizes, runs_at_once, shape_of, train_grids
+from nfd_jax.finite._grid import Heldout
+from nfd_jax.finite._innovations import coupling_of, innovations, train_with_innovations
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.finite._train_grid import train_grid
 from nfd_jax.noise import AbstractNoise, sample_noise
@@ -25,7 +27,23 @@ from nfd_jax.problem import (
 )
 from nfd_jax.trajectory import Trajectory
 
-__all__ = ["SIMULATORS", "MatrixFree", "train_finite", "train_grid", "train_with_innovations"]
+__all__ = [
+    "SIMULATORS",
+    "Grid",
+    "Heldout",
+    "MatrixFree",
+    "compile_grid",
+    "initial_weights",
+    "innovations",
+    "program_sizes",
+    "runs_at_once",
+    "shape_of",
+    "train_finite",
+    "train_grid",
+    "train_grids",
+    "train_weights",
+    "train_with_innovations",
+]
 
 SIMULATORS = ("dense", "matrix_free")
 

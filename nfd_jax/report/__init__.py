@@ -1,8 +1,9 @@
-"""From results to rates, verdicts, figures and the report.
+"""From stored results to figures, a page and lines in the terminal. Only reads what a run has stored.
 
 Loaded when used: processes that only compute need neither matplotlib nor the terminal.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,22 +11,24 @@ if TYPE_CHECKING:
     import xarray as xr
     from rich.console import Console
 
-__all__ = ["rates", "show", "write_report"]
+__all__ = ["show", "summary_lines", "write_comparison", "write_report"]
 
 
-def rates(tree: "xr.DataTree") -> "xr.Dataset":
-    """The group /rates of a results tree: slopes, plateaus, their 95 % intervals and verdicts, over row, with claims.
+def summary_lines(tree: "xr.DataTree") -> list[str]:
+    """What a run found, in three lines: distance of networks to each limit, and how many claims hold, fail and are open.
 
-    Slopes are of log mean square on log width or depth, plateaus in units of the quantity; rows follow the claims of
-    arXiv 2512.21075.
+    Without a limit a line on the losses stands in place of the distances. Slopes are of log mean square on log depth,
+    with 95 % intervals over seeds.
     """
-    from nfd_jax.verdicts._verdicts import rows, to_dataset
+    from nfd_jax.report._claims import counted, judged
+    from nfd_jax.report._distances import summary_of
+    from nfd_jax.verdicts import View
 
-    return to_dataset(rows(tree))
+    return [*summary_of(View.of(tree)), counted(judged(tree))]
 
 
 def write_report(folder: Path) -> Path:
-    """Writes folder/report.html and folder/figures/*.png and *.svg; returns the report's path.
+    """Writes folder/report.html and folder/figures/*.png; returns the report's path.
 
     In a folder of variants, which has no results.zarr of its own but sub-folders with one, the report puts them side by
     side and links to their own. Raises StoreError where there are no results.
@@ -33,6 +36,16 @@ def write_report(folder: Path) -> Path:
     from nfd_jax.report._report import write
 
     return write(Path(folder))
+
+
+def write_comparison(folders: Sequence[Path]) -> Path:
+    """Compares runs: writes comparison/report.html and its figures into the first folder; returns the report's path.
+
+    Raises ValueError for fewer than two folders, StoreError where one has no results of its own.
+    """
+    from nfd_jax.report._report import compare
+
+    return compare([Path(folder) for folder in folders])
 
 
 def show(folder: Path, console: "Console", watch: bool = False) -> None:

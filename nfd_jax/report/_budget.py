@@ -5,9 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from nfd_jax.report._plot import number
-from nfd_jax.verdicts._fits import fit_coarsening
-from nfd_jax.verdicts._view import View, by_seed, covered
+from nfd_jax.report._numbers import number
+from nfd_jax.verdicts import View, by_seed, covered
 
 QUANTITIES: tuple[str, ...] = ("h", "b", "f")
 MISSING = "not measured"
@@ -39,7 +38,11 @@ def _flags(view: View) -> list[str]:
 def _own_error(view: View, flag: str, quantity: str) -> xr.DataArray | None:
     """(seed, depth) error of networks against the limit of their own kind, at the largest width, last step."""
     values = view.get("compare/limit_error_ms")
-    if values is None or flag not in values["backward_weights"] or flag not in values["limit_backward_weights"]:
+    if (
+        values is None
+        or flag not in values["backward_weights"]
+        or flag not in values["limit_backward_weights"]
+    ):
         return None
     values = values.sel(backward_weights=flag, limit_backward_weights=flag, quantity=quantity).isel(step=-1)
     if not values.notnull().any():
@@ -65,7 +68,11 @@ def _depth(view: View, flag: str) -> Part:
         if error is not None:
             deepest = f" at L = {error['depth'].values[-1]}, n = {int(error['width'])}"
             sizes[quantity] = _refined(error["depth"].values, by_seed(error, "depth").mean(0), view.floor)
-    how = f"network{deepest} against the {flag} limit of {reference} steps on the same noise" if deepest else "needs limit_error"
+    how = (
+        f"network{deepest} against the {flag} limit of {reference} steps on the same noise"
+        if deepest
+        else "needs limit_error"
+    )
     return Part("depth L", f"{flag} network", sizes, how)
 
 
@@ -78,7 +85,11 @@ def _doubling(view: View, path: str, dim: str, flag: str, system: str) -> Part:
         return Part(name, system, sizes, "needs these outputs")
     values = values.sel(backward_weights=flag).isel(step=-1)
     if "depth" in values.dims:
-        values = values.sel(depth=covered(values, "depth")[-1]) if values.notnull().any() else values.isel(depth=-1)
+        values = (
+            values.sel(depth=covered(values, "depth")[-1])
+            if values.notnull().any()
+            else values.isel(depth=-1)
+        )
     known = covered(values, dim) if values.notnull().any() else []
     if len(known) < 2:
         return Part(name, system, sizes, f"needs a second value of {dim}")
@@ -98,36 +109,45 @@ def _particles(view: View, flag: str) -> Part:
 
 
 def _depth_steps(view: View, flag: str) -> Part:
-    """The limit's own discretization: the coarsening law of coarser grids, extrapolated to its grid of M steps."""
+    """The limit's own discretization: errors of coarser grids, carried on to its M steps as they fall between the last two."""
     sizes, reference = dict.fromkeys(QUANTITIES, MISSING), view.reference
     for quantity in QUANTITIES if reference else ():
         error = _own_error(view, flag, quantity)
         if error is None or reference is None:
             continue
-        x, samples = error["depth"].values, by_seed(error, "depth")
-        good = (x < reference) & (reference % x == 0) & (samples.mean(0) > view.floor)
-        if good.sum() > 1 and np.isfinite(samples).all():
-            x, samples = x[good], samples[:, good]
-            alpha = fit_coarsening(x, samples, reference=reference, n_boot=2).estimate
-            law = np.mean((np.arange(reference // x[-1]) / reference) ** alpha)
-            left = 1 / ((alpha + 1) * reference**alpha)
-            sizes[quantity] = f"about {number(samples.mean(0)[-1] * left / law)} (order {alpha:.2g})"
-    how = f"errors of coarser grids by the coarsening law, extrapolated to M = {reference} steps" if reference else "no limit"
-    return Part("depth steps M", f"{flag} limit", sizes, how)
+        x, means = error["depth"].values, by_seed(error, "depth").mean(0)
+        good = (x < reference) & (means > view.floor)
+        if good.sum() > 1:
+            (one, other), (before, after) = x[good][-2:], means[good][-2:]
+            power = np.log(before / after) / np.log(other / one)
+            if power > 0:
+                sizes[quantity] = f"about {number(after * (other / reference) ** power)}"
+    how = f"errors of networks as coarse grids, continued to M = {reference} steps as they fall between the last two depths"
+    return Part("depth steps M", f"{flag} limit", sizes, how if reference else "no limit")
 
 
 def _seeds(view: View) -> Part:
     """Relative standard error of the mean over seeds of what C4 rests on."""
     sizes, values = dict.fromkeys(QUANTITIES, MISSING), view.get("compare/limit_error_ms")
     count = 0
-    usable = values is not None and "reused" in values["backward_weights"] and "independent" in values["limit_backward_weights"]
+    usable = (
+        values is not None
+        and "reused" in values["backward_weights"]
+        and "independent" in values["limit_backward_weights"]
+    )
     if usable and values is not None:
         values = values.sel(backward_weights="reused", limit_backward_weights="independent").isel(step=-1)
         for quantity in QUANTITIES if values.notnull().any() else ():
-            corner = values.sel(width=covered(values, "width")[-1], depth=covered(values, "depth")[-1], quantity=quantity)
+            corner = values.sel(
+                width=covered(values, "width")[-1], depth=covered(values, "depth")[-1], quantity=quantity
+            )
             found = corner.values[np.isfinite(corner.values)]
             count = len(found)
             if count > 1 and found.mean() > view.floor:
                 sizes[quantity] = f"±{found.std(ddof=1) / np.sqrt(count) / found.mean():.0%}"
-    how = f"relative standard error of the mean of limit_error_ms over {count} seeds" if count else "needs limit_error"
+    how = (
+        f"relative standard error of the mean of limit_error_ms over {count} seeds"
+        if count
+        else "needs limit_error"
+    )
     return Part("seeds", "reused network → independent limit", sizes, how)

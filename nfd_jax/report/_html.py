@@ -1,8 +1,15 @@
-"""Small pieces of HTML: everything escaped, nothing fetched from anywhere, readable on screen and on paper."""
+"""Small pieces of HTML: everything escaped, nothing fetched from anywhere, readable on a phone, a screen and paper."""
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
+
+from matplotlib.colors import to_hex
+
+from nfd_jax.report._draw import Drawn
+from nfd_jax.report._plot import Line
+from nfd_jax.report._style import STYLE
 
 
 class Raw(NamedTuple):
@@ -13,65 +20,33 @@ class Raw(NamedTuple):
 
 Cell = str | Raw
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1b1b; --paper: #ffffff; --soft: #f3f4f6; --line: #c9ccd1; --dim: #555;
-  --link: #0b57a4; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --paper: #16181c; --soft: #23262c; --line: #4a4e57; --dim: #aaa; --link: #8cc2ff; }
-}
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 70rem;
-  margin: 0 auto; padding: 1rem 1.2rem 4rem; }
-h1 { font-size: 1.7rem; margin: .6rem 0; }
-h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
-p { max-width: 52rem; margin: .5rem 0; } a { color: var(--link); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; margin: .6rem 0; font-size: .87rem; }
-th, td { text-align: left; vertical-align: top; padding: .28rem .6rem; border-bottom: 1px solid var(--line); }
-th { background: var(--soft); } td.n { font-variant-numeric: tabular-nums; white-space: nowrap; }
-caption { text-align: left; font-weight: 600; padding: .3rem 0; }
-figure { margin: 1rem 0; break-inside: avoid; }
-figure img { width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 4px; }
-figcaption { font-size: .87rem; color: var(--dim); max-width: 60rem; }
-td ul { margin: 0; padding-left: 1.1rem; }
-.verdict { font-weight: 700; display: block; min-width: 9rem; }
-.holds { border-left: 5px solid #0072B2; padding-left: .5rem; }
-.fails { border-left: 5px double #D55E00; padding-left: .5rem; }
-.open, .missing { border-left: 5px dotted var(--dim); padding-left: .5rem; }
-.note { border: 1px solid var(--line); border-left-width: 6px; background: var(--soft); padding: .5rem .8rem;
-  max-width: 52rem; margin: .6rem 0; }
-.dim { color: var(--dim); } pre { background: var(--soft); padding: .8rem; overflow-x: auto; font-size: .8rem; }
-dt { font-weight: 600; } dd { margin: 0 0 .4rem 1.2rem; max-width: 52rem; }
-@media print {
-  :root { --ink: #000; --paper: #fff; --soft: #f3f3f3; --line: #999; --dim: #333; }
-  body { font-size: 10pt; max-width: none; padding: 0; }
-  table { font-size: 7.5pt; } h2 { break-after: avoid; } tr { break-inside: avoid; }
-  .wide { overflow: visible; } pre { white-space: pre-wrap; }
-}
-"""
-
 
 def render(cell: Cell) -> str:
     """HTML of a cell."""
     return cell.html if isinstance(cell, Raw) else escape(cell)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, caption: str = "", numeric: Iterable[int] = ()) -> str:
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[Cell]], *, caption: str = "", numeric: Iterable[int] = ()
+) -> str:
     """A table; columns in `numeric` do not break lines."""
     numbers = set(numeric)
     heading = "".join(f"<th scope='col'>{escape(name)}</th>" for name in head)
     body = "".join(
-        "<tr>" + "".join(f"<td{' class=n' if i in numbers else ''}>{render(cell)}</td>" for i, cell in enumerate(row)) + "</tr>\n"
+        "<tr>" + "".join(f"<td{' class=n' if i in numbers else ''}>{render(cell)}</td>" for i, cell in enumerate(row))
+        + "</tr>\n"
         for row in rows
-    )
+    )  # fmt: skip
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f"<div class=wide><table>{title}<thead><tr>{heading}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
+    return f"<div class=wide tabindex=0><table>{title}<thead><tr>{heading}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
 
 
 def facts(rows: Iterable[tuple[str, Cell]]) -> str:
     """A table of names and what they are."""
-    body = "".join(f"<tr><th scope='row'>{escape(name)}</th><td>{render(cell)}</td></tr>\n" for name, cell in rows)
-    return f"<div class=wide><table><tbody>{body}</tbody></table></div>\n"
+    body = "".join(
+        f"<tr><th scope='row'>{escape(name)}</th><td>{render(cell)}</td></tr>\n" for name, cell in rows
+    )
+    return f"<div class=wide tabindex=0><table><tbody>{body}</tbody></table></div>\n"
 
 
 def paragraph(text: str, kind: str = "") -> str:
@@ -89,12 +64,68 @@ def items(texts: Iterable[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>\n"
 
 
-def figure(uri: str, title: str, caption: str) -> str:
-    """An embedded figure with its caption."""
-    return (
-        f'<figure><img alt="{escape(title)}. {escape(caption)}" src="{uri}">'
-        f"<figcaption><strong>{escape(title)}.</strong> {escape(caption)}</figcaption></figure>\n"
+def folded(summary: str, *parts: str) -> str:
+    """What opens on a click."""
+    return f"<details><summary>{escape(summary)}</summary>\n{''.join(parts)}</details>\n"
+
+
+def code(text: str) -> str:
+    """Lines to copy."""
+    return f"<pre tabindex=0>{escape(text)}</pre>\n"
+
+
+def figure(drawn: Drawn, columns: int = 3, level: int = 3) -> str:
+    """A figure: its message, its panels, one legend, its caption."""
+    drawing = drawn.drawing
+    images = "".join(
+        f'<img alt="{escape(_alternative(drawn, i))}" src="{uri}" width={width} height={height}>'
+        for i, (uri, width, height) in enumerate(drawn.panels)
     )
+    legend = "".join(f"<li>{swatch(line)}{escape(label)}</li>" for label, line in drawing.legend.items())
+    legend = f"<ul class=legend>{legend}</ul>" if legend else ""
+    columns = 2 if len(drawn.panels) == 4 else min(columns, len(drawn.panels))
+    shape = f"style='--columns:{columns}'"
+    return (
+        f"<figure id=figure-{drawing.name}><h{level} class=message>{escape(drawing.title)}</h{level}>"
+        f"<div class=sheet><div class=panels {shape}>{images}</div>{legend}</div>"
+        f"<figcaption>{escape(drawing.caption)}</figcaption></figure>\n"
+    )
+
+
+def _alternative(drawn: Drawn, i: int) -> str:
+    drawing = drawn.drawing
+    words = drawing.panels[i] or "figure"
+    return f"{drawing.title}. {drawing.caption}" if i == 0 else f"{drawing.title}: {words}"
+
+
+_SHAPES = {
+    "o": "<circle cx=17 cy=6 r=3.6 {}/>",
+    "s": "<rect x=13.6 y=2.6 width=6.8 height=6.8 {}/>",
+    "^": "<path d='M17 1.8 21 9.4H13z' {}/>",
+    "v": "<path d='M17 10.2 13 2.6H21z' {}/>",
+    "D": "<path d='M17 1.6 21.4 6 17 10.4 12.6 6z' {}/>",
+    "P": "<path d='M15.6 2h2.8v2.6H21v2.8h-2.6V10h-2.8V7.4H13V4.6h2.6z' {}/>",
+    "X": "<path d='M14 2.2 17 4.6 20 2.2 21 3.4 18.6 6 21 8.6 20 9.8 17 7.4 14 9.8 13 8.6 15.4 6 13 3.4z' {}/>",
+}
+_DASHES = {"-": "", "--": "6 3", ":": "2 2.5", "-.": "6 2 2 2"}
+
+
+def swatch(line: Line) -> str:
+    """A line and its marker as a legend shows them."""
+    color = to_hex(line.color)
+    dashes = line.dashes
+    stroke = (
+        _DASHES.get(dashes, "")
+        if isinstance(dashes, str)
+        else " ".join(f"{1.8 * part:g}" for part in dashes[1])
+    )
+    drawn = ""
+    if dashes != "":
+        pattern = f" stroke-dasharray='{stroke}'" if stroke else ""
+        drawn = f"<path d='M1 6H33' stroke='{color}' stroke-width=2{pattern} fill=none />"
+    face = f"fill='{'#fff' if line.hollow else color}' stroke='{color}' stroke-width=1.4"
+    marker = _SHAPES.get(line.marker, "").format(face)
+    return f"<svg class=swatch width=34 height=12 viewBox='0 0 34 12' aria-hidden=true>{drawn}{marker}</svg>"
 
 
 def section(anchor: str, title: str, *parts: str) -> str:
@@ -103,7 +134,8 @@ def section(anchor: str, title: str, *parts: str) -> str:
 
 
 def page(title: str, body: str) -> str:
-    """A whole page."""
+    """A whole page; numbers keep their % signs beside them."""
+    body = re.sub(r"(?<=\d) %", "&nbsp;%", body)
     return (
         "<!doctype html>\n<html lang=en>\n<head>\n<meta charset=utf-8>\n"
         '<meta name=viewport content="width=device-width, initial-scale=1">\n'

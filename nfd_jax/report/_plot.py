@@ -1,82 +1,118 @@
-"""How figures look: colours that the colour-blind can tell apart, markers and dashes that differ too, plain ticks."""
+"""How figures look: panels of one size that a page can stack, one legend, colours that the colour-blind can tell apart.
 
-from collections.abc import Iterator
+Every colour of a line or marker has a contrast of at least 3 to white; markers and dashes differ too.
+"""
+
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
+from nfd_jax.report._numbers import number
+
+BLACK, GREEN, BLUE, VERMILION, PURPLE, BROWN, SLATE = (
+    "#000000", "#00805C", "#0069A8", "#C44E00", "#A13D7C", "#7A5C00", "#4B5A6B",
 )  # fmt: skip
-GUIDE = "#777777"
-SUBDIVISIONS = ([1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 5, 7], *([1 + i / n for i in range(9 * n)] for n in (1, 2, 10)))
+SERIES = (VERMILION, BLUE, GREEN, PURPLE, BROWN, SLATE, BLACK)
+GUIDE = "#6b6b6b"
+MARKERS = "os^DvPX"
+SUBDIVISIONS = (
+    [1],
+    [1, 3],
+    [1, 2, 5],
+    [1, 1.5, 2, 3, 5, 7],
+    *([1 + i / n for i in range(9 * n)] for n in (1, 2, 10)),
+)
 """Of a decade, from few to many ticks."""
-MARKERS = "osD^vPX*"
+
+PANEL = (3.75, 2.95)
+"""Width and height of a panel in inches."""
+DPI = 150
+_LEFT, _RIGHT, _BOTTOM, _TOP, _BARE = 0.72, 0.12, 0.5, 0.34, 0.12  # margins of a panel in inches
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.titley": 1.02,
     "axes.labelsize": 9,
-    "legend.fontsize": 7.5,
+    "legend.fontsize": 8.5,
     "legend.frameon": False,
-    "legend.handlelength": 2.6,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "figure.titlesize": 11,
+    "legend.handlelength": 2.8,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
     "axes.grid": True,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 5,
-    "svg.hashsalt": "nfd_jax",
-    "svg.fonttype": "path",
+    "axes.unicode_minus": True,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 5.5,
 }
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure, the file name it goes by and what a reader is told beside it."""
-
-    name: str
-    title: str
-    caption: str
-    figure: Figure
 
 
 @dataclass(frozen=True)
 class Line:
     """Colour, marker and dashes of one kind of curve."""
 
-    color: str
-    marker: str
-    dashes: str
+    color: Any
+    marker: str = ""
+    dashes: Any = "-"
+    hollow: bool = False
 
     def keywords(self) -> dict:
-        return {"color": self.color, "marker": self.marker, "linestyle": self.dashes}
+        face = {"markerfacecolor": "white"} if self.hollow else {}
+        return {"color": self.color, "marker": self.marker, "linestyle": self.dashes} | face
 
 
+NETWORK = {"reused": Line(VERMILION, "o"), "independent": Line(BLUE, "s", "--")}
+"""Finite networks by their backward weights."""
+LIMIT = {"reused": Line(GREEN, "", (0, (5, 1.5))), "independent": Line(BLUE, "", (0, (1.5, 1.2)))}
+"""Limits by their backward weights."""
 PAIRS = {
+    ("reused", "reused"): Line(GREEN, "^", "-"),
     ("reused", "independent"): Line(VERMILION, "o", "-"),
     ("independent", "independent"): Line(BLUE, "s", "--"),
-    ("reused", "reused"): Line(GREEN, "^", "-."),
     ("independent", "reused"): Line(PURPLE, "D", ":"),
 }
 """(network's, limit's) backward weights."""
+QUANTITY = {"h": Line(BLUE, "o"), "b": Line(VERMILION, "s"), "f": Line(GREEN, "^")}
+QUANTITIES = {"h": "features h", "b": "gradients b", "f": "outputs f"}
+SYMBOL = {"width": "n", "depth": "L", "particles": "N"}
+GUIDES = (0, (1, 1))
 
-FLAGS = {"reused": Line(VERMILION, "o", "-"), "independent": Line(BLUE, "s", "--")}
+
+def pair_name(network: str, limit: str) -> str:
+    """ "reused → independent": a network against a limit."""
+    return f"{network} network → {limit} limit"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: the name of its file, its message, what a reader is told beside it, and its one legend."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+    boxes: tuple[tuple[float, float, float, float], ...]
+    """Panels as (left, bottom, width, height), fractions of the figure."""
+    panels: tuple[str, ...]
+    legend: Mapping[str, Line] = field(default_factory=dict)
+    rest: tuple[str, ...] = ()
+    """Further paragraphs, folded on a page."""
 
 
 @contextmanager
@@ -86,32 +122,78 @@ def styled() -> Iterator[None]:
         yield
 
 
-def panels(rows: int, columns: int, *, height: float = 3.0, width: float = 11.0) -> tuple[Figure, np.ndarray]:
-    """A figure of `width` inches with rows × columns axes, each row `height` inches high."""
-    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.04)
-    figure = Figure(figsize=(width, rows * height), dpi=130, layout=layout)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+class Sheet:
+    """Panels of one size in rows and columns; `finish` puts the title above them and the legend below."""
+
+    def __init__(self, rows: int, columns: int, *, panel: tuple[float, float] = PANEL):
+        self.rows, self.columns, self.panel = rows, columns, panel
+        self.figure = Figure(dpi=DPI, facecolor="white")
+        self.axes = np.array(
+            [
+                [self.figure.add_axes((0.1, 0.1, 0.8, 0.8), label=f"{i} {j}") for j in range(columns)]
+                for i in range(rows)
+            ]
+        )
+
+    def finish(
+        self, name: str, title: str, caption: str, legend: Mapping[str, Line] | None = None, rest=()
+    ) -> Drawing:
+        """The drawing; `legend` maps what a line is to how it looks."""
+        legend = legend or {}
+        width, height = self.panel[0] * self.columns, self.panel[1] * self.rows
+        lines = wrap(title, int(width * 11)) or [""]
+        above = 0.1 + 0.2 * len(lines)
+        columns = _columns(legend, width)
+        below = 0.1 + 0.19 * -(-len(legend) // columns) if legend else 0.0
+        total = height + above + below
+        self.figure.set_size_inches(width, total)
+        boxes, titles = [], []
+        for (i, j), ax in np.ndenumerate(self.axes):
+            left, bottom = j * self.panel[0], below + (self.rows - 1 - i) * self.panel[1]
+            top = _TOP if ax.get_title(loc="left") else _BARE
+            inner = (
+                left + _LEFT,
+                bottom + _BOTTOM,
+                self.panel[0] - _LEFT - _RIGHT,
+                self.panel[1] - _BOTTOM - top,
+            )
+            ax.set_position([inner[0] / width, inner[1] / total, inner[2] / width, inner[3] / total])
+            boxes.append((left / width, bottom / total, self.panel[0] / width, self.panel[1] / total))
+            titles.append(ax.get_title(loc="left"))
+        self.figure.text(
+            0.12 / width,
+            1 - 0.08 / total,
+            "\n".join(lines),
+            va="top",
+            ha="left",
+            fontsize=10.5,
+            weight="bold",
+        )
+        if legend:
+            handles = [Line2D([], [], **line.keywords()) for line in legend.values()]
+            anchor = (0.5, 0.0)
+            self.figure.legend(
+                handles,
+                list(legend),
+                loc="lower center",
+                bbox_to_anchor=anchor,
+                ncols=columns,
+                borderaxespad=0.2,
+            )
+        return Drawing(
+            name, title, caption, self.figure, tuple(boxes), tuple(titles), dict(legend), tuple(rest)
+        )
+
+
+def _columns(legend: Mapping[str, Line], width: float) -> int:
+    """As many columns as fit: entries are about 0.075 inches a letter and 0.55 for the line."""
+    longest = max((len(label) for label in legend), default=1)
+    return max(1, min(len(legend), int(width / (0.55 + 0.075 * longest))))
 
 
 def levels(count: int) -> list[tuple]:
-    """Colours from dark to light for ordered values such as depths; the lightest still shows on white."""
-    cividis: Colormap = matplotlib.colormaps["cividis"]
-    return [cividis(0.78 * i / max(1, count - 1)) for i in range(count)]
-
-
-def number(value: float) -> str:
-    """Short text of a value on a log axis."""
-    if value == 0 or not np.isfinite(value):
-        return f"{value:g}"
-    if 1e-3 <= abs(value) < 1e4:
-        return f"{value:.3g}"
-    mantissa, exponent = f"{value:.0e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def signed(value: float) -> str:
-    """A slope with its sign."""
-    return f"{value:+.2f}".replace("-", "−")
+    """Colours from dark to light for ordered values such as depths; the lightest keeps its contrast to white."""
+    return [matplotlib.colormaps["viridis"](0.58 * i / max(1, count - 1)) for i in range(count)]
 
 
 def log_y(ax: Axes) -> None:
@@ -127,6 +209,40 @@ def log_y(ax: Axes) -> None:
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def same_range(axes: np.ndarray, *, log: bool = True) -> None:
+    """One y range for panels that compare; empty ones are left as they are. On a log axis what is not positive is left out."""
+    drawn = [ax for ax in np.asarray(axes).flat if ax.lines]
+    values = np.concatenate([_heights(ax) for ax in drawn]) if drawn else np.zeros(0)
+    values = values[np.isfinite(values) & ((values > 0) | (not log))]
+    if not values.size:
+        return
+    low, high = values.min(), values.max()
+    if log:
+        room = max((high / low) ** 0.06, 1.1)
+        low, high = low / room, high * room
+    else:
+        room = 0.06 * (high - low) or 1.0
+        low, high = low - room, high + room
+    for ax in drawn:
+        if log:
+            ax.set_yscale("log")
+        ax.set_ylim(low, high)
+        if log:
+            log_y(ax)
+
+
+def spans_decade(axes) -> bool:
+    """Whether what is drawn is positive and spans more than a decade."""
+    drawn = [_heights(ax) for ax in np.asarray(axes).flat if ax.lines]
+    values = np.concatenate(drawn) if drawn else np.zeros(0)
+    values = values[np.isfinite(values)]
+    return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
+
+
+def _heights(ax: Axes) -> np.ndarray:
+    return np.concatenate([np.asarray(line.get_ydata(), float).ravel() for line in ax.lines])
 
 
 def size_axis(ax: Axes, values: ArrayLike, name: str) -> None:
@@ -145,41 +261,26 @@ def step_axis(ax: Axes, steps: ArrayLike) -> None:
     """Steps of SGD, at most eight of them labelled."""
     shown = np.asarray(steps).tolist()
     ax.set_xticks(shown[:: max(1, -(-len(shown) // 8))])
-    ax.set_xlabel("SGD step (state before its update)")
+    ax.set_xlabel("updates made (SGD step)")
 
 
-def curve(ax: Axes, x: np.ndarray, samples: np.ndarray, *, label: str = "", floor: float = 0.0, **style) -> bool:
-    """Mean over seeds, samples (seeds, points), with bars of one standard error; False where nothing is above floor."""
+def curve(ax: Axes, x: ArrayLike, samples: np.ndarray, line: Line, *, floor: float = 0.0, **style) -> bool:
+    """Mean over seeds of samples (seeds, points) with bars of one standard error; False where nothing is above floor."""
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = samples.mean(0)
         error = samples.std(0, ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else np.zeros(len(mean))
         good = np.isfinite(mean) & (mean > floor)
     if not good.any():
         return False
-    bars = np.stack([np.minimum(error, 0.9 * mean), error])[:, good]
-    ax.errorbar(np.asarray(x)[good], mean[good], bars, label=label, capsize=2, elinewidth=0.8, **style)
+    bars = np.stack([np.minimum(error, 0.9 * np.abs(mean)), error])[:, good]
+    ax.errorbar(np.asarray(x)[good], mean[good], bars, capsize=2, elinewidth=0.8, **(line.keywords() | style))
     return True
 
 
-def band(ax: Axes, x: np.ndarray, samples: np.ndarray, color: object) -> None:
-    """From the smallest to the largest seed."""
-    if len(samples) > 1:
-        with np.errstate(invalid="ignore"):
-            ax.fill_between(x, samples.min(0), samples.max(0), color=color, alpha=0.15, linewidth=0)
-
-
-def guide(ax: Axes, x: np.ndarray, power: float, label: str) -> None:
-    """A grey line of slope -power from the top of what is drawn."""
-    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines])
-    top = drawn.max()
+def guide(ax: Axes, x: ArrayLike, power: float, start: float) -> None:
+    """A grey line of slope −power that begins at height `start`."""
     x = np.asarray(x, float)
-    ax.plot(x, 1.6 * top * (x / x[0]) ** -power, color=GUIDE, linestyle=(0, (1, 1)), linewidth=1.2, label=label)
-
-
-def below(ax: Axes, **keywords) -> None:
-    """The legend under the panel, where it cannot hide a curve."""
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), borderaxespad=0, **keywords)
+    ax.plot(x, start * (x / x[0]) ** -power, color=GUIDE, linestyle=GUIDES, linewidth=1.3, zorder=1)
 
 
 def empty(ax: Axes, text: str) -> None:

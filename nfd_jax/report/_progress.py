@@ -5,7 +5,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from nfd_jax.verdicts._view import counts
+from nfd_jax.verdicts import counts
 
 
 def members(folder: Path) -> dict[str, Path]:

@@ -11,13 +11,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from nfd_jax.report._claims import Card, cards, judged
 from nfd_jax.report._progress import failures, members, progress
-from nfd_jax.verdicts._verdict_words import kind_of, reasons
-from nfd_jax.verdicts._verdicts import STATEMENTS, Claim, claims, rows
+from nfd_jax.report._words import CLAIM_WORDS
 
 EVERY = 1.5  # seconds between two looks at a running sweep
 SHARE = 0.05  # of the time spent watching that verdicts may cost
-STYLES = {"holds": "bold", "fails": "bold reverse", "open": "italic", "missing": "dim"}
+STYLES = {"holds": "bold", "fails": "bold reverse", "open": "italic"}
 
 Counts = dict[str, int]
 
@@ -27,7 +27,7 @@ class _Watcher:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.verdicts: dict[str, list[Claim]] = {}
+        self.verdicts: dict[str, list[Card]] = {}
         self.remarks: list[str] = []
         self._seen: dict[str, Counts | None] = {}
         self._next = 0.0
@@ -45,7 +45,7 @@ class _Watcher:
         return Group(*self._lines(found, state)), finished
 
     def _judge(self, found: Mapping[str, Path]) -> None:
-        from nfd_jax.store._store import StoreError, open_results
+        from nfd_jax.store import StoreError, open_results
 
         began = time.monotonic()
         self.remarks = []
@@ -57,9 +57,11 @@ class _Watcher:
                 except (StoreError, OSError) as error:
                     self.remarks.append(str(error))
                     continue
-            self.remarks += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+            self.remarks += [
+                str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)
+            ]
             self.remarks += failures(path)
-            self.verdicts[name] = claims(rows(tree), tree)
+            self.verdicts[name] = cards(judged(tree))
         spent = time.monotonic() - began
         self._next = time.monotonic() + spent / SHARE
 
@@ -88,7 +90,7 @@ def show(folder: Path, console: Console, watch: bool = False) -> None:
     watcher = _Watcher(folder)
     if not watch:
         if not members(folder):
-            from nfd_jax.store._store import StoreError
+            from nfd_jax.store import StoreError
 
             raise StoreError(f"{folder}: no results; allowed: a folder that nfd run has written")
         console.print(watcher.look(last=True)[0])
@@ -129,25 +131,25 @@ def _progress_table(folder: Path, state: Mapping[str, Counts | None]) -> Table:
     return table
 
 
-def _verdict_table(verdicts: Mapping[str, list[Claim]]) -> Table:
-    """Claims with what decides them; of several variants, the verdicts side by side."""
+def _verdict_table(verdicts: Mapping[str, list[Card]]) -> Table:
+    """Claims with what decides them and what would settle them; of several variants, the verdicts side by side."""
     table = Table(show_lines=True, expand=True)
     table.add_column("")
     table.add_column("claim", ratio=3)
     if list(verdicts) == [""]:
-        table.add_column("verdict", ratio=2)
+        table.add_column("verdict", ratio=1)
         table.add_column("what decides it", ratio=4)
-        for claim in verdicts[""]:
-            table.add_row(claim.key, claim.statement, _styled(claim.verdict), Text("\n".join(reasons(claim)), style="dim"))
+        table.add_column("what would settle it", ratio=3)
+        for card in verdicts[""]:
+            table.add_row(card.claim, card.words, _styled(card), card.decides, Text(card.next, style="dim"))
         return table
-    by_key = {name: {claim.key: claim.verdict for claim in found} for name, found in verdicts.items()}
-    for name in by_key:
+    by_claim = {name: {card.claim: card for card in found} for name, found in verdicts.items()}
+    for name in by_claim:
         table.add_column(name, ratio=2)
-    for key, statement in STATEMENTS.items():
-        table.add_row(key, statement, *(_styled(found[key]) for found in by_key.values()))
+    for claim, words in CLAIM_WORDS.items():
+        table.add_row(claim, words, *(_styled(found[claim]) for found in by_claim.values()))
     return table
 
 
-def _styled(verdict: str) -> Text:
-    kind, symbol = kind_of(verdict)
-    return Text(f"{symbol} {verdict}", style=STYLES[kind])
+def _styled(card: Card) -> Text:
+    return Text(f"{card.symbol} {card.verdict}", style=STYLES[card.kind])

@@ -1,7 +1,23 @@
-"""The store of a sweep: labelled arrays in zarr, one transaction a batch, safe against kills, full disks and damage."""
+"""The store of a sweep: labelled arrays in zarr, one transaction a batch, safe against kills, full disks and
+damage."""
 
+from nfd_jax.store._batch import Batch, describe
 from nfd_jax.store._errors import ConfigChanged, StoreError, StoreLocked, StoreUnwritable
-from nfd_jax.store._results import open_results
+from nfd_jax.store._layout import intervals
+from nfd_jax.store._results import Stored, open_results, read_batches, stored_batches
 from nfd_jax.store._store import Store
 
-__all__ = ["ConfigChanged", "Store", "StoreError", "StoreLocked", "StoreUnwritable", "open_results"]
+__all__ = [
+    "Batch",
+    "ConfigChanged",
+    "Store",
+    "StoreError",
+    "StoreLocked",
+    "StoreUnwritable",
+    "Stored",
+    "describe",
+    "intervals",
+    "open_results",
+    "read_batches",
+    "stored_batches",
+]

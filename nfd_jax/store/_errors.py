@@ -26,10 +26,14 @@ class StoreUnwritable(StoreError):
 
 
 class ConfigChanged(ValueError):
-    """The stored cells belong to another config; `problems`: a line for each difference, and one with what to do."""
+    """The stored cells belong to another config; `problems`: a line for each difference, and one with what to
+    do."""
 
     def __init__(self, differences: Sequence[str]):
-        self.problems = (*differences, "stored cells are kept: --fresh replaces them, another --out keeps both")
+        self.problems = (
+            *differences,
+            "stored cells are kept: --fresh replaces them, another --out keeps both",
+        )
         super().__init__("\n".join(self.problems))
 
 

@@ -1,4 +1,5 @@
-"""What a sweep's results look like: every array's dimensions and the coordinates along them, from the config alone."""
+"""What a sweep's results look like: the variables of its measures, and the coordinates along them, from the
+config alone."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,62 +10,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nfd_jax.measures import Variable, taken
+from nfd_jax.names import CellStatus
 from nfd_jax.store._batch import Batch
 from nfd_jax.store._zarr import array_metadata, encode, group_metadata
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
 
-FLAGS = ("reused", "independent")
-STATUS = ("pending", "done", "diverged", "failed")
-PENDING, DONE, DIVERGED, FAILED = range(4)
+CELL = "status/cell"
 
 SPLIT = ("width", "particles", "depth", "seed")
 """Dimensions along which a chunk has length 1, so that no two batches share a file."""
 
 _ALL = slice(None)
-
-_CELL = ("learning_rate", "width", "depth", "seed", "step")
-_NETWORK = ("backward_weights", *_CELL)
-
-_TRAJECTORY = {
-    "loss": ((), "training loss of the step's batch, before its update"),
-    "output": (("sample", "output"), "outputs f of the step's batch, before its update"),
-    "accuracy": ((), "fraction of the step's batch classified correctly, before its update"),
-    "heldout_loss": ((), "loss of the held-out samples"),
-    "heldout_accuracy": ((), "fraction of the held-out samples classified correctly"),
-    "feature_shift_ms": (("t",), "mean square per coordinate of h minus h at step 0, on fixed probe samples"),
-}
-
-_MEASURES: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {
-    "compare": {
-        "limit_error_ms": (
-            ("backward_weights", "limit_backward_weights", *_CELL, "quantity"),
-            "mean square of finite network minus limit on the same noise, maximum over t",
-        ),
-    },
-    "coupling": {
-        "coupling_effect_ms": (
-            (*_CELL, "quantity"),
-            "mean square of reused minus independent on the same noise, maximum over t",
-        ),
-        "coupling_layer_ms": ((*_CELL, "direction"), "mean square of one layer's coupling term, mean over layers"),
-        "coupling_displacement_ms": (
-            (*_CELL, "direction"),
-            "mean square of the coupling terms accumulated over layers, maximum over t",
-        ),
-    },
-    "spectrum": {
-        "min_eigenvalue": (("kind", "scope", *_NETWORK, "t"), "smallest eigenvalue of the Gram matrix"),
-        "max_eigenvalue": (("kind", "scope", *_NETWORK, "t"), "largest eigenvalue of the Gram matrix"),
-    },
-    "kernels": {
-        "feature_kernel": (("source", *_NETWORK, "t", "sample", "sample2"), "average over coordinates of phi phi'"),
-        "gradient_kernel": (("source", *_NETWORK, "t", "sample", "sample2"), "average over coordinates of b b'"),
-    },
-}
-
-_GROUP_OF = {"limit_error": "compare", "coupling": "coupling", "spectrum": "spectrum", "kernels": "kernels"}
 
 _COORDINATES = {
     "backward_weights": "backward weights of the network or limit",
@@ -74,14 +33,15 @@ _COORDINATES = {
     "particles": "particles N of the limit",
     "depth": "depth L",
     "seed": "independent repetition",
-    "step": "SGD step; the state is the one before its update",
+    "step": "SGD step; the state before its update",
     "t": "layer position l/L",
     "sample": "sample of the batch",
     "sample2": "sample of the batch",
+    "component": "component of the output",
     "quantity": "h: forward features, b: backward features, f: outputs",
     "direction": "forward or backward pass",
     "kind": "Gram matrix of phi(h) (feature) or of b (gradient)",
-    "scope": "Gram matrix of one step's batch, or joint over all steps so far",
+    "scope": "one step's batch, or jointly all steps so far",
     "source": "finite network or limit",
 }
 
@@ -108,7 +68,8 @@ class Grid:
     """Whether a batch of cells holds the limit with as many particles as its width."""
 
     def assign(self, plan: Iterable[Batch]) -> dict[str, list[Chunk]]:
-        """The chunks each batch owns, by its id: what it computes less what an earlier one holds (a limit met twice)."""
+        """The chunks each batch owns, by its id: what it computes less what an earlier one holds (a limit met
+        twice)."""
         taken: set[str] = set()
         chunks: dict[str, list[Chunk]] = {}
         for batch in plan:
@@ -128,7 +89,9 @@ class Grid:
     def _computed(self, batch: Batch) -> Iterator[Chunk]:
         for name in self.arrays(batch):
             dims = self.dims[name]
-            for (i, depth), (j, seed) in product(enumerate(batch.depths) if "depth" in dims else [(0, 0)], enumerate(batch.seeds)):
+            for (i, depth), (j, seed) in product(
+                enumerate(batch.depths) if "depth" in dims else [(0, 0)], enumerate(batch.seeds)
+            ):
                 value = {"width": batch.width, "particles": batch.width, "depth": depth, "seed": seed}
                 whole = {dim: self.axes[dim].index(value[dim]) for dim in dims if dim in SPLIT}
                 local = dict.fromkeys(whole, 0) | {"depth": i, "seed": j}
@@ -166,7 +129,8 @@ def asked(config: "SweepConfig") -> set[tuple[int, int, int]]:
 
 
 def intervals(config: "SweepConfig") -> int:
-    """Number of intervals of the t grid: gcd of all depths; of depth_steps and 16 where there are no networks."""
+    """Number of intervals of the t grid: gcd of all depths; of depth_steps and 16 where there are no
+    networks."""
     if config.finite:
         return gcd(*config.finite.depths)
     return gcd(config.limit.depth_steps, 16) if config.limit else 1
@@ -184,65 +148,65 @@ def axes(config: "SweepConfig", stored: dict[str, tuple[int, ...]]) -> dict[str,
     return merged
 
 
-def layout(config: "SweepConfig", axes: dict[str, tuple[int, ...]], *, outputs: int, attributes: dict) -> Layout:
-    """The arrays of a config's store, with C = `outputs`; `attributes` are the root's.
-
-    The dimension `output` has no coordinate: the variable `output` has its name.
-    """
-    coordinates: dict[str, tuple] = {
+def layout(
+    config: "SweepConfig", axes: dict[str, tuple[int, ...]], *, outputs: int, attributes: dict
+) -> Layout:
+    """The arrays of a config's store, with C = `outputs`; `attributes` are the root's."""
+    common: dict[str, tuple] = {
         **axes,
         "learning_rate": tuple(float(rate) for rate in config.problem.learning_rates),
         "step": tuple(range(config.problem.steps)),
         "t": tuple(i / intervals(config) for i in range(intervals(config) + 1)),
         "sample": tuple(range(config.problem.batch_size)),
         "sample2": tuple(range(config.problem.batch_size)),
-        "output": tuple(range(outputs)),
+        "component": tuple(range(outputs)),
         "quantity": ("h", "b", "f"),
         "direction": ("forward", "backward"),
         "kind": ("feature", "gradient"),
         "scope": ("step", "joint"),
+        "backward_weights": (config.finite or config.limit).backward_weights,
+        "limit_backward_weights": config.limit.backward_weights if config.limit else (),
     }
-    finite, limit = config.finite, config.limit
-    matched = limit is not None and limit.particles == "matched"
-    flags = {"finite": finite.backward_weights if finite else (), "limit": limit.backward_weights if limit else ()}
-    coordinates["limit_backward_weights"] = flags["limit"]
-    coordinates["source"] = ("finite", "limit") if matched else ("finite",)
-    both = [*flags["finite"], *(flag for flag in flags["limit"] if matched and flag not in flags["finite"])]
-    flags |= {"compare": flags["finite"], "spectrum": flags["finite"], "kernels": tuple(both)}
-    flags["status"] = flags["finite"] or flags["limit"]
-
-    groups: dict[str, dict[str, tuple[tuple[str, ...], str]]] = {}
-    if finite:
-        groups["finite"] = {name: ((*_NETWORK, *dims), text) for name, (dims, text) in _TRAJECTORY.items()}
-    if limit:
-        particles = tuple("particles" if dim == "width" else dim for dim in _NETWORK if dim != "depth")
-        groups["limit"] = {name: ((*particles, *dims), text) for name, (dims, text) in _TRAJECTORY.items()}
-    if finite:
-        groups |= {_GROUP_OF[name]: _MEASURES[_GROUP_OF[name]] for name in config.measure}
-    cell = _NETWORK[:-1] if finite else ("backward_weights", "learning_rate", "particles", "seed")
-    groups["status"] = {"cell": (cell, "state of the cell")}
+    groups: dict[str, dict[str, Variable]] = {}
+    coordinates: dict[str, dict[str, tuple]] = {}
+    for measure in taken(config):
+        own = measure.coordinates(config)
+        for path, variable in measure.variables.items():
+            group, name = path.split("/")
+            groups.setdefault(group, {})[name] = variable
+            coordinates.setdefault(group, {}).update(own)
+    place = ("width", "depth", "seed") if config.finite else ("particles", "seed")
+    groups["status"] = {"cell": Variable(("backward_weights", "learning_rate", *place), "state of the cell")}
 
     nodes: dict[str, dict] = {"": group_metadata(attributes)}
     files: dict[str, bytes] = {}
     dims_of: dict[str, tuple[str, ...]] = {}
     for group, variables in groups.items():
         nodes[group] = group_metadata({})
-        own = coordinates | {"backward_weights": flags.get(group, ())}
-        for dim in dict.fromkeys(dim for dims, _ in variables.values() for dim in dims if dim not in variables):
-            values = np.asarray(own[dim])
+        along = common | coordinates.get(group, {})
+        for dim in dict.fromkeys(dim for variable in variables.values() for dim in variable.dims):
+            values = np.asarray(along[dim])
+            described = {"long_name": _COORDINATES.get(dim, dim)}
             nodes[f"{group}/{dim}"] = array_metadata(
-                (dim,), values.shape, values.shape, values.dtype, {"long_name": _COORDINATES[dim], "units": "1"}
+                (dim,), values.shape, values.shape, values.dtype, described
             )
             files[f"{group}/{dim}/c.0"] = encode(values)
-        for name, (dims, text) in variables.items():
-            described: dict[str, object] = {"long_name": text, "units": "1"}
-            if group == "status":
-                described |= {"flag_values": list(range(len(STATUS))), "flag_meanings": " ".join(STATUS)}
-            shape = tuple(len(own[dim]) for dim in dims)
-            chunks = tuple(1 if dim in SPLIT else length for dim, length in zip(dims, shape, strict=True))
-            dtype = np.dtype("int8" if group == "status" else "float64")
-            nodes[f"{group}/{name}"] = array_metadata(dims, shape, chunks, dtype, described)
-            dims_of[f"{group}/{name}"] = dims
+        for name, variable in variables.items():
+            described = {"long_name": variable.long_name, "units": variable.units}
+            status = f"{group}/{name}" == CELL
+            if status:
+                described |= {
+                    "flag_values": [int(code) for code in CellStatus],
+                    "flag_meanings": " ".join(c.name.lower() for c in CellStatus),
+                }
+            shape = tuple(len(along[dim]) for dim in variable.dims)
+            chunks = tuple(
+                1 if dim in SPLIT else length for dim, length in zip(variable.dims, shape, strict=True)
+            )
+            dtype = np.dtype("int8" if status else "float64")
+            nodes[f"{group}/{name}"] = array_metadata(variable.dims, shape, chunks, dtype, described)
+            dims_of[f"{group}/{name}"] = variable.dims
+    matched = config.limit is not None and config.limit.particles == "matched"
     return Layout(Grid(axes, dims_of, matched), nodes, files)
 
 

@@ -1,7 +1,7 @@
 """Changes to the shape of a store (creation, extension, repair), none of which a kill can leave half done.
 
-A complete store is built in DIR/next.tmp around hard links to the stored chunks, renamed to DIR/next, and swapped in;
-whoever opens the store next finishes a swap that was cut short.
+A complete store is built in DIR/next.tmp around hard links to the stored chunks, renamed to DIR/next, and
+swapped in; whoever opens the store next finishes a swap that was cut short.
 """
 
 import os
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from nfd_jax.store import _layout
 from nfd_jax.store._batch import Batch
+from nfd_jax.store._derived import RECORD
 from nfd_jax.store._errors import StoreError
 from nfd_jax.store._layout import Layout
-from nfd_jax.store._rates_group import RECORD
 from nfd_jax.store._records import (
     BATCHES,
     BUILDING,
@@ -22,6 +22,7 @@ from nfd_jax.store._records import (
     DISCARDED,
     MANIFEST,
     NEXT,
+    NOTES,
     RESULTS,
     Manifest,
     batch_from,
@@ -43,9 +44,16 @@ def recovered(directory: Path, config: "SweepConfig") -> Manifest:
     plan = tuple(batch_from(record["batch"]) for record in records)
     axes = _layout.axes(config, {})
     for batch in plan:
-        held = {"width": (batch.width,), "depth": batch.depths, "seed": batch.seeds} if batch.kind == "cells" else {}
+        held = (
+            {"width": (batch.width,), "depth": batch.depths, "seed": batch.seeds}
+            if batch.kind == "cells"
+            else {}
+        )
         for name, values in held.items():
-            axes[name] = (*axes.get(name, ()), *(value for value in values if value not in axes.get(name, ())))
+            axes[name] = (
+                *axes.get(name, ()),
+                *(value for value in values if value not in axes.get(name, ())),
+            )
     axes = _layout.axes(config, axes)
     other = [record["digest"] for record in records if record["digest"] != config.digest()]
     grid = _layout.layout(config, axes, outputs=1, attributes={}).grid
@@ -53,9 +61,12 @@ def recovered(directory: Path, config: "SweepConfig") -> Manifest:
 
 
 def clean(directory: Path, manifest: Manifest, records: Mapping[str, dict]) -> None:
-    """Removes what no valid record vouches for: records first, so that a kill in between leaves batches pending."""
+    """Removes what no valid record vouches for: records first, so that a kill in between leaves batches
+    pending."""
     root = directory / RESULTS
-    keep = {record_path(directory, batch) for batch in manifest.plan if batch.id in records} | {directory / RECORD}
+    keep = {record_path(directory, batch) for batch in manifest.plan if batch.id in records} | {
+        directory / RECORD
+    }
     remove(path for path in (directory / BATCHES).iterdir() if path not in keep)
     held: dict[str, set[str]] = {name: {"zarr.json"} for name in manifest.grid.dims}
     for batch_id, record in records.items():
@@ -77,14 +88,17 @@ def rebuild(
     config: "SweepConfig",
     attributes: dict,
 ) -> Manifest:
-    """The store in a new shape around the stored chunks; rates, which it outdates, are left behind."""
+    """The store in a new shape around the stored chunks; derived groups, which it outdates, are left
+    behind."""
     building, root = directory / BUILDING, directory / RESULTS
     files = metadata_files(layout.nodes) | layout.files
     hashes = {path: sha256(raw) for path, raw in files.items()}
     manifest = Manifest(config.digest(), layout.grid, plan, attributes, hashes)
     write_tree(building / RESULTS, files)
     for batch_id, record in records.items():
-        target = {(chunk.array, chunk.cell): building / RESULTS / chunk.path for chunk in manifest.chunks[batch_id]}
+        target = {
+            (chunk.array, chunk.cell): building / RESULTS / chunk.path for chunk in manifest.chunks[batch_id]
+        }
         for chunk in stored.chunks[batch_id]:
             if chunk.cell in record["sha256"].get(chunk.array, {}):
                 _link(root / chunk.path, target[chunk.array, chunk.cell])
@@ -98,7 +112,8 @@ def rebuild(
 
 
 def finish_swap(directory: Path) -> None:
-    """Puts DIR/next in place; may be cut short anywhere and repeated. The manifest, which vouches for all, goes last."""
+    """Puts DIR/next in place; may be cut short anywhere and repeated. The manifest, which vouches for all,
+    goes last."""
     newer, root = directory / NEXT, directory / RESULTS
     if newer.exists():
         remove([directory / RECORD])
@@ -117,7 +132,7 @@ def finish_swap(directory: Path) -> None:
 
 def discard(directory: Path) -> None:
     """Empties a store, records first."""
-    for name in (BATCHES, RESULTS, MANIFEST, CONFIG, NEXT, BUILDING):
+    for name in (BATCHES, RESULTS, MANIFEST, CONFIG, NOTES, NEXT, BUILDING):
         target = directory / name
         if target.is_dir():
             shutil.rmtree(directory / DISCARDED, ignore_errors=True)

@@ -1,4 +1,5 @@
-"""What a store says about itself, and whether it is still true: the manifest, the commit records, their checksums."""
+"""What a store says about itself, and whether it is still true: the manifest, the commit records, their
+checksums."""
 
 import hashlib
 from collections.abc import Iterator
@@ -7,16 +8,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from nfd_jax.store._batch import Batch
+from nfd_jax.store._batch import Batch, describe
+from nfd_jax.store._derived import without_derived
 from nfd_jax.store._errors import StoreError
 from nfd_jax.store._layout import Chunk, Grid
-from nfd_jax.store._rates_group import without_rates
 from nfd_jax.store._zarr import read, sealed, sha256, unsealed
 
-RESULTS, BATCHES, MANIFEST, CONFIG = "results.zarr", "batches", "store.json", "config.yaml"
+RESULTS, BATCHES, MANIFEST, CONFIG, NOTES = (
+    "results.zarr",
+    "batches",
+    "store.json",
+    "config.yaml",
+    "notes.json",
+)
 NEXT, BUILDING, DISCARDED = "next", "next.tmp", "discarded"
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -31,13 +38,15 @@ class Manifest:
 
     @classmethod
     def load(cls, directory: Path) -> "Manifest | None":
-        """The manifest in a folder; None where it is absent or damaged. StoreError where another version wrote it."""
+        """The manifest in a folder; None where it is absent or damaged. StoreError where another version
+        wrote it."""
         content = unsealed(directory / MANIFEST)
         if content is None:
             return None
         if content["format"] != _FORMAT:
             raise StoreError(
-                f"{directory}: store of format {content['format']}, this version of nfd_jax has format {_FORMAT}; "
+                f"{directory}: store of format {content['format']}, "
+                f"this version of nfd_jax has format {_FORMAT}; "
                 "use the version that wrote it, another --out, or --fresh to replace it"
             )
         axes = {name: tuple(values) for name, values in content["grid"]["axes"].items()}
@@ -60,14 +69,16 @@ class Manifest:
         return sealed({"format": _FORMAT} | asdict(self))
 
     def flaws(self, root: Path) -> list[str]:
-        """Metadata and coordinate files that are not what was written. Rates, which come and go, are left out."""
+        """Metadata and coordinate files that are not what was written. Derived groups, which come and go, are
+        left out."""
         found = {path: read(root / path) for path in self.files}
-        found["zarr.json"] = without_rates(found.get("zarr.json"))
+        found["zarr.json"] = without_derived(found.get("zarr.json"))
         return [path for path, digest in self.files.items() if sha256(found[path] or b"") != digest]
 
 
 class Examined(NamedTuple):
-    """A batch as found: its record and its chunks' bytes if all is well, else a line with its cells and what is wrong."""
+    """A batch as found: its record and its chunks' bytes if all is well, else a line with its cells and what
+    is wrong."""
 
     batch: Batch
     record: dict | None
@@ -76,7 +87,8 @@ class Examined(NamedTuple):
 
 
 def examine(directory: Path, root: Path, manifest: Manifest) -> Iterator[Examined]:
-    """Checks every batch that has a record, in the plan's order. One without is pending, whatever its chunks hold."""
+    """Checks every batch that has a record, in the plan's order. One without is pending, whatever its chunks
+    hold."""
     for batch in manifest.plan:
         path = record_path(directory, batch)
         if not path.exists():
@@ -118,14 +130,3 @@ def record_path(directory: Path, batch: Batch) -> Path:
     if len(name) > 120:
         name = f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     return directory / BATCHES / f"{name}.json"
-
-
-def describe(batch: Batch) -> str:
-    """A batch's cells in words."""
-
-    def several(name: str, values: tuple[int, ...]) -> str:
-        return f"{name}{'s' * (len(values) > 1)} {', '.join(map(str, values))}"
-
-    if batch.kind == "limit":
-        return f"particles {batch.width}, {several('seed', batch.seeds)}"
-    return f"width {batch.width}, {several('depth', batch.depths)}, {several('seed', batch.seeds)}"

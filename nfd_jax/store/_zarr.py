@@ -1,8 +1,8 @@
 """The bytes of a zarr v3 hierarchy: metadata as JSON, one file a chunk, every file replaced atomically.
 
-Chunks are written here and not through zarr because a commit must know its files, order them and hash them. A chunk is
-the array's bytes, uncompressed (small files of rounding-level noise do not compress), with zarr's crc32c behind them so
-that any reader refuses a damaged one.
+Chunks are written here and not through zarr because a commit must know its files, order them and hash them. A
+chunk is the array's bytes, uncompressed (small files of rounding-level noise do not compress), with zarr's
+crc32c behind them so that any reader refuses a damaged one.
 """
 
 import hashlib
@@ -16,8 +16,15 @@ import google_crc32c
 import numpy as np
 
 
-def array_metadata(dims: tuple[str, ...], shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype, attributes: Mapping) -> dict:
-    """A node of an array; strings are fixed-length UTF-32. `TypeError` for anything but numbers and strings."""
+def array_metadata(
+    dims: tuple[str, ...],
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: np.dtype,
+    attributes: Mapping,
+) -> dict:
+    """A node of an array; strings are fixed-length UTF-32. `TypeError` for anything but numbers and
+    strings."""
     match dtype.kind:
         case "U":
             name, fill = {"name": "fixed_length_utf32", "configuration": {"length_bytes": dtype.itemsize}}, ""
@@ -26,7 +33,9 @@ def array_metadata(dims: tuple[str, ...], shape: tuple[int, ...], chunks: tuple[
         case "i" | "u":
             name, fill = dtype.name, 0
         case _:
-            raise TypeError(f"{'/'.join(dims)}: dtype {dtype} cannot be stored; only floats, integers and strings can")
+            raise TypeError(
+                f"{'/'.join(dims)}: dtype {dtype} cannot be stored; only floats, integers and strings can"
+            )
     endian = {"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {}
     return {
         "zarr_format": 3,
@@ -50,12 +59,15 @@ def group_metadata(attributes: Mapping) -> dict:
 
 
 def metadata_files(nodes: Mapping[str, dict]) -> dict[str, bytes]:
-    """`zarr.json` of every node by its path. Groups carry their members' metadata, which spares readers the search."""
+    """`zarr.json` of every node by its path. Groups carry their members' metadata, which spares readers the
+    search."""
     files = {}
     for path, node in nodes.items():
         if node["node_type"] == "group":
             prefix = f"{path}/" if path else ""
-            members = {p.removeprefix(prefix): n for p, n in nodes.items() if p != path and p.startswith(prefix)}
+            members = {
+                p.removeprefix(prefix): n for p, n in nodes.items() if p != path and p.startswith(prefix)
+            }
             node = node | {
                 "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": members},
             }
@@ -96,7 +108,11 @@ def unsealed(path: Path) -> dict | None:
         found = json.loads(raw) if raw is not None else None
     except ValueError:
         return None
-    if not isinstance(found, dict) or found.keys() != {"sha256", "content"} or sealed(found["content"]) != raw:
+    if (
+        not isinstance(found, dict)
+        or found.keys() != {"sha256", "content"}
+        or sealed(found["content"]) != raw
+    ):
         return None
     return found["content"]
 
@@ -110,7 +126,8 @@ def read(path: Path) -> bytes | None:
 
 
 def write(files: Mapping[Path, bytes]) -> None:
-    """Writes files durably and atomically: temporary file, fsync, rename, then the folders; in threads, as fsync waits."""
+    """Writes files durably and atomically: temporary file, fsync, rename, then the folders; in threads, as
+    fsync waits."""
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(_replace, files.keys(), files.values()))
         list(pool.map(sync_folder, {path.parent for path in files}))

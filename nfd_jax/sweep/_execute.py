@@ -1,153 +1,129 @@
-"""A batch of cells computed: from the config and nothing else, so that any process on any device can do it."""
+"""A batch of cells computed: from its task and nothing else, so that any process on any device can do it."""
 
-from functools import cached_property, lru_cache
+from functools import cached_property, partial
 
 import jax
 import numpy as np
 
-from nfd_jax import observables
-from nfd_jax.activations import activation
+from nfd_jax import measures
 from nfd_jax.config import SweepConfig
-from nfd_jax.data import load_problem_data
-from nfd_jax.problem import Problem, Trajectory
-from nfd_jax.store._batch import HELDOUT, Batch, simulator
-from nfd_jax.store._layout import DIVERGED, DONE
-from nfd_jax.sweep import _cells
+from nfd_jax.finite import train_grids
+from nfd_jax.measures import Cells, Named, Runs
+from nfd_jax.names import DIVERGED, DONE
+from nfd_jax.store import Batch
+from nfd_jax.sweep import _systems
+from nfd_jax.sweep._data import data_of
 from nfd_jax.sweep._grids import grid_of
-from nfd_jax.sweep._systems import dense_errors, solve
-
-
-@lru_cache(maxsize=4)
-def _data(text: str):
-    config = SweepConfig.from_yaml(text)
-    return load_problem_data(config.problem, config.seed)
+from nfd_jax.sweep._task import Task
+from nfd_jax.trajectory import Trajectory
 
 
 def outputs(config: SweepConfig) -> int:
     """C, the number of outputs."""
-    return _data(config.to_yaml()).targets.shape[2]
+    return data_of(config.problem, config.seed).targets.shape[2]
 
 
-def load_problem(config: SweepConfig) -> tuple[Problem, _cells.Heldout]:
-    """The problem of a config, with its held-out samples, in its precision; the first learning rate stands in for all."""
-    data, p = _data(config.to_yaml()), config.problem
-    here = lambda x: jax.device_put(np.asarray(x, config.precision))  # unlike jnp.asarray it compiles nothing
-    problem = Problem(
-        here(data.inputs),
-        here(data.targets),
-        here(p.learning_rates[0]),
-        loss=p.loss,
-        activation=p.activation,
-        horizon=here(p.horizon),
-        parametrization=p.parametrization,
-        train=p.train,
-    )
-    return problem, _cells.Heldout(here(data.heldout_inputs[:HELDOUT]), here(data.heldout_targets[:HELDOUT]))
-
-
-def run_batch(config: SweepConfig, batch: Batch) -> dict[str, np.ndarray]:
-    """Everything `batch` computes, by the contract's names ("finite/loss"), width axis of length 1, depths and seeds as given."""
+def run_batch(config: SweepConfig, batch: Batch) -> dict[str, Named]:
+    """Everything `batch` computes, by the contract's names ("finite/loss"), with named dims, depths and seeds
+    as in the batch."""
     with jax.enable_x64(config.precision == "float64"):
-        return _Run(config, batch).arrays()
+        return _Run(Task.of(config, batch)).arrays()
 
 
 class _Run:
-    """The sizes and inputs that a batch's programs share."""
+    """What the measures of a batch share."""
 
-    def __init__(self, config: SweepConfig, batch: Batch):
-        self.config, self.batch = config, batch
-        self.problem, self.heldout = load_problem(config)
+    def __init__(self, task: Task):
+        self.task = task
+        self._innovations: dict[int, tuple[Runs, Runs]] = {}
+        self.measures = [measure for measure in measures.MEASURES if measure.name in task.measures]
+        self.limits, self.networks = (
+            _systems.solve(task) if task.solves_limit or task.matrix_free else (None, {})
+        )
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        config, batch = self.config, self.batch
-        limits, networks = solve(config, batch, self.problem, self.heldout)
-        out, limit_summary = {}, None
-        if limits is not None:
-            limit_summary = self._summary(limits)
-            out |= {f"limit/{name}": _to_cells(value) for name, value in limit_summary.items() if not name.endswith("kernel")}
-        if batch.kind == "limit":
-            if config.finite is None:
-                out["status/cell"] = _status(out["limit/loss"])
-            return out
-        by_depth = []
-        for i, depth in enumerate(batch.depths):
-            if networks:
-                runs = networks.pop(depth)
-                summary = self._summary(runs)
-            else:
-                runs, found = self._dense[i]
-                summary = {name: np.asarray(x, float) for name, x in found.items()}
-            by_depth.append(self._networks(depth, runs, summary, limits, limit_summary))
-        return out | {name: _join_depths(name, [cell[name] for cell in by_depth]) for name in by_depth[0]}
+    def arrays(self) -> dict[str, Named]:
+        """Measures of the limits once, those of networks at each depth, and the cells' status."""
+        found: dict[str, Named] = {}
+        if self.limits is not None:
+            of_limits = Cells(self.task, None, self.limit_runs)
+            for measure in self.measures:
+                found |= measure.compute(of_limits) if measure.of_limits else {}
+        if self.task.batch.kind == "limit":
+            return found if self.task.widths else found | _status(found["limit/loss"])
+        return found | _join_depths([self._at_depth(i, depth) for i, depth in enumerate(self.task.depths)])
 
-    def _summary(self, run: Trajectory) -> dict[str, np.ndarray]:
-        return {name: np.asarray(x, float) for name, x in _cells.summarize(self.problem, self.heldout, run).items()}
+    def _at_depth(self, place: int, depth: int) -> dict[str, Named]:
+        task = self.task
+        networks = self._dense[place] if task.dense else self._runs(self.networks.pop(depth))
+        limits = self.limit_runs if self.limits is not None else None
+        cells = Cells(task, networks, limits, first_steps=partial(_systems.first_steps, task, depth))
+        if task.solves_limit:
+            cells.pairs = partial(self._pairs, depth, networks)
+        if "reference" in task.needs:
+            cells.reference = self._reference
+        found: dict[str, Named] = {}
+        for measure in self.measures:
+            found |= measure.compute(cells) if not measure.of_limits else {}
+        return found | _status(found["finite/loss"])
 
     @cached_property
-    def _dense(self) -> list[tuple[_cells.Paths, dict[str, np.ndarray]]]:
+    def limit_runs(self) -> Runs:
+        assert self.limits is not None
+        return self._runs(self.limits)
+
+    def _runs(self, trajectory: Trajectory) -> Runs:
+        section = self.task.problem
+        names = {"loss": section.loss, "activation": section.activation}
+        return measures.summarize(trajectory, *self.targets, **names, fixed=self.task.fixed_batch)
+
+    @cached_property
+    def targets(self) -> tuple[jax.Array, jax.Array]:
+        """Targets (S, K, P, C) of training and (S, H, C) of the held-out samples."""
+        each = [_systems.problem_of_seed(self.task, seed) for seed in self.task.seeds]
+        stack = lambda arrays: jax.device_put(np.stack([np.asarray(x) for x in arrays]))
+        return stack([problem.targets for problem, _ in each]), stack(
+            [heldout.targets for _, heldout in each]
+        )
+
+    @cached_property
+    def _dense(self) -> list[Runs]:
         """Networks with weight matrices at all depths of the batch, computed at once."""
-        return _cells.train_dense(self.problem, self.heldout, self.config.seed, grid_of(self.config, self.batch))
+        task = self.task
+        groups = [(seed,) for seed in task.seeds] if task.data_by_seed else [task.seeds]
+        found = []
+        for seeds in groups:
+            problem, heldout = _systems.problem_of_seed(task, seeds[0])
+            found += train_grids(problem, heldout, task.seed, [grid_of(task.at(seeds=seeds))])
+        whole = {name: np.concatenate([part[name] for part in found], 1) for name in found[0]}
+        at = lambda i: {name: x[i] for name, x in whole.items()}
+        name, fixed = task.problem.activation, task.fixed_batch
+        return [measures.dense_runs(at(i), name, fixed) for i in range(len(task.depths))]
 
-    def _networks(self, depth: int, runs, summary: dict, limits: Trajectory | None, limit_summary: dict | None) -> dict[str, np.ndarray]:
-        """What is stored of one depth's networks, with the depth axis of length 1."""
-        config, flags = self.config, self.config.finite.backward_weights
-        out = {
-            f"finite/{name}": _to_cells(x, depth=True)
-            for name, x in summary.items()
-            if not name.endswith("kernel") and name != "gradient_shift_ms"
-        }
-        out["status/cell"] = _status(out["finite/loss"])
-        if "limit_error" in config.measure:
-            out["compare/limit_error_ms"] = _to_cells(self._limit_error(depth, runs, limits), flags=2, depth=True)
-        if "coupling" in config.measure:
-            effect = _cells.compare_flags(runs, flags.index("reused"), flags.index("independent"))
-            out["coupling/coupling_effect_ms"] = _to_cells(np.asarray(effect, float), flags=0, depth=True)
-            for name, value in (("layer", runs.coupling.layer_ms), ("displacement", runs.coupling.displacement_ms)):
-                reused = np.asarray(value, float)[:, :, flags.index("reused")]
-                out[f"coupling/coupling_{name}_ms"] = _to_cells(reused, flags=0, depth=True)
-        if "spectrum" in config.measure:
-            phi = activation(self.problem.activation).value
-            kinds = [observables.extreme_eigenvalues(np.asarray(x, float)) for x in (phi(runs.features), runs.gradients)]
-            for name, found in zip(("min", "max"), zip(*kinds, strict=True), strict=True):
-                both = np.stack(found)  # (kind, scope, seed, rate, flag, step, t)
-                out[f"spectrum/{name}_eigenvalue"] = np.expand_dims(both.transpose(0, 1, 4, 3, 2, 5, 6), (4, 5))
-        if "kernels" in config.measure:
-            out |= self._kernels(summary, limit_summary)
-        return out
+    def _pairs(self, depth: int, networks: Runs) -> tuple[Runs, Runs]:
+        """Networks and limits on the same noise; those with matrices have noise of their own, and limits are
+        solved on that."""
+        if not self.task.dense:
+            return networks, self.limit_runs
+        if depth not in self._innovations:
+            pair = _systems.innovation_pairs(self.task, depth)
+            one, other = (Runs(run, {}, self.task.problem.activation) for run in pair)
+            self._innovations = {depth: (one, other)}
+        return self._innovations[depth]
 
-    def _limit_error(self, depth: int, runs: Trajectory, limits: Trajectory) -> np.ndarray:
-        """Networks on the limit's noise; networks with matrices have noise of their own, and the limit is solved on that."""
-        if simulator(self.config, self.batch.width) == "matrix_free":
-            return np.asarray(_cells.compare_limits(runs, limits), float)
-        return dense_errors(self.config, self.batch, depth, self.problem, self.heldout)
-
-    def _kernels(self, finite: dict, limit: dict | None) -> dict[str, np.ndarray]:
-        flags = self.config.finite.backward_weights
-        sources = [(finite, flags)]
-        if limit is not None:
-            sources.append((limit, self.config.limit.backward_weights))
-        every = [*flags, *(flag for _, own in sources[1:] for flag in own if flag not in flags)]
-        out = {}
-        for name in ("feature_kernel", "gradient_kernel"):
-            cells = [_to_cells(source[name], depth=True) for source, _ in sources]
-            both = np.full((len(sources), len(every), *cells[0].shape[1:]), np.nan)
-            for place, cell, (_, own) in zip(both, cells, sources, strict=True):
-                place[[every.index(flag) for flag in own]] = cell
-            out[f"kernels/{name}"] = both
-        return out
+    def _reference(self) -> Runs:
+        return Runs(_systems.references(self.task), {}, self.task.problem.activation)
 
 
-def _to_cells(x: np.ndarray, *, flags: int = 1, depth: bool = False) -> np.ndarray:
-    """(seed, rate, *flags, …) as the contract has it: (*flags, rate, width = 1[, depth = 1], seed, …)."""
-    x = np.moveaxis(x, (0, 1), (flags + 1, flags))
-    return np.expand_dims(x, (flags + 1, flags + 2) if depth else flags + 1)
+def _join_depths(parts: list[dict[str, Named]]) -> dict[str, Named]:
+    """The depths of a batch along one axis, the first."""
+    return {
+        name: Named(("depth", *first.dims), np.stack([part[name].values for part in parts]))
+        for name, first in parts[0].items()
+    }
 
 
-def _join_depths(name: str, parts: list[np.ndarray]) -> np.ndarray:
-    axis = {"compare": 4, "coupling": 2, "spectrum": 5, "kernels": 4}.get(name.split("/")[0], 3)
-    return np.concatenate(parts, axis)
-
-
-def _status(loss: np.ndarray) -> np.ndarray:
-    """Done or diverged, from the losses of all steps (last axis)."""
-    return np.where(np.isfinite(loss).all(-1), DONE, DIVERGED).astype("int8")
+def _status(loss: Named) -> dict[str, Named]:
+    """Done or diverged, from the losses of all steps."""
+    finite = np.isfinite(loss.values).all(loss.dims.index("step"))
+    dims = tuple(dim for dim in loss.dims if dim != "step")
+    return {"status/cell": Named(dims, np.where(finite, int(DONE), int(DIVERGED)).astype("int8"))}

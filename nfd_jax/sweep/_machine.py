@@ -20,7 +20,8 @@ MEASURES = 2
 
 @dataclass(frozen=True)
 class Machine:
-    """Speeds of one device in one precision. `compile_seconds`: tracing and compiling one small program of nested loops."""
+    """Speeds of one device in one precision. `compile_seconds`: tracing and compiling one small program of
+    nested loops."""
 
     device: str
     compile_seconds: float
@@ -31,7 +32,8 @@ class Machine:
 
 
 def machine(precision: str) -> Machine:
-    """This machine's speeds: the stored ones, or measured now and stored. A folder that can't be written costs only time."""
+    """This machine's speeds: the stored ones, or measured now and stored. A folder that can't be written
+    costs only time."""
     file = stored_at(precision)
     try:
         return Machine(**json.loads(file.read_text()))
@@ -43,7 +45,8 @@ def machine(precision: str) -> Machine:
 
 
 def measure(precision: str) -> Machine:
-    """Time one example of each cost: a compilation, a matrix product, normals, a copy, a chain of small operations."""
+    """Time one example of each cost: a compilation, a matrix product, normals, a copy, a chain of small
+    operations."""
     device = jax.local_devices()[0]
     with jax.enable_x64(precision == "float64"), jax.default_matmul_precision("highest"):
         small = device.platform == "cpu"
@@ -91,7 +94,9 @@ def _compile_seconds(precision: str) -> float:
 
     square = jnp.ones((8, 8), precision)
     start = time.perf_counter()
-    jax.jit(lambda stack, xs: jax.lax.scan(step, stack, xs)).lower(jnp.stack([square] * 4), jnp.stack([square] * 3)).compile()
+    jax.jit(lambda stack, xs: jax.lax.scan(step, stack, xs)).lower(
+        jnp.stack([square] * 4), jnp.stack([square] * 3)
+    ).compile()
     return time.perf_counter() - start
 
 

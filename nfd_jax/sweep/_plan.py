@@ -1,22 +1,27 @@
-"""Which cells run together: a sweep's grid cut into batches, each one unit of work and one transaction of the store.
+"""Which cells run together: a sweep's grid cut into batches, each one unit of work and one transaction of the
+store.
 
-All depths of a width run together: a matched limit is solved once for them, and one draw and one program serve them. What else there
-is to choose is weighed at this machine's measured speeds (`_work`, `_machine`), and the choice is part of the plan:
+All depths of a width run together: a matched limit is solved once for them, and one draw and one program
+serve them. What else there is to choose is weighed at this machine's measured speeds (`_work`, `_machine`),
+and the choice is part of the plan:
 
-    networks with weight matrices    a wider width's program instead of one more, where padding costs less than compiling
-    seeds                            as many as fit in memory, but no more than are done within BATCH_SECONDS
-    depths                           one by one where they don't fit, or take longer than that and nothing but a program is shared
-    noise                            drawn anew at each use where keeping it would not fit
+    networks with weight matrices    a wider width's program instead of one more, where padding costs less
+    than compiling seeds                            as many as fit in memory, but no more than are done within
+    BATCH_SECONDS depths                           one by one where they don't fit, or take longer than that
+    and nothing but a program is shared noise                            drawn anew at each use where keeping
+    it would not fit
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from nfd_jax.finite._engine import program_sizes
-from nfd_jax.store._batch import Batch, simulator
+from nfd_jax.finite import program_sizes
+from nfd_jax.measures import simulator_of
+from nfd_jax.store import Batch
 from nfd_jax.sweep import _memory
 from nfd_jax.sweep._machine import Machine, machine
+from nfd_jax.sweep._task import Task
 from nfd_jax.sweep._work import work
 
 if TYPE_CHECKING:
@@ -26,69 +31,127 @@ BATCH_SECONDS = 60.0
 """What a stopped run may lose, unless a single seed takes longer."""
 
 CPU_SEEDS, ACCELERATOR_SEEDS = 4, 16
-"""Most seeds of a batch on each device. More save no compilation, and a CPU gains nothing from them side by side."""
+"""Most seeds of a batch on each device. More save no compilation, and a CPU gains nothing from them side by
+side."""
 
 SUSTAINED = 0.35
-"""Share of a large product's rate that networks reach which are narrow enough to be padded; measured, on CPUs."""
+"""Share of a large product's rate that networks reach which are narrow enough to be padded; measured, on
+CPUs."""
 
 PROGRAM = 1.8
-"""What one more program costs, in units of a small one's compilation: tracing and loading it each time, compiling it now and then."""
+"""What one more program costs, in units of a small one's compilation: tracing and loading it each time,
+compiling it now and then."""
 
 
-def make_plan(config: "SweepConfig", covered: set[tuple[int, int, int]] = frozenset(), *, memory: int | None = None) -> list[Batch]:
-    """Batches of all cells (width, depth, seed) of `config` not in `covered`, widest last so that first results come early.
+def make_plan(
+    config: "SweepConfig", covered: set[tuple[int, int, int]] = frozenset(), *, memory: int | None = None
+) -> list[Batch]:
+    """Batches of all cells (width, depth, seed) of `config` not in `covered`, widest last so that first
+    results come early.
 
     `memory`: the bytes there are, by default what the device or the host has free.
     """
-    on, memory = machine(config.precision), _memory.device_memory() if memory is None else memory
-    return [batch for group in _alike(config, covered, on, memory) for batch in _cut(config, group, on, memory)]
+    return _Planner(config, _memory.device_memory() if memory is None else memory).plan(covered)
 
 
-def _alike(config: "SweepConfig", covered: set[tuple[int, int, int]], on: Machine, memory: int) -> Iterator[Batch]:
-    """All seeds that lack the same cells of a width, or of a limit on its own, as one batch."""
-    limit, finite = config.limit, config.finite
+def too_large(config: "SweepConfig", *, processes: int = 1, memory: int | None = None) -> list[str]:
+    """A line for each cell of `config` that fits nowhere, however planned; `processes` share the memory."""
+    finite, limit = config.finite, config.limit
+    batches = (
+        [Batch("cells", width, finite.depths, (0,), size=width) for width in finite.widths] if finite else []
+    )
     if limit is not None and limit.particles != "matched":
-        seeds = tuple(seed for seed in range(config.seeds) if (int(limit.particles), 0, seed) not in covered)
-        if seeds:
-            yield Batch("limit", int(limit.particles), (), seeds)
-    sizes = _sizes(config, on) if finite is not None else {}
-    for width in sorted(finite.widths) if finite is not None else []:
-        for depths in _together(config, Batch("cells", width, finite.depths, (0,), size=sizes.get(width)), on, memory):
-            by_missing: dict[tuple[int, ...], list[int]] = {}
-            for seed in range(config.seeds):
-                missing = tuple(depth for depth in depths if (width, depth, seed) not in covered)
-                by_missing.setdefault(missing, []).append(seed)
-            yield from (
-                Batch("cells", width, missing, tuple(seeds), size=sizes.get(width)) for missing, seeds in by_missing.items() if missing
+        batches.append(Batch("limit", int(limit.particles), (), (0,)))
+    tasks = []
+    for task in (Task.of(config, batch) for batch in batches):
+        whole = task.solves_limit or task.dense or not task.depths
+        tasks += [task] if whole else [task.at(depths=(depth,)) for depth in task.depths]
+    again = [task.at(redrawn=_memory.redraws(task, memory=memory)) for task in tasks]
+    return _memory.check_fits(again, memory=memory, processes=processes)
+
+
+class _Planner:
+    """One plan in the making."""
+
+    def __init__(self, config: "SweepConfig", memory: int):
+        self.config, self.memory = config, memory
+
+    @cached_property
+    def on(self) -> Machine:
+        """The machine's speeds, measured where a choice hangs on them."""
+        return machine(self.config.precision)
+
+    def plan(self, covered: set[tuple[int, int, int]]) -> list[Batch]:
+        """The batches."""
+        return [batch for group in self._alike(covered) for batch in self._cut(group)]
+
+    def _alike(self, covered: set[tuple[int, int, int]]) -> Iterator[Batch]:
+        """All seeds that lack the same cells of a width, or of a limit on its own, as one batch."""
+        config, limit, finite = self.config, self.config.limit, self.config.finite
+        if limit is not None and limit.particles != "matched":
+            seeds = tuple(
+                seed for seed in range(config.seeds) if (int(limit.particles), 0, seed) not in covered
             )
+            if seeds:
+                yield Batch("limit", int(limit.particles), (), seeds)
+        if finite is None:
+            return
+        sizes = self._sizes()
+        for width in sorted(finite.widths):
+            for depths in self._together(Batch("cells", width, finite.depths, (0,), size=sizes.get(width))):
+                by_missing: dict[tuple[int, ...], list[int]] = {}
+                for seed in range(config.seeds):
+                    missing = tuple(depth for depth in depths if (width, depth, seed) not in covered)
+                    by_missing.setdefault(missing, []).append(seed)
+                for missing, seeds in by_missing.items():
+                    if missing:
+                        yield Batch("cells", width, missing, tuple(seeds), size=sizes.get(width))
+
+    def _together(self, one: Batch) -> list[tuple[int, ...]]:
+        """The depths of a width, in groups that run together; `one` seed of all of them."""
+        task = Task.of(self.config, one)
+        if task.solves_limit or one.size is not None or len(one.depths) == 1:
+            return [one.depths]
+        apart = _memory.redraws(task, memory=self.memory) or work(task).seconds(self.on) > BATCH_SECONDS
+        return [(depth,) for depth in one.depths] if apart else [one.depths]
+
+    def _cut(self, every: Batch) -> list[Batch]:
+        """`every` in groups of seeds, of one size where that divides: every other size is one more
+        compilation."""
+        task = Task.of(self.config, every)
+        count, devices = len(every.seeds), _memory.seed_devices()
+        task = task.at(redrawn=_memory.redraws(task, memory=self.memory))
+        most = min(count, devices * (CPU_SEEDS if _memory.on_cpu() else ACCELERATOR_SEEDS))
+        if most > 1:
+            seconds = work(task.at(seeds=every.seeds[:1])).seconds(self.on) / devices
+            most = min(most, max(1, int(BATCH_SECONDS / seconds)))
+        most = _memory.seeds_at_once(task, most=most, memory=self.memory)
+        # Limits of two seeds are set side by side, where there is room for two.
+        pair = "law" in task.measures and _memory.seeds_at_once(task, most=min(2, count), memory=self.memory)
+        least = int(pair) or 1
+        return [task.at(seeds=seeds).batch for seeds in _groups(every.seeds, most, least)]
+
+    def _sizes(self) -> dict[int, int | None]:
+        """Of each width whose networks have weight matrices, the coordinates of the program that trains
+        them."""
+        config, finite = self.config, self.config.finite
+        dense = [width for width in finite.widths if simulator_of(config, width) == "dense"]
+        if len(dense) < 2:
+            return {width: width for width in dense}
+        flags, samples = len(finite.backward_weights), config.problem.steps * config.problem.batch_size
+        flops = 6.0 * samples * config.seeds * len(config.problem.learning_rates) * flags * sum(finite.depths)
+        normals = config.seeds * flags * max(finite.depths)
+        entry = flops / (SUSTAINED * self.on.flops) + normals / self.on.normals
+        return program_sizes(dense, samples, entry=entry, program=PROGRAM * self.on.compile_seconds)
 
 
-def _together(config: "SweepConfig", one: Batch, on: Machine, memory: int) -> list[tuple[int, ...]]:
-    """The depths of a width, in groups that run together; `one` seed of all of them."""
-    matched = config.limit is not None and config.limit.particles == "matched"
-    if matched or one.size is not None:
-        return [one.depths]
-    long = work(config, one).seconds(on) > BATCH_SECONDS
-    return [(depth,) for depth in one.depths] if long or _memory.redraws(config, one, memory=memory) else [one.depths]
-
-
-def _cut(config: "SweepConfig", every: Batch, on: Machine, memory: int) -> list[Batch]:
-    """`every` in groups of seeds, of one size where that divides: every other size is one more compilation."""
-    count, devices = len(every.seeds), _memory.seed_devices()
-    every = replace(every, redrawn=_memory.redraws(config, every, memory=memory))
-    seconds = work(config, replace(every, seeds=every.seeds[:1])).seconds(on) / devices
-    most = min(count, devices * (CPU_SEEDS if _memory.on_cpu() else ACCELERATOR_SEEDS), max(1, int(BATCH_SECONDS / seconds)))
-    most = _memory.seeds_at_once(config, every, most=most, memory=memory)
-    size = max(k for k in range(1, most + 1) if count % k == 0)
-    return [replace(every, seeds=every.seeds[i : i + size]) for i in range(0, count, size)]
-
-
-def _sizes(config: "SweepConfig", on: Machine) -> dict[int, int]:
-    """Of each width whose networks have weight matrices, the coordinates of the program that trains them."""
-    p, finite = config.problem, config.finite
-    dense = [width for width in finite.widths if simulator(config, width) == "dense"]
-    flags, samples = len(finite.backward_weights), p.steps * p.batch_size
-    flops = 6.0 * samples * config.seeds * len(p.learning_rates) * flags * sum(finite.depths)
-    normals = config.seeds * flags * max(finite.depths)
-    entry = flops / (SUSTAINED * on.flops) + normals / on.normals
-    return program_sizes(dense, samples, entry=entry, program=PROGRAM * on.compile_seconds)
+def _groups(seeds: tuple[int, ...], most: int, least: int) -> list[tuple[int, ...]]:
+    """`seeds` in groups of at most `most`, all of one size where one from `least` on divides; else the last
+    takes what is left."""
+    count, most = len(seeds), max(most, least)
+    sizes = [k for k in range(least, most + 1) if count % k == 0]
+    size = max(sizes, default=least)
+    starts = list(range(0, count, size))
+    if count - starts[-1] < least and len(starts) > 1:
+        starts.pop()
+    return [seeds[i:j] for i, j in zip(starts, [*starts[1:], count], strict=True)]

@@ -1,4 +1,5 @@
-"""What a running sweep tells: a bar on a terminal, plain lines elsewhere, and a log of JSON lines beside the results."""
+"""What a running sweep tells: a bar on a terminal, plain lines elsewhere, and a log of JSON lines beside the
+results."""
 
 import json
 import time
@@ -67,7 +68,9 @@ class Progress:
         """One batch is stored: `done` cells in all, `diverged` of its runs diverged."""
         elapsed = time.monotonic() - self._start
         new = done - self._first
-        self.log("batch", id=batch, done=done, total=self._total, diverged=diverged, seconds=round(elapsed, 3))
+        self.log(
+            "batch", id=batch, done=done, total=self._total, diverged=diverged, seconds=round(elapsed, 3)
+        )
         if diverged:
             self.warn(f"{batch}: {diverged} runs diverged (non-finite loss); they are stored as such")
         if self.quiet or not new:
@@ -77,7 +80,14 @@ class Progress:
             self._bar.update(self._task, completed=done, rate=f"{rate:.2g}/s")
         else:
             left = (self._total - done) / rate
-            self.say(f"{self.name}: {done} of {self._total} cells, {rate:.2g} cells/s, about {left:.0f} s left")
+            self.say(
+                f"{self.name}: {done} of {self._total} cells, {rate:.2g} cells/s, about {left:.0f} s left"
+            )
+
+    def stage(self, text: str) -> None:
+        """What is being done now that the cells are done."""
+        self.log("stage", text=text)
+        self.say(f"{self.name}: {text}")
 
     def end(self) -> None:
         """Stop counting."""

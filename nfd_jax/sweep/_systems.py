@@ -1,74 +1,149 @@
-"""The limits and matrix-free networks of a batch: all in one program on an accelerator, one by one on the cores of a CPU.
+"""The limits and networks of a batch: all in one program on an accelerator, one by one on the cores of a CPU.
 
-One by one, because a CPU gains nothing from products of small blocks side by side: each core takes a run of its own, and a program
-for a single run compiles in half the time. Which core does what changes no number.
+One by one, because a CPU gains nothing from products of small blocks side by side: each core takes a run of
+its own, and a program for a single run compiles in half the time. Which core does what changes no number.
 """
 
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import chain, product, zip_longest
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nfd_jax.finite import Heldout
+from nfd_jax.measures import RESPONSE_RATES, FirstSteps, Paths
 from nfd_jax.noise import AbstractNoise
-from nfd_jax.problem import Problem, Trajectory
+from nfd_jax.problem import Problem
 from nfd_jax.runtime import in_threads, one_by_one
 from nfd_jax.sharding import shard_noise
-from nfd_jax.store._batch import Batch, noise_depth, simulator
-from nfd_jax.store._layout import intervals
 from nfd_jax.sweep import _cells, _memory
+from nfd_jax.sweep._data import load_problem, seed_key
+from nfd_jax.sweep._task import Task, doubled
+from nfd_jax.trajectory import Trajectory
 
-if TYPE_CHECKING:
-    from nfd_jax.config import SweepConfig
+GAIN_LAYERS = 64
+"""Layers of noise that depths share where the first step's gain is measured."""
 
 
-def solve(
-    config: "SweepConfig", batch: Batch, problem: Problem, heldout: _cells.Heldout
-) -> tuple[Trajectory | None, dict[int, Trajectory]]:
-    """The limits of a batch, where it has some, and its matrix-free networks by depth; leading axes (seed, rate, flag)."""
-    at_once = _memory.runs_at_once(config, batch, most=_memory.most_at_once(config, batch))
+def problem_of_seed(task: Task, seed: int) -> tuple[Problem, Heldout]:
+    """What the networks of a seed learn, and their held-out samples."""
+    return load_problem(task.problem, task.seed, task.precision, seed)
+
+
+def solve(task: Task) -> tuple[Trajectory | None, dict[int, Trajectory]]:
+    """The limits of a batch, where it has some, and its matrix-free networks by depth; leading axes (seed,
+    rate, flag)."""
+    at_once = _memory.runs_at_once(task, most=_memory.most_at_once(task))
     if one_by_one():
-        parts = (_Part(config, batch, [seed], problem, heldout, 1) for seed in batch.seeds)
-        runs = in_threads((task for part in parts for task in _tasks(part, single=True)), at_once)
+        parts = (_Part(task.at(seeds=(seed,)), 1) for seed in task.seeds)
+        runs = in_threads((run for part in parts for run in _tasks(part, single=True)), at_once)
     else:
-        part = _Part(config, batch, list(batch.seeds), problem, heldout, 1 if _memory.on_cpu() else at_once)
-        runs = [task() for task in _tasks(part, single=False)]
+        at_once = 1 if _memory.on_cpu() else at_once
+        groups = [(seed,) for seed in task.seeds] if task.data_by_seed else [task.seeds]
+        runs = [
+            run() for group in groups for run in _tasks(_Part(task.at(seeds=group), at_once), single=False)
+        ]
     found: dict[int | None, list[Trajectory]] = {}
     for depth, run in runs:
         found.setdefault(depth, []).append(run)
-    whole = {depth: _joined(run, len(batch.seeds), len(config.problem.learning_rates)) for depth, run in found.items()}
+    whole = {depth: _joined(run, len(task.seeds), len(task.rates)) for depth, run in found.items()}
     return whole.pop(None, None), {depth: run for depth, run in whole.items() if depth is not None}
 
 
-def dense_errors(config: "SweepConfig", batch: Batch, depth: int, problem: Problem, heldout: _cells.Heldout) -> np.ndarray:
-    """`limit_error_ms` of networks with weight matrices, each against limits on its own innovations: (S, R, F, G, K, 3)."""
-    rates, flags = np.asarray(config.problem.learning_rates, config.precision), config.finite.backward_weights
-    limit_flags, steps, grid = config.limit.backward_weights, config.limit.depth_steps, intervals(config)
-    numbers = lambda value: jax.device_put(np.asarray([value], config.precision))
+@lru_cache(maxsize=64)
+def reference(task: Task) -> Paths:
+    """Limits of one seed with `task.reference` particles, leading axes (1, R, G), cut to the widest networks'
+    coordinates.
 
-    def task(seed: int, learning_rate: float, flag: str) -> list[np.ndarray]:
-        key, rate = _cells.seed_key(config.seed, seed), numbers(learning_rate)
-        run, noise = _cells.train_with_noise(problem, key, rate[0], flag, batch.width, depth, steps, grid)
+    Kept for the batches of other widths.
+    """
+    limits, _ = solve(task.reference_task)
+    widest = max(task.widths)
+    cut = lambda path: np.asarray(path[..., :widest])
+    assert limits is not None
+    return Paths(
+        np.asarray(limits.output), np.asarray(limits.loss), cut(limits.features), cut(limits.gradients)
+    )
+
+
+def references(task: Task) -> Paths:
+    """`reference` of all seeds, leading axes (S, R, G), cut to the task's width."""
+    # All that tells one batch of a sweep from another is left out of what the cache looks at.
+    plain = task.at(width=max(task.widths), depths=(), redrawn=False, size=None)
+    each = [reference(plain.at(seeds=(seed,))) for seed in task.seeds]
+    cut = lambda x: x[..., : task.width] if x.ndim == 7 else x
+    return jax.device_put(jax.tree.map(lambda *x: cut(np.concatenate(x)), *each))
+
+
+def innovation_pairs(task: Task, depth: int) -> tuple[Paths, Paths]:
+    """Networks with weight matrices, leading axes (S, R, F), and limits on the innovations of each, (S, R, F,
+    G)."""
+    rates, steps, grid = np.asarray(task.rates, task.precision), task.depth_steps, task.intervals
+    numbers = lambda value: jax.device_put(np.asarray([value], task.precision))
+
+    def run(seed: int, learning_rate: float, flag: str) -> tuple[Paths, Paths]:
+        problem, heldout = problem_of_seed(task, seed)
+        key, rate = seed_key(task.seed, seed), numbers(learning_rate)
+        network, noise = _cells.train_with_noise(problem, key, rate[0], flag, task.width, depth, steps, grid)
         found = []
-        for limit_flag in limit_flags:
+        for limit_flag in task.limit_flags:
             reuse = numbers(limit_flag == "reused")
-            probe = config.problem.batches == "stream"  # not needed, but then it is the program that a batch's own limits have
-            limit = _cells.solve_limits(problem, heldout, noise, key[None], rate, reuse, grid, probe, 1)
-            found.append(np.asarray(_cells.compare_limits(run, limit), float))
-        return found
+            # A probe is not needed, but with it this is the program that a batch's own limits have.
+            limit = _cells.solve_limits(
+                problem, heldout, noise, key[None], rate, reuse, grid, task.probe, 1, task.remember
+            )
+            found.append(jax.device_get(Paths.of(limit)))
+        every = jax.tree.map(lambda *x: np.stack([one[0, 0, 0] for one in x]), *found)
+        return jax.tree.map(lambda x: x[0, 0, 0], jax.device_get(Paths.of(network))), every
 
-    every = product(batch.seeds, rates, flags)
-    at_once = _memory.runs_at_once(config, batch, most=_memory.most_at_once(config, batch)) if one_by_one() else 1
-    errors = in_threads((partial(task, *run) for run in every), at_once)
-    return np.reshape(errors, (len(batch.seeds), len(rates), len(flags), len(limit_flags), problem.steps, 3))
+    every = product(task.seeds, rates, task.flags)
+    at_once = _memory.runs_at_once(task, most=_memory.most_at_once(task)) if one_by_one() else 1
+    runs = in_threads((partial(run, *one) for one in every), at_once)
+    shape = len(task.seeds), len(rates), len(task.flags)
+    join = lambda *parts: np.stack(parts).reshape(*shape, *parts[0].shape)
+    networks, limits = zip(*runs, strict=True)
+    return jax.device_put((jax.tree.map(join, *networks), jax.tree.map(join, *limits)))
+
+
+def first_steps(task: Task, depth: int) -> FirstSteps:
+    """One step on the first training sample at two small learning rates, in float64, by networks of the
+    task's width."""
+    with jax.enable_x64(True):
+        rates, reuse = (
+            np.asarray(RESPONSE_RATES),
+            np.asarray([flag == "reused" for flag in task.flags], float),
+        )
+        deepest, problems, outputs = max(task.depths), [], []
+        for seed in task.seeds:
+            whole, _ = load_problem(task.problem, task.seed, "float64", seed)
+            first = lambda x: np.broadcast_to(np.asarray(x)[:1, :1], (2, 1, x.shape[2]))
+            plain = {
+                "activation": whole.activation,
+                "train": whole.train,
+                "parametrization": whole.parametrization,
+            }
+            problem = Problem(
+                first(whole.inputs),
+                first(whole.targets),
+                0.0,
+                loss=whole.loss,
+                horizon=whole.horizon,
+                **plain,
+            )
+            layers = doubled(depth, GAIN_LAYERS)
+            noise = _cells.draw_noise(problem, seed_key(task.seed, seed)[None], task.width, layers, False)
+            noise = _cells.coarsened_seeds(noise, depth, deepest)
+            noise = jax.tree.map(lambda x: x[0], noise)
+            outputs.append(np.asarray(_cells.first_steps(problem, noise, rates, reuse, np.int32(depth))))
+            problems.append(problem)
+    return FirstSteps(problems, rates, np.stack(outputs))
 
 
 def _joined(runs: list[Trajectory], seeds: int, rates: int) -> Trajectory:
-    """Single runs, flags within learning rates within seeds, as one; what is one already stays as it is."""
+    """Runs, flags within learning rates within seeds, as one; what is one already stays as it is."""
     if len(runs) == 1:
         return runs[0]
     join = lambda *parts: np.concatenate(parts).reshape(seeds, rates, -1, *parts[0].shape[3:])
@@ -76,60 +151,66 @@ def _joined(runs: list[Trajectory], seeds: int, rates: int) -> Trajectory:
 
 
 class _Part:
-    """Some seeds of a batch, whose noise is drawn when it is first asked for and kept as long as the part is."""
+    """Some seeds of a batch, whose noise is drawn when it is first asked for and kept as long as the part
+    is."""
 
-    def __init__(self, config: "SweepConfig", batch: Batch, seeds: list[int], problem: Problem, heldout: _cells.Heldout, at_once: int):
-        self.at_once, self.config, self.batch, self.problem, self.heldout = at_once, config, batch, problem, heldout
-        self.seeds = seeds
+    def __init__(self, task: Task, at_once: int):
+        self.task, self.at_once = task, at_once
+        self.problem, self.heldout = problem_of_seed(task, task.seeds[0])
         self._drawn: dict[int, AbstractNoise] = {}
         self._lock = Lock()
-        self.shared = intervals(config), config.problem.batches == "stream"
 
     @cached_property
     def keys(self) -> jax.Array:
-        return jnp.stack([_cells.seed_key(self.config.seed, seed) for seed in self.seeds])
+        return jnp.stack([seed_key(self.task.seed, seed) for seed in self.task.seeds])
 
     def noise(self, depth: int) -> AbstractNoise:
         """Noise of this many layers; drawn once, as all depths of a batch coarsen the same."""
         with self._lock:
             if depth not in self._drawn:
-                noise = _cells.draw_noise(self.problem, self.keys, self.batch.width, depth, self.batch.redrawn)
-                self._drawn = {depth: shard_noise(noise) if _memory.spread(self.config, self.batch) > 1 else noise}
+                task, problem = self.task, self.problem
+                if task.history.directions is not None and task.probe:
+                    problem = _cells.with_probe_rows(problem)
+                noise = _cells.draw_noise(problem, self.keys, task.width, depth, task.redraws)
+                self._drawn = {depth: shard_noise(noise) if _memory.spread(task) > 1 else noise}
             return self._drawn[depth]
 
     def limits(self, rates: jax.Array, reuse: jax.Array) -> Trajectory:
-        noise = self.noise(self.config.limit.depth_steps)
-        return _cells.solve_limits(self.problem, self.heldout, noise, self.keys, rates, reuse, *self.shared, self.at_once)
+        task, noise = self.task, self.noise(self.task.depth_steps)
+        sizes = task.intervals, task.probe, self.at_once, task.remember
+        return _cells.solve_limits(self.problem, self.heldout, noise, self.keys, rates, reuse, *sizes)
 
     def networks(self, depth: int, rates: jax.Array, reuse: jax.Array) -> Trajectory:
-        config = self.config
-        noise = _cells.coarsened_seeds(self.noise(noise_depth(config, depth)), depth, max(self.batch.depths))
-        sizes = *self.shared, "coupling" in config.measure, self.at_once
+        task = self.task
+        noise = _cells.coarsened_seeds(self.noise(task.noise_depths[depth]), depth, max(task.depths))
+        sizes = task.intervals, task.probe, task.coupled, self.at_once, task.remember
         at = jax.device_put(np.int32(depth))
         return _cells.train_networks(self.problem, self.heldout, noise, self.keys, rates, reuse, at, *sizes)
 
 
 def _tasks(part: _Part, *, single: bool) -> Iterator[Callable[[], tuple]]:
-    """What a part has to do: calls that give a depth (None for limits) and the runs there, all at once or each by itself."""
-    config, batch = part.config, part.batch
-    limits, networks = [], []
-    if config.limit is not None and (batch.kind == "limit" or config.limit.particles == "matched"):
-        limits = _by_run(part, None, part.limits, config.limit.backward_weights, single)
-    if batch.depths and simulator(config, batch.width) == "matrix_free":
-        at = lambda depth: _by_run(part, depth, partial(part.networks, depth), config.finite.backward_weights, single)
-        networks = chain.from_iterable(map(at, batch.depths))
+    """What a part has to do: calls that give a depth (None for limits) and the runs there, all at once or
+    each by itself."""
+    task, limits, networks = part.task, [], []
+    if task.solves_limit:
+        limits = _by_run(part, None, part.limits, task.limit_flags, single)
+    if task.matrix_free:
+        at = lambda depth: _by_run(part, depth, partial(part.networks, depth), task.flags, single)
+        networks = chain.from_iterable(map(at, task.depths))
     # In turn, so that both programs are compiled at the same time.
-    yield from (task for pair in zip_longest(limits, networks) for task in pair if task is not None)
+    yield from (call for pair in zip_longest(limits, networks) for call in pair if call is not None)
 
 
-def _by_run(part: _Part, depth: int | None, runs: Callable, flags: tuple[str, ...], single: bool) -> Iterator[Callable[[], tuple]]:
-    dtype = part.config.precision
-    rates = np.asarray(part.config.problem.learning_rates, dtype)
+def _by_run(
+    part: _Part, depth: int | None, runs: Callable, flags: tuple[str, ...], single: bool
+) -> Iterator[Callable[[], tuple]]:
+    dtype = part.task.precision
+    rates = np.asarray(part.task.rates, dtype)
     reuse = np.asarray([flag == "reused" for flag in flags], dtype)
 
-    def task(rates: np.ndarray, reuse: np.ndarray) -> tuple[int | None, Trajectory]:
+    def call(rates: np.ndarray, reuse: np.ndarray) -> tuple[int | None, Trajectory]:
         found = runs(jax.device_put(rates), jax.device_put(reuse))
-        return depth, jax.device_get(found) if single else found
+        return depth, jax.device_get(found) if single or part.task.data_by_seed else found
 
     pairs = product(np.split(rates, rates.size), np.split(reuse, reuse.size)) if single else [(rates, reuse)]
-    yield from (partial(task, *pair) for pair in pairs)
+    yield from (partial(call, *pair) for pair in pairs)

@@ -1,4 +1,5 @@
-"""Whether numbers can be believed: stored batches computed again, float32 beside float64, and the place where a run diverges."""
+"""Whether numbers can be believed: stored batches computed again, float32 beside float64, and the place where
+a run diverges."""
 
 import random
 from collections.abc import Iterator
@@ -15,56 +16,58 @@ import numpy as np
 
 from nfd_jax import observables
 from nfd_jax.config import SweepConfig
-from nfd_jax.finite import train_finite
-from nfd_jax.finite._dense import initial_weights, train_weights
-from nfd_jax.finite._innovations import innovations
+from nfd_jax.finite import initial_weights, innovations, train_finite, train_weights
 from nfd_jax.limit import solve_limit
+from nfd_jax.names import DIVERGED
 from nfd_jax.noise import Noise, sample_noise
 from nfd_jax.problem import Problem
 from nfd_jax.runtime import in_threads
-from nfd_jax.store._batch import Batch, noise_depth, simulator
-from nfd_jax.store._layout import DIVERGED
-from nfd_jax.store._records import RESULTS, Manifest, describe, examine
-from nfd_jax.store._zarr import decode
-from nfd_jax.sweep._cells import seed_key, with_rate
-from nfd_jax.sweep._compute import results
-from nfd_jax.sweep._execute import load_problem
+from nfd_jax.store import Batch, describe, read_batches, stored_batches
+from nfd_jax.sweep._cells import PATHS, with_rate
+from nfd_jax.sweep._compute import computed
+from nfd_jax.sweep._data import load_problem, seed_key
 from nfd_jax.sweep._plan import make_plan
+from nfd_jax.sweep._task import Task
 from nfd_jax.trajectory import Trajectory, Weights
-
-PATHS = ("features", "gradients")
 
 TOO_LARGE = "its noise does not fit in memory, nor would all of its layers"
 
 
 def verify_sample(config: SweepConfig, folder: Path, *, count: int = 3, seed: int | None = None) -> str:
-    """Computes `count` of the batches stored in `folder` again, on the device at hand, and says how far they differ.
+    """Computes `count` of the batches stored in `folder` again, on the device at hand, and says how far they
+    differ.
 
-    The first line has the largest difference relative to its variable's scale, the largest of its stored numbers in the
-    sample; a line for each variable that differs follows. `seed` fixes the sample, which otherwise is another one each time.
+    The first line has the largest difference relative to its variable's scale, the largest of its stored
+    numbers in the sample; a line for each variable that differs follows. `seed` fixes the sample, which
+    otherwise is another one each time.
     """
-    manifest = Manifest.load(folder)
-    examined = examine(folder, folder / RESULTS, manifest) if manifest else ()
-    stored = [found for found in examined if found.record is not None and found.record["status"] == "done"]
+    stored = stored_batches(folder)
     sample = random.Random(seed).sample(stored, min(count, len(stored)))
     scale: dict[str, float] = {}
     worst: dict[str, float] = {}
     lines = []
-    for found in sample:
-        [(_, again)] = results(config, [found.batch], None, None)
+    for found in read_batches(folder, sample):
+        again = computed(config, found.batch)
         if isinstance(again, str):
             lines.append(f"  {describe(found.batch)}: could not be computed again: {again}")
             continue
-        for chunk, raw in found.contents:
-            now = again[chunk.array][chunk.within]
-            was = decode(raw, now.dtype, now.shape)
+        for name, dims, within, was in found.arrays:
+            now = again[name].over(dims)[within]
             largest = float(np.max(np.abs(was), initial=0, where=np.isfinite(was)))
-            scale[chunk.array] = max(scale.get(chunk.array, 0.0), largest)
-            worst[chunk.array] = max(worst.get(chunk.array, 0.0), largest_difference(was, now))
-    relative = {name: (worst[name] / scale[name] if scale[name] else inf) if worst[name] else 0.0 for name in worst}
-    lines += [f"  {name}: {worst[name]:.2g}, {relative[name]:.2g} of its scale" for name in worst if worst[name]]
+            scale[name] = max(scale.get(name, 0.0), largest)
+            worst[name] = max(worst.get(name, 0.0), largest_difference(was, now))
+    relative = {
+        name: (worst[name] / scale[name] if scale[name] else inf) if worst[name] else 0.0 for name in worst
+    }
+    lines += [
+        f"  {name}: {worst[name]:.2g}, {relative[name]:.2g} of its scale" for name in worst if worst[name]
+    ]
     first = max(relative, key=relative.__getitem__, default=None)
-    what = "nothing to compare" if first is None else f"largest relative difference {relative[first]:.2g} ({first})"
+    what = (
+        "nothing to compare"
+        if first is None
+        else f"largest relative difference {relative[first]:.2g} ({first})"
+    )
     return "\n".join([f"verified {len(sample)} of {len(stored)} batches: {what}", *lines])
 
 
@@ -78,67 +81,76 @@ def largest_difference(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
-    """What rounding does: the smallest cell of a sweep in float32 and in float64, from the same draw of weights or noise.
+    """What rounding does: the smallest cell of a sweep in float32 and in float64, from the same draw of
+    weights or noise.
 
-    Relative root mean square differences of `loss`, `output` and, where it is measured, `limit_error`, first flags and learning
-    rate; None where a run diverges. `cell` says which one it was.
+    Relative root mean square differences of `loss`, `output` and, where it is measured, `limit_error`, first
+    flags and learning rate; None where a run diverges. `cell` says which one it was.
     """
-    plan = make_plan(config)
-    least = min(plan, key=lambda batch: (batch.kind == "limit", batch.width, batch.depths))
+    least = min(make_plan(config), key=lambda batch: (batch.kind == "limit", batch.width, batch.depths))
     cell = replace(least, depths=least.depths and (min(least.depths),), seeds=least.seeds[:1])
     if cell.redrawn:
         return {"error": f"{describe(cell)}: {TOO_LARGE}"}
-    doubles, singles = (config.model_copy(update={"precision": name}) for name in ("float64", "float32"))
+    doubles, singles = (
+        Task.of(config.model_copy(update={"precision": name}), cell) for name in ("float64", "float32")
+    )
     with jax.enable_x64(True):
-        drawn = _draw(doubles, cell)
+        drawn = _draw(doubles)
 
     def in_doubles() -> dict[str, np.ndarray]:
         with jax.enable_x64(True):
-            return _measured(doubles, cell, drawn)
+            return _measured(doubles, drawn)
 
     def in_singles() -> dict[str, np.ndarray]:
         with jax.enable_x64(False):
-            return _measured(singles, cell, jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), drawn))
+            return _measured(singles, jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), drawn))
 
     exact, rounded = in_threads([in_doubles, in_singles], 2)  # most of the time goes into compiling
     return {"cell": describe(cell)} | {name: _relative_rms(rounded[name], exact[name]) for name in exact}
 
 
 class Drawn(NamedTuple):
-    """What is random about a cell: `weights` of a dense network, or else the noise; the limit's noise in any case."""
+    """What is random about a cell: `weights` of a dense network, or else the noise; the limit's noise in any
+    case."""
 
     weights: Weights | None
     noise: Noise | None
 
 
-def _draw(config: SweepConfig, cell: Batch) -> Drawn:
-    problem, _ = load_problem(config)
-    if cell.kind == "limit" or simulator(config, cell.width) == "matrix_free":
-        return Drawn(None, _noise(config, problem, cell))
-    key, size = seed_key(config.seed, cell.seeds[0]), {"width": cell.width, "depth": cell.depths[0]}
-    weights = initial_weights(problem, **size, key=key, backward_weights=(flag := config.finite.backward_weights[0]))
-    if "limit_error" not in config.measure:
+def _problem(task: Task, seed: int) -> Problem:
+    return load_problem(task.problem, task.seed, task.precision, seed)[0]
+
+
+def _draw(task: Task) -> Drawn:
+    [seed] = task.seeds
+    problem = _problem(task, seed)
+    if not task.dense:
+        return Drawn(None, _noise(task, problem))
+    key, size = seed_key(task.seed, seed), {"width": task.width, "depth": task.depths[0]}
+    weights = initial_weights(problem, **size, key=key, backward_weights=task.flags[0])
+    if "pairs" not in task.needs:
         return Drawn(weights, None)
-    _, noise = _with_innovations(problem, weights, flag, key)
-    return Drawn(weights, noise.refine(config.limit.depth_steps, key))
+    _, noise = _with_innovations(problem, weights, task.flags[0], key)
+    return Drawn(weights, noise.refine(task.depth_steps, key))
 
 
-def _noise(config: SweepConfig, problem: Problem, cell: Batch) -> Noise:
-    depth = noise_depth(config, cell.depths[0]) if cell.depths else config.limit.depth_steps
-    return sample_noise(problem, width=cell.width, depth=depth, key=seed_key(config.seed, cell.seeds[0]))
+def _noise(task: Task, problem: Problem) -> Noise:
+    depth = task.noise_depths[task.depths[0]] if task.depths else task.depth_steps
+    return sample_noise(problem, width=task.width, depth=depth, key=seed_key(task.seed, task.seeds[0]))
 
 
-def _measured(config: SweepConfig, cell: Batch, drawn: Drawn) -> dict[str, np.ndarray]:
-    problem, _ = load_problem(config)
-    limits = cell.kind == "limit" or "limit_error" in config.measure
-    limit = _limit(problem, drawn.noise, config.limit.backward_weights[0]) if limits else None
-    if cell.kind == "limit":
+def _measured(task: Task, drawn: Drawn) -> dict[str, np.ndarray]:
+    problem, alone = _problem(task, task.seeds[0]), task.batch.kind == "limit"
+    limit = (
+        _limit(task, problem, drawn.noise, task.limit_flags[0]) if alone or "pairs" in task.needs else None
+    )
+    if alone:
         return {"loss": np.asarray(limit.loss, float), "output": np.asarray(limit.output, float)}
-    [depth] = cell.depths
+    [depth] = task.depths
     if drawn.weights is None:
-        run = _network(problem, drawn.noise, depth, config.finite.backward_weights[0])
+        run = _network(task, problem, drawn.noise, depth, task.flags[0])
     else:
-        run = _train_dense(problem, drawn.weights, config.finite.backward_weights[0])
+        run = _train_dense(problem, drawn.weights, task.flags[0])
     measured = {"loss": run.loss, "output": run.output}
     if limit is not None:
         coarse = lambda path: path[:, :: drawn.noise.depth // depth]
@@ -154,19 +166,25 @@ def _train_dense(problem: Problem, weights: Weights, flag: str) -> Trajectory:
 
 
 @eqx.filter_jit
-def _with_innovations(problem: Problem, weights: Weights, flag: str, key: jax.Array) -> tuple[Trajectory, Noise]:
+def _with_innovations(
+    problem: Problem, weights: Weights, flag: str, key: jax.Array
+) -> tuple[Trajectory, Noise]:
     with jax.default_matmul_precision("highest"):
         return innovations(problem, weights, flag, key)
 
 
-def _network(problem: Problem, noise: Noise, depth: int, flag: str) -> Trajectory:
-    size = {"width": noise.width, "depth": depth}
-    return train_finite(problem, **size, noise=noise.coarsen(depth), backward_weights=flag, simulator="matrix_free", record=PATHS)
+def _network(task: Task, problem: Problem, noise: Noise, depth: int, flag: str) -> Trajectory:
+    options = {"backward_weights": flag, "record": PATHS, **_memory_of(task)}
+    return train_finite(problem, noise=noise.coarsen(depth), simulator="matrix_free", **options)
 
 
-def _limit(problem: Problem, noise: Noise, flag: str) -> Trajectory:
-    size = {"particles": noise.width, "depth_steps": noise.depth}
-    return solve_limit(problem, **size, noise=noise, backward_weights=flag, record=PATHS)
+def _limit(task: Task, problem: Problem, noise: Noise, flag: str) -> Trajectory:
+    return solve_limit(problem, noise=noise, backward_weights=flag, record=PATHS, **_memory_of(task))
+
+
+def _memory_of(task: Task) -> dict[str, int | float | None]:
+    directions, tolerance = task.remember
+    return {"directions": directions, "tolerance": tolerance}
 
 
 def _relative_rms(x: np.ndarray, exact: np.ndarray) -> float | None:
@@ -175,45 +193,57 @@ def _relative_rms(x: np.ndarray, exact: np.ndarray) -> float | None:
     return ratio if np.isfinite(ratio) else None
 
 
-def locate_nonfinite(config: SweepConfig, batch: Batch, status: np.ndarray | None = None, *, at_most: int = 3) -> list[str]:
-    """Where the first `at_most` diverged runs of a batch left the finite numbers: a line with cell, step and layer for each.
+def locate_nonfinite(
+    config: SweepConfig, batch: Batch, status: np.ndarray | None = None, *, at_most: int = 3
+) -> list[str]:
+    """Where the first `at_most` diverged runs of a batch left the finite numbers: a line with cell, step and
+    layer for each.
 
-    They are trained once more with every layer kept. `status` is the batch's status/cell; without it, all are.
+    They are trained once more with every layer kept. `status` is the batch's status/cell, over
+    (backward_weights, learning_rate, depth, seed); without it, all are.
     """
     with jax.enable_x64(config.precision == "float64"):
         return list(islice(_divergences(config, batch, status), at_most))
 
 
 def _divergences(config: SweepConfig, batch: Batch, status: np.ndarray | None) -> Iterator[str]:
-    problem, _ = load_problem(config)
-    flags, rates = (config.finite or config.limit).backward_weights, config.problem.learning_rates
+    task = Task.of(config, batch)
+    flags, rates = task.flags or task.limit_flags, task.rates
     shape = (len(flags), len(rates), max(1, len(batch.depths)), len(batch.seeds))
     suspects = np.full(shape, DIVERGED) if status is None else status.reshape(shape)
     for i, j, k, seed in np.argwhere(suspects == DIVERGED):
-        cell = replace(batch, depths=batch.depths[k : k + 1], seeds=(batch.seeds[seed],))
-        if cell.redrawn:
-            yield f"{describe(cell)}: where it diverged was not looked for: {TOO_LARGE}"
+        cell = task.at(depths=batch.depths[k : k + 1], seeds=(batch.seeds[seed],))
+        if batch.redrawn:
+            yield f"{describe(cell.batch)}: where it diverged was not looked for: {TOO_LARGE}"
             continue
+        problem = _problem(task, batch.seeds[seed])
         learning = with_rate(problem, jnp.asarray(rates[j], problem.dtype))
-        place = _first_nonfinite(_trained(config, learning, cell, flags[i]))
+        place = _first_nonfinite(_trained(cell, learning, flags[i]))
         if place is not None:
-            yield f"{describe(cell)}, {flags[i]}, learning rate {rates[j]:g}: not finite first in {place}"
+            run = f"{describe(cell.batch)}, {flags[i]}, learning rate {rates[j]:g}"
+            yield f"{run}: not finite first in {place}"
 
 
-def _trained(config: SweepConfig, problem: Problem, cell: Batch, flag: str) -> Trajectory:
-    if cell.kind == "limit":
-        return _limit(problem, _noise(config, problem, cell), flag)
-    [depth] = cell.depths
-    if simulator(config, cell.width) == "matrix_free":
-        return _network(problem, _noise(config, problem, cell), depth, flag)
-    key = seed_key(config.seed, cell.seeds[0])
-    return train_finite(problem, width=cell.width, depth=depth, key=key, backward_weights=flag, record=PATHS)
+def _trained(task: Task, problem: Problem, flag: str) -> Trajectory:
+    if task.batch.kind == "limit":
+        return _limit(task, problem, _noise(task, problem), flag)
+    [depth] = task.depths
+    if task.matrix_free:
+        return _network(task, problem, _noise(task, problem), depth, flag)
+    key = seed_key(task.seed, task.seeds[0])
+    return train_finite(problem, width=task.width, depth=depth, key=key, backward_weights=flag, record=PATHS)
 
 
 def _first_nonfinite(run: Trajectory) -> str | None:
-    """In the order of computation: up through the layers, outputs, loss, down through the layers, next step."""
+    """In the order of computation: up through the layers, outputs, loss, down through the layers, next
+    step."""
     whole = lambda x: np.asarray(np.isfinite(np.asarray(x)).all((-2, -1)))
-    up, out, loss, down = whole(run.features), whole(run.output), np.isfinite(np.asarray(run.loss)), whole(run.gradients)
+    up, out, loss, down = (
+        whole(run.features),
+        whole(run.output),
+        np.isfinite(np.asarray(run.loss)),
+        whole(run.gradients),
+    )
     last = up.shape[1] - 1
     for step in range(len(up)):
         if not up[step].all():

@@ -1,0 +1,133 @@
+"""/finite and /limit: losses, outputs, accuracies, held-out samples, and how far h and b have moved."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nfd_jax import observables
+from nfd_jax.losses import accuracy, loss_function
+from nfd_jax.measures._measure import LIMIT, NETWORK, RUN, Cells, Measure, Named, Paths, Runs, Variable
+from nfd_jax.runtime import CompiledOnce
+from nfd_jax.sharding import map_seeds
+from nfd_jax.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from nfd_jax.config import SweepConfig
+
+VARIABLES = {
+    "loss": ((), "training loss before the update"),
+    "output": (("sample", "component"), "outputs f before the update"),
+    "accuracy": ((), "training accuracy before the update"),
+    "heldout_loss": ((), "held-out loss"),
+    "heldout_accuracy": ((), "held-out accuracy"),
+    "feature_shift_ms": (("t",), "mean square of h minus h at step 0"),
+    "gradient_shift_ms": (("t",), "mean square of b minus b at step 0"),
+    "history_residual": ((), "largest part of a query that is not remembered"),
+}
+
+
+def summarize(
+    run: Trajectory, targets: Array, heldout_targets: Array, *, loss: str, activation: str, fixed: bool
+) -> Runs:
+    """`Runs` of a trajectory with leading axes RUN; `targets` (S, K, P, C) and `heldout_targets` (S, H, C) of
+    each seed."""
+    found = _summarize(run, targets, heldout_targets, loss, fixed)
+    return Runs(run, {name: np.asarray(x, float) for name, x in found.items()}, activation)
+
+
+@CompiledOnce
+def _summarize(
+    run: Trajectory, targets: Array, heldout_targets: Array, loss: str, fixed: bool
+) -> dict[str, Array]:
+    def of_seed(at):
+        run, y, heldout = at
+        return jax.vmap(jax.vmap(lambda one: summary(one, y, heldout, loss, fixed)))(run)
+
+    return map_seeds(of_seed, (run, targets, heldout_targets))
+
+
+def summary(
+    run: Trajectory,
+    targets: Float[Array, "K P C"],
+    heldout_targets: Float[Array, "H C"],
+    loss: str,
+    fixed: bool,
+) -> dict[str, Array]:
+    """The variables of one run. `fixed` says that all steps see one batch: without a probe b can then be
+    compared between steps."""
+    value = loss_function(loss).value
+    probe = getattr(run, "probe_gradients", None)
+    probe = run.gradients if probe is None and fixed else probe
+    residual = getattr(run, "history_residual", None)
+    shift = observables.feature_shift(run.features if run.probe is None else run.probe)
+    return {
+        "loss": run.loss,
+        "output": run.output,
+        "accuracy": jax.vmap(accuracy)(run.output, targets),
+        "heldout_loss": jax.vmap(lambda f: value(f, heldout_targets))(run.heldout),
+        "heldout_accuracy": jax.vmap(lambda f: accuracy(f, heldout_targets))(run.heldout),
+        "feature_shift_ms": shift,
+        "gradient_shift_ms": jnp.full_like(shift, jnp.nan)
+        if probe is None
+        else observables.feature_shift(probe),
+        "history_residual": jnp.zeros_like(run.loss) if residual is None else residual,
+    }
+
+
+def dense_runs(found: Mapping[str, np.ndarray], activation: str, fixed: bool) -> Runs:
+    """`Runs` of networks with weight matrices, whose variables were found while they trained; leading axes
+    RUN."""
+    features, gradients = found.get("features"), found.get("gradients")
+    own = {name: np.asarray(x, float) for name, x in found.items() if name not in ("features", "gradients")}
+    if "gradient_shift_ms" not in own:
+        comparable = gradients is not None and fixed
+        shift = np.mean((gradients - gradients[..., :1, :, :, :]) ** 2, (-2, -1)) if comparable else None
+        own["gradient_shift_ms"] = (
+            np.full_like(own["feature_shift_ms"], np.nan) if shift is None else np.asarray(shift, float)
+        )
+    own.setdefault("history_residual", np.zeros_like(own["loss"]))
+    return Runs(Paths(found["output"], found["loss"], features, gradients), own, activation)
+
+
+def _compute(group: str, runs: Runs) -> dict[str, Named]:
+    return {
+        f"{group}/{name}": Named((*RUN, "step", *more), runs.found[name])
+        for name, (more, _) in VARIABLES.items()
+    }
+
+
+def _finite(cells: Cells) -> dict[str, Named]:
+    assert cells.networks is not None
+    return _compute("finite", cells.networks)
+
+
+def _limit(cells: Cells) -> dict[str, Named]:
+    assert cells.limits is not None
+    return _compute("limit", cells.limits)
+
+
+def _variables(group: str, dims: tuple[str, ...]) -> dict[str, Variable]:
+    return {f"{group}/{name}": Variable((*dims, *more), text) for name, (more, text) in VARIABLES.items()}
+
+
+def _limit_flags(config: "SweepConfig") -> dict[str, tuple]:
+    return {"backward_weights": config.limit.backward_weights} if config.limit else {}
+
+
+NETWORKS = Measure(
+    "finite",
+    _variables("finite", NETWORK),
+    lambda config: None if config.finite else "describes finite networks, allowed: with a finite section",
+    _finite,
+)
+LIMITS = Measure(
+    "limit",
+    _variables("limit", LIMIT),
+    lambda config: None if config.limit else "describes the limit, allowed: with a limit section",
+    _limit,
+    coordinates=_limit_flags,
+)

@@ -1,0 +1,160 @@
+"""The claims as a reader meets them: in plain words, with a mark, the number that decides and what would settle it.
+
+Verdicts are those that the run stored; of a store that has none yet they are worked out from its arrays.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from nfd_jax import verdicts as _verdicts
+from nfd_jax.report._numbers import Estimate, joined, number
+from nfd_jax.report._words import CLAIM_WORDS, plain
+from nfd_jax.verdicts import ARGUMENTS, CLAIMS, READINGS, STATEMENTS
+
+MARKS = {
+    "holds": ("✓", "holds"),
+    "fails": ("✗", "fails"),
+    "undecided": ("?", "open"),
+    "not detectable": ("?", "open"),
+    "hypothesis not met": ("?", "open"),
+    "not measured": ("–", "open"),
+}
+"""Verdict → (symbol, kind). The words say it all, the symbol helps the eye."""
+SETTLED = "settled on this grid"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """/rates and /verdicts."""
+
+    rates: xr.Dataset
+    verdicts: xr.Dataset
+
+    def verdict(self, claim: str, reading: str = "ms") -> str:
+        return self._at("verdict", claim, reading)
+
+    def reason(self, claim: str, reading: str = "ms") -> str:
+        return self._at("reason", claim, reading)
+
+    def _at(self, name: str, claim: str, reading: str) -> str:
+        return str(self.verdicts[name].sel(claim=claim, reading=reading).values)
+
+    def rows(self, claim: str, reading: str | None = None) -> list[dict[str, Any]]:
+        """Rows of /rates as plain values, those that decide first."""
+        keep = self.rates["claim"].values == claim
+        if reading is not None:
+            keep &= self.rates["reading"].values == reading
+        found = [_row(self.rates, i) for i in np.flatnonzero(keep)]
+        return sorted(found, key=lambda row: not row["decides"])
+
+
+def judged(tree: xr.DataTree) -> Judged:
+    """The stored groups; worked out where they are missing or some cells are still to come."""
+    stored = [
+        tree.children[name].to_dataset(inherit=False)
+        for name in ("rates", "verdicts")
+        if name in tree.children
+    ]
+    if len(stored) == 2 and {"claim", "reading", "effect", "decides"} <= set(stored[0].variables):
+        return Judged(*stored)
+    return Judged(_verdicts.rates(tree), _verdicts.verdicts(tree))
+
+
+def _row(rates: xr.Dataset, i: int) -> dict[str, Any]:
+    row = {str(name): value.values[i] for name, value in rates.variables.items() if value.dims == ("row",)}
+    for name in ("slope", "constant", "effect"):
+        row[name] = Estimate(*(float(row.pop(name + end)) for end in ("", "_low", "_high")))
+    return row
+
+
+@dataclass(frozen=True)
+class Card:
+    """One claim on one line; `decides` is the deciding number, `next` what would settle it."""
+
+    claim: str
+    words: str
+    source: str
+    verdict: str
+    symbol: str
+    kind: str
+    readings: dict[str, str]
+    decides: str
+    next: str
+
+
+def cards(found: Judged, reading: str = "ms") -> list[Card]:
+    """The six, under one reading, with the others beside it."""
+    return [_card(found, claim, reading) for claim in CLAIMS]
+
+
+def _card(found: Judged, claim: str, reading: str) -> Card:
+    verdict = found.verdict(claim, reading)
+    symbol, kind = MARKS.get(verdict, ("?", "open"))
+    row = deciding(found, claim, reading)
+    said = decides(row) if row is not None and verdict != "not measured" else ""
+    then = (
+        SETTLED
+        if kind != "open"
+        else tidy(row["reason"] if row is not None else found.reason(claim, reading))
+    )
+    if verdict == "hypothesis not met":
+        then = "C5 is violated: the claim assumes it"
+    readings = {name: found.verdict(claim, name) for name in READINGS}
+    return Card(
+        claim, CLAIM_WORDS[claim], STATEMENTS[claim].source, verdict, symbol, kind, readings, said, then
+    )
+
+
+def deciding(found: Judged, claim: str, reading: str) -> dict[str, Any] | None:
+    """The row that carries the verdict or blocks it: the one that the verdict's reason names first."""
+    reason = found.reason(claim, reading)
+    places = []
+    for row in found.rows(claim, reading):
+        name = str(row["row"]).removeprefix(f"{claim} {reading} ")
+        where = f" {reason}".find(f" {name}:")
+        if where >= 0:
+            places.append((where, -len(name), row))
+    return min(places, key=lambda place: place[:2])[2] if places else None
+
+
+def decides(row: dict[str, Any]) -> str:
+    """A row in words, with its number and interval and without its verdict."""
+    text = str(row["text"]).removesuffix(f": {row['verdict']}").replace(", in root mean square", " (rms)")
+    if any(letter.isdigit() for letter in text):
+        return tidy(text)
+    reason = f": {row['reason']}" if row["reason"] else ""
+    return tidy(f"{text.rstrip(',') or plain(row['quantity'])}{reason}")
+
+
+def tidy(text: str) -> str:
+    """Numbers as the rest of the report has them: − for minus, a space before %, short powers of ten."""
+    text = re.sub(r"\b\d(?:\.\d+)?e[+-]\d+\b", lambda found: number(float(found[0])), str(text))
+    text = re.sub(r"(?<!\w)-(?=\.?\d|inf\b)", "−", text)
+    return re.sub(r"(?<=\d)%", " %", re.sub(r"\binf\b", "∞", text))
+
+
+def counted(found: Judged, reading: str = "ms") -> str:
+    """How many claims hold, fail and are open."""
+    verdicts = [found.verdict(claim, reading) for claim in CLAIMS]
+    held = [claim for claim, verdict in zip(CLAIMS, verdicts, strict=True) if verdict == "holds"]
+    failed = [claim for claim, verdict in zip(CLAIMS, verdicts, strict=True) if verdict == "fails"]
+    rest = [claim for claim in CLAIMS if claim not in held and claim not in failed]
+
+    def part(claims: list[str], one: str, many: str) -> str:
+        return f"{len(claims)} {one if len(claims) == 1 else many}" + (
+            f" ({', '.join(claims)})" if claims else ""
+        )
+
+    parts = [part(held, "holds", "hold"), part(failed, "fails", "fail"), part(rest, "is open", "are open")]
+    others = [f"{ARGUMENTS[name][0]}: {_tally(found, name)}" for name in READINGS if name != reading]
+    return f"Claims C1–C6 under {ARGUMENTS[reading][0]}: {joined(parts)}. Under {'; '.join(others)}."
+
+
+def _tally(found: Judged, reading: str) -> str:
+    verdicts = [found.verdict(claim, reading) for claim in CLAIMS]
+    hold, fail = verdicts.count("holds"), verdicts.count("fails")
+    return f"{hold} {'holds' if hold == 1 else 'hold'}, {fail} {'fails' if fail == 1 else 'fail'}, {len(CLAIMS) - hold - fail} open"

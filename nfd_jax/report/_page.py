@@ -1,0 +1,230 @@
+"""The report of one sweep: a page that needs nothing but itself. Its first screen holds the answer."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import xarray as xr
+
+from nfd_jax.report import _html as html
+from nfd_jax.report._budget import budget
+from nfd_jax.report._claims import MARKS, Card, Judged, cards, decides, judged, tidy
+from nfd_jax.report._diagram import diagram
+from nfd_jax.report._distances import LIMIT_NAMES, Distance, distance, summary_of
+from nfd_jax.report._draw import Drawn
+from nfd_jax.report._numbers import count, number, percent
+from nfd_jax.report._rates_table import by_learning_rate
+from nfd_jax.report._run import facts, remarks, reproduce, what
+from nfd_jax.report._words import (
+    ATTRIBUTION,
+    ATTRIBUTION_MORE,
+    CLAIM_WORDS,
+    FIGURES_OF,
+    GLOSSARY,
+    MEASURED,
+    METHOD,
+    SOURCE_WORDS,
+    plain,
+)
+from nfd_jax.verdicts import ARGUMENTS, CLAIMS, READINGS, STATEMENTS, View
+
+Saved = Mapping[str, Drawn]
+
+
+def sweep_page(
+    tree: xr.DataTree, saved: Saved, failed: Sequence[str] = (), folder: Path | None = None
+) -> str:
+    """The page; `saved` are the figures as `draw_all` returns them, `failed` a line for each failed batch."""
+    view, found = View.of(tree), judged(tree)
+    name = view.config.get("name", "results")
+    shown = {"front_loss", "front_error"}
+    body = _first_screen(view, found, saved, failed)
+    body += html.section("compared", "What is compared", diagram())
+    body += html.section("readings", "Verdicts under three readings", readings_table(found), _arguments())
+    for claim in CLAIMS:
+        body += _claim_section(found, claim, saved, shown)
+    rates = by_learning_rate(tree)
+    if rates:
+        body += html.section(
+            "rates", "Learning rates side by side", rates, *_figures(saved, ("learning_rates",), shown)
+        )
+    body += _figure_section(
+        "transfer", "Transfer of learning rates", saved, ("transfer", "coordinate_check"), shown
+    )
+    body += _figure_section("gap", "Do the losses become the same?", saved, ("gap",), shown)
+    body += _figure_section(
+        "training", "Along training", saved, tuple(name for name in saved if name not in shown), shown
+    )
+    body += html.section("run", "What was run", facts(view))
+    body += html.section(
+        "budget",
+        "Error budget",
+        html.folded("How much each approximation still changes", *_budget_parts(view)),
+    )
+    body += html.section("method", "How verdicts come about", html.folded("Rules", html.items(METHOD)))
+    terms = "".join(
+        f"<dt>{html.escape(term)}</dt><dd>{html.escape(words)}</dd>" for term, words in GLOSSARY.items()
+    )
+    body += html.section("glossary", "Glossary", f"<dl>{terms}</dl>\n")
+    body += html.section("reproduce", "To run it again", reproduce(view, folder))
+    return html.page(f"{name}: report", body)
+
+
+def lead(view: View) -> str:
+    """The one sentence."""
+    both = {limit: item for limit in LIMIT_NAMES if (item := distance(view, "reused", limit)) is not None}
+    if len(both) < 2:
+        return " ".join(summary_of(view))
+    reused, independent = both["reused"], both["independent"]
+    where = f"{reused.width} wide, {reused.depth} deep, {count(reused.step, 'update')}"
+    text = f"Features of {what(view)} ({where}) miss the reused limit by {_off(reused)}, and NFD, the limit with independent "
+    text += f"backward weights, by {_off(independent)}"
+    words = [item.trend(slope=False).removesuffix(" with L") for item in (reused, independent)]
+    return f"{text}. With depth the first {words[0]}, the second {words[1]}." if all(words) else f"{text}."
+
+
+def _off(item: Distance) -> str:
+    if math.isfinite(item.share):
+        return f"{percent(item.share)} of what learning moves (rms)"
+    return f"{number(item.size.value)} (mean square)"
+
+
+def _first_screen(view: View, found: Judged, saved: Saved, failed: Sequence[str]) -> str:
+    name = view.config.get("name", "results")
+    parts = [f"<h1>{html.escape(name)}</h1>\n", html.paragraph(lead(view), "lead")]
+    figures = _figures(saved, ("front_loss", "front_error"), set(), columns=1)
+    if figures:
+        parts.append(f"<div class='pair front'>{''.join(figures)}</div>\n")
+    parts.append(claim_cards(cards(found)))
+    parts.append(html.paragraph(ATTRIBUTION, "small"))
+    parts.append(remarks(view, failed))
+    return f"<header id=front>{''.join(parts)}</header>\n"
+
+
+def claim_cards(found: Sequence[Card]) -> str:
+    """A line for each claim."""
+    lines = "".join(
+        f"<li class=card><span class='mark {card.kind}'><b>{card.symbol}</b> <a href='#{card.claim}'>{card.claim}</a> {_word(card)}"
+        f"</span><span>{html.escape(card.words)}</span><span>{html.escape(card.decides)}</span>"
+        f"<span class=then>{html.escape(card.next)}</span></li>\n"
+        for card in found
+    )
+    return f"<ol class=cards>{lines}</ol>\n"
+
+
+def _word(card: Card) -> str:
+    return html.escape(
+        {"not detectable": "not seen", "hypothesis not met": "no hypothesis"}.get(card.verdict, card.verdict)
+    )
+
+
+def marked(verdict: str) -> html.Raw:
+    """A verdict with its symbol."""
+    symbol, kind = MARKS.get(verdict, ("?", "open"))
+    return html.Raw(f"<span class='mark {kind}'><b>{symbol}</b> {html.escape(verdict)}</span>")
+
+
+def readings_table(found: Judged) -> str:
+    """Claims down, readings across."""
+    lines = [
+        [
+            html.Raw(f"<a href='#{claim}'>{claim}</a>"),
+            CLAIM_WORDS[claim],
+            SOURCE_WORDS[STATEMENTS[claim].source],
+            *(marked(found.verdict(claim, reading)) for reading in READINGS),
+        ]
+        for claim in CLAIMS
+    ]
+    return html.table(["", "Claim", "stands in", *(ARGUMENTS[reading][0] for reading in READINGS)], lines)
+
+
+def _arguments() -> str:
+    columns = "".join(
+        f"<div><h3>{html.escape(name.capitalize())}</h3>{html.paragraph(pro, 'small')}{html.paragraph(con, 'small')}</div>"
+        for name, pro, con in (ARGUMENTS[reading] for reading in READINGS)
+    )
+    return f"<div class=columns>{columns}</div>\n{html.paragraph(ATTRIBUTION_MORE, 'small')}"
+
+
+def _claim_section(found: Judged, claim: str, saved: Saved, shown: set[str]) -> str:
+    statement = STATEMENTS[claim]
+    verdicts = [
+        f"{ARGUMENTS[reading][0]}: {marked(found.verdict(claim, reading)).html}" for reading in READINGS
+    ]
+    parts = [
+        html.paragraph(statement.text),
+        f"<p>{' &nbsp; '.join(verdicts)}</p>\n",
+        html.paragraph(
+            f"Source: {SOURCE_WORDS[statement.source]}. Our definition: {statement.ours}. {MEASURED[claim]}",
+            "small",
+        ),
+    ]
+    reason = tidy(found.reason(claim))
+    parts += [html.paragraph(f"Under mean square: {reason}")] if reason else []
+    parts += _figures(saved, FIGURES_OF[claim], shown)
+    rows = found.rows(claim)
+    if rows:
+        parts.append(html.folded(f"{count(len(rows), 'row')} behind these verdicts", rows_table(rows)))
+    return html.section(claim, f"{claim}: {CLAIM_WORDS[claim]}", *parts)
+
+
+def rows_table(rows: Sequence[dict]) -> str:
+    """A line for each row of /rates."""
+    lines = [
+        [
+            ARGUMENTS[row["reading"]][0],
+            plain(row["quantity"]),
+            decides(row),
+            tidy(row["verdict"]),
+            _where(row),
+            f"{row['seeds']:.0f}",
+            percent(row["smallest_effect_seen"]),
+            "yes" if row["decides"] else "for comparison",
+            tidy(row["reason"]),
+        ]
+        for row in rows
+    ]
+    head = [
+        "reading",
+        "quantity",
+        "number [95 %]",
+        "says",
+        "where",
+        "seeds",
+        "smallest effect this run sees",
+        "decides",
+        "why",
+    ]
+    return html.table(head, lines, numeric=(5, 6))
+
+
+def _where(row: dict) -> str:
+    parts = [f"n = {row['width']}"] if row["width"] > 0 else []
+    parts += [f"L = {row['depth']}"] if row["depth"] > 0 else []
+    parts += [f"step {row['step']}"] if row["step"] >= 0 else []
+    parts += [f"η = {row['learning_rate']:g}"] if math.isfinite(row["learning_rate"]) else []
+    return ", ".join(parts)
+
+
+def _figures(saved: Saved, names: Sequence[str], shown: set[str], columns: int = 3) -> list[str]:
+    """The figures of these names that there are, each once."""
+    made = []
+    for name in names:
+        if name in saved and name not in shown:
+            made.append(html.figure(saved[name], columns))
+            shown.add(name)
+    return made
+
+
+def _figure_section(anchor: str, title: str, saved: Saved, names: Sequence[str], shown: set[str]) -> str:
+    figures = _figures(saved, names, shown)
+    return html.section(anchor, title, *figures) if figures else ""
+
+
+def _budget_parts(view: View) -> list[str]:
+    words = (
+        "Mean squares per coordinate after the last update: what is still left of each approximation, found by refining it. A part "
+        "whose refinement is not in the sweep is not measured."
+    )
+    lines = [[part.name, part.system, *part.sizes.values(), part.how] for part in budget(view)]
+    return [html.paragraph(words), html.table(["Part", "of", "h", "b", "f", "how"], lines)]

@@ -1,0 +1,202 @@
+"""What was run, when and on what: from the store's attributes, its config and the log beside it."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import xarray as xr
+
+from nfd_jax.report import _html as html
+from nfd_jax.report._numbers import count, listed
+from nfd_jax.report._words import PAPER_CITATION
+from nfd_jax.verdicts import View, array, counts
+
+
+def as_list(values: object) -> list:
+    """A list of what may be one value."""
+    return list(values) if isinstance(values, list | tuple) else [values]
+
+
+def what(view: View) -> str:
+    """The sweep in a few words."""
+    problem = view.config.get("problem") or {}
+    data = str(problem.get("dataset", "data"))
+    words = f"{problem.get('activation', '')} networks on {data}".strip()
+    return (
+        f"{words}, {problem.get('parametrization')}"
+        if problem.get("parametrization", "depth_mup") != "depth_mup"
+        else words
+    )
+
+
+def facts(view: View) -> str:
+    """What was run, on what, and how far it got."""
+    problem = view.config.get("problem") or {}
+    finite, limit = view.config.get("finite") or {}, view.config.get("limit") or {}
+    data = f"{problem.get('dataset')}, batches of {problem.get('batch_size')} ({problem.get('batches')})"
+    if problem.get("dataset") != "gaussian":
+        classes = problem.get("classes")
+        data += ", all classes" if classes is None else f", classes {listed(as_list(classes))}"
+    per_seed = problem.get("data_seed") == "per_seed"
+    data += (
+        ", drawn anew for each seed"
+        if per_seed
+        else ", the same for all seeds: intervals cover initialization only"
+    )
+    training = f"{count(problem.get('steps', 0), 'step')}, {problem.get('loss')} loss, η = "
+    training += f"{listed(as_list(problem.get('learning_rate', '')))}, trained: {problem.get('train')}{_optimizer(problem)}"
+    network = f"{problem.get('activation')}, {problem.get('parametrization')}, T = {problem.get('horizon')}"
+    gamma = problem.get("richness", 1.0)
+    network += f", richness γ = {gamma:g}" if gamma != 1.0 else ""
+    grid = (
+        f"widths {listed(finite.get('widths', ()))}; depths {listed(finite.get('depths', ()))}"
+        if finite
+        else "none"
+    )
+    solved = (
+        f"{limit.get('particles')} particles, {count(limit.get('depth_steps') or 0, 'depth step')}"
+        if limit
+        else "none"
+    )
+    pairs: list[tuple[str, html.Cell]] = [
+        ("Cells", state(view)),
+        ("Data", data),
+        ("Network", network),
+        ("Training", training),
+        ("Finite networks", grid),
+        ("Limit", solved),
+        ("Seeds, precision", f"{view.config.get('seeds')}, {view.config.get('precision')}"),
+        ("Rounding", rounding(view)),
+    ]
+    return html.facts(pairs)
+
+
+def _optimizer(problem: dict) -> str:
+    found = problem.get("optimizer") or {}
+    name = found.get("name", "sgd")
+    rest = ", ".join(
+        f"{key} {value:g}"
+        for key, value in found.items()
+        if key != "name" and isinstance(value, int | float) and value
+    )
+    schedule = (problem.get("schedule") or {}).get("name", "constant")
+    text = "" if name == "sgd" and not rest else f", {name}{f' ({rest})' if rest else ''}"
+    return text + ("" if schedule == "constant" else f", {schedule} schedule")
+
+
+def state(view: View) -> str:
+    """How many cells are done."""
+    cells = array(view.tree, "status/cell")
+    if cells is None:
+        return "not stored"
+    number = counts(cells)
+    text = f"{number['done']} of {cells.size} done"
+    return text + "".join(
+        f", {number[word]} {word}" for word in ("diverged", "failed", "pending") if number[word]
+    )
+
+
+def rounding(view: View) -> str:
+    """The spot check of float32 against float64 that a run in float32 ends with."""
+    if view.config.get("precision") == "float64":
+        return "float64 throughout"
+    rates = view.tree.children.get("rates")
+    check = dict((rates.attrs.get("float32_check") if rates is not None else None) or {})
+    if "cell" not in check:
+        return f"not checked{': ' + check['error'] if 'error' in check else ''}"
+    where = check.pop("cell")
+    off = ", ".join(
+        f"{name} {'not finite' if value is None else f'{value:.1g}'}" for name, value in check.items()
+    )
+    return f"float32 against float64 on one draw ({where}), relative root mean square: {off}".replace(
+        "e-", "e−"
+    )
+
+
+def remarks(view: View, failed: Sequence[str]) -> str:
+    """Cells that are not there, said once."""
+    cells = array(view.tree, "status/cell")
+    if cells is None:
+        return ""
+    number, parts = counts(cells), []
+    if number["pending"]:
+        words = f"{count(number['pending'], 'cell')} of {cells.size} pending; everything here rests on those that are done."
+        parts.append(html.note("Unfinished:", words))
+    if number["failed"]:
+        parts.append(
+            html.note("Failed:", f"{count(number['failed'], 'cell')}, left out; nfd run tries again.")
+        )
+        parts.append(html.folded("What failed", html.items(failed)))
+    if number["diverged"]:
+        words = f"{count(number['diverged'], 'cell')} with a loss that is not finite, left out of every number here."
+        parts.append(html.note("Diverged:", words) + html.folded("Where", _diverged(cells)))
+    return "".join(parts)
+
+
+def _diverged(cells: xr.DataArray) -> str:
+    """Diverged cells by learning rate and backward weights."""
+    over = [dim for dim in cells.dims if dim not in ("learning_rate", "backward_weights")]
+    bad, every = (cells == 2).sum(over), int(cells.isel(learning_rate=0, backward_weights=0).size)
+    flags = [str(flag) for flag in cells["backward_weights"].values]
+    lines = [
+        [
+            f"{rate:g}",
+            *(f"{int(bad.sel(learning_rate=rate, backward_weights=flag))} of {every}" for flag in flags),
+        ]
+        for rate in cells["learning_rate"].values
+        if bad.sel(learning_rate=rate).any()
+    ]
+    return html.table(["learning rate", *flags], lines, caption="Diverged cells")
+
+
+def when(folder: Path | None) -> tuple[str, str]:
+    """(date of the start, time spent running) from log.jsonl; "not logged" where there is none."""
+    spans: list[list[float]] = []
+    try:
+        lines = (folder / "log.jsonl").read_text().splitlines() if folder else []
+    except OSError:
+        lines = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+            moment, name = float(event["time"]), event["event"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        if name == "started" or not spans:
+            spans.append([moment, moment])
+        spans[-1][1] = moment
+    if not spans:
+        return "not logged", "not logged"
+    spent = sum(last - first for first, last in spans)
+    date = datetime.fromtimestamp(spans[0][0], UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return date, duration(spent) + (f" in {len(spans)} runs" if len(spans) > 1 else "")
+
+
+def duration(seconds: float) -> str:
+    """A time span in words."""
+    if seconds < 120:
+        return count(round(seconds), "second")
+    if seconds < 7200:
+        return count(round(seconds / 60), "minute")
+    return f"{seconds / 3600:.1f} hours"
+
+
+def reproduce(view: View, folder: Path | None) -> str:
+    """Command, date, duration, device, versions, config, citation."""
+    attrs = view.tree.attrs
+    versions = attrs.get("versions") or {}
+    date, spent = when(folder)
+    own = versions.get("nfd_jax", "")
+    pairs: list[tuple[str, html.Cell]] = [
+        ("Date", date),
+        ("Time spent", spent),
+        ("Device", str(attrs.get("device", "not stored"))),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or "not stored"),
+        ("Source", str(attrs.get("git", "not stored"))),
+        ("Config digest", str(attrs.get("config_sha256", "not stored"))),
+    ]
+    command = "nfd run config.yaml    # the file below; the same file gives the same numbers, on another machine to rounding"
+    cite = html.items(line.format(version=own).replace("nfd_jax :", "nfd_jax:") for line in PAPER_CITATION)
+    config = html.folded("config.yaml", html.code(str(attrs.get("config", "not stored"))))
+    return html.code(command) + html.facts(pairs) + config + "<h3>To cite</h3>" + cite

@@ -1,0 +1,207 @@
+"""What a batch is: every fact that its cost, its memory, its plan and its computation rest on, worked out
+once from the config."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from nfd_jax.data import input_dim
+from nfd_jax.measures import simulator_of, taken
+from nfd_jax.store import Batch, intervals
+
+if TYPE_CHECKING:
+    from nfd_jax.config import HistoryConfig, ProblemConfig, SweepConfig
+
+COMMON_LAYERS = 256
+"""Layers of noise that depths share where no limit sets them."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A batch with all there is to know about it. Hashable, as the sections of a config are: results may be
+    cached by it.
+
+    `simulator` is that of its networks, "" where it has none. `flags` are the networks' backward weights,
+    `limit_flags` those of limits on the batch's noise, () where none is solved. `intervals`: of the t grid.
+    `measures`: names of what is measured, and `needs` what that wants recorded or run besides.
+    `shared_noise`: whether limits are solved on the networks' noise, so that all depths coarsen theirs.
+    `reference`: particles of the limit on nested noise that networks are set against besides, 0 for none,
+    with `reference_flags` its backward weights and `widths` all those that share it.
+    """
+
+    batch: Batch
+    problem: "ProblemConfig"
+    history: "HistoryConfig"
+    seed: int
+    precision: str
+    simulator: str
+    flags: tuple[str, ...]
+    limit_flags: tuple[str, ...]
+    depth_steps: int
+    intervals: int
+    measures: tuple[str, ...]
+    needs: frozenset[str]
+    shared_noise: bool
+    reference: int
+    reference_flags: tuple[str, ...]
+    widths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: "SweepConfig", batch: Batch) -> "Task":
+        """The task that a batch of `config` is."""
+        finite, limit, problem = config.finite, config.limit, config.problem
+        networks = batch.kind == "cells"
+        measures = taken(config)
+        needs = frozenset().union(*(measure.needs for measure in measures)) if networks else frozenset()
+        simulator = simulator_of(config, batch.width) if networks else ""
+        matched = limit is not None and limit.particles == "matched"
+        reference = (
+            (limit.reference_particles or 0) if limit and networks and simulator == "matrix_free" else 0
+        )
+        return cls(
+            batch,
+            problem,
+            config.history,
+            config.seed,
+            config.precision,
+            simulator,
+            finite.backward_weights if networks and finite else (),
+            limit.backward_weights if limit and (matched or not networks) else (),
+            limit.depth_steps if limit else 0,
+            intervals(config),
+            tuple(measure.name for measure in measures),
+            needs,
+            limit is not None and (matched or bool(limit.reference_particles)),
+            reference if "reference" in needs else 0,
+            limit.backward_weights if limit else (),
+            finite.widths if finite else (),
+        )
+
+    def at(self, **changes) -> "Task":
+        """The task with other seeds, depths, … of its batch."""
+        return replace(self, batch=replace(self.batch, **changes))
+
+    @property
+    def width(self) -> int:
+        return self.batch.width
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        return self.batch.depths
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.batch.seeds
+
+    @property
+    def dense(self) -> bool:
+        """Whether its networks have weight matrices."""
+        return self.simulator == "dense"
+
+    @property
+    def matrix_free(self) -> bool:
+        """Whether its networks are conditional-Gaussian systems."""
+        return self.simulator == "matrix_free"
+
+    @property
+    def solves_limit(self) -> bool:
+        """Whether it solves limits on its own noise."""
+        return bool(self.limit_flags)
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Learning rates."""
+        return tuple(float(rate) for rate in self.problem.learning_rates)
+
+    @property
+    def rows(self) -> int:
+        """Samples P of a batch of SGD."""
+        return self.problem.batch_size
+
+    @property
+    def steps(self) -> int:
+        """SGD steps K."""
+        return self.problem.steps
+
+    @property
+    def samples(self) -> int:
+        """K·P."""
+        return self.steps * self.rows
+
+    @property
+    def directions(self) -> int:
+        """Directions that a history holds: all K·P of them, or as many as the config says."""
+        return min(self.samples, self.history.directions or self.samples)
+
+    @property
+    def remember(self) -> tuple[int | None, float]:
+        """Directions that histories are cut to, None for all, and the relative residual from which a query is
+        a new one."""
+        return self.history.directions, self.history.tolerance
+
+    @property
+    def redraws(self) -> bool:
+        """Whether noise is drawn anew at each use: it would not fit, or runs are long (bounded histories)."""
+        return self.batch.redrawn or self.history.directions is not None
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number."""
+        return 8 if self.precision == "float64" else 4
+
+    @property
+    def fixed_batch(self) -> bool:
+        """Whether every step sees the same samples."""
+        return self.problem.batches == "fixed"
+
+    @property
+    def probe(self) -> bool:
+        """Whether the first batch is followed by itself, as later steps see others."""
+        return not self.fixed_batch
+
+    @property
+    def data_by_seed(self) -> bool:
+        """Whether every repetition has samples of its own."""
+        return self.problem.data_seed == "per_seed"
+
+    @cached_property
+    def noise_depths(self) -> dict[int, int]:
+        """For each depth, the layers of the noise that its networks coarsen, so that depths of a width share
+        it.
+
+        The Euler steps of a limit that is solved on it; else, for the coupling, the largest doubling of the
+        depth up to COMMON_LAYERS. Never a matter of the other depths of the grid: a sweep extended by a depth
+        keeps the noise of those it has.
+        """
+        return {depth: self._noise_depth(depth) for depth in self.depths}
+
+    def _noise_depth(self, depth: int) -> int:
+        if self.shared_noise:
+            return self.depth_steps
+        return doubled(depth, COMMON_LAYERS) if self.coupled else depth
+
+    @property
+    def coupled(self) -> bool:
+        """Whether networks record what reuse adds to them."""
+        return "coupling" in self.needs
+
+    @property
+    def inputs(self) -> int:
+        """Input dimension d."""
+        return input_dim(self.problem)
+
+    @property
+    def reference_task(self) -> "Task":
+        """The limits of `reference` particles, on noise of which this task's is the first rows."""
+        batch = Batch("limit", self.reference, (), self.seeds)
+        apart = replace(
+            self, batch=batch, simulator="", flags=(), limit_flags=self.reference_flags, reference=0
+        )
+        return replace(apart, measures=(), needs=frozenset(), widths=())
+
+
+def doubled(depth: int, most: int) -> int:
+    """The largest doubling of `depth` up to `most`: depths that are doublings of one another share it."""
+    while 2 * depth <= most:
+        depth *= 2
+    return depth

@@ -1,0 +1,81 @@
+"""Numbers stay what they were: every array of six small sweeps, as first stored, to nine digits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nfd_jax.config import SweepConfig
+from nfd_jax.measures import Named
+from nfd_jax.store import Batch
+from nfd_jax.sweep import run_batch
+
+FILE = Path(__file__).parent / "reference.npz"
+DIMS = {
+    "finite": ("backward_weights", "learning_rate", "width", "depth", "seed", "step"),
+    "limit": ("backward_weights", "learning_rate", "particles", "seed", "step"),
+    "compare": (
+        "backward_weights",
+        "limit_backward_weights",
+        "learning_rate",
+        "width",
+        "depth",
+        "seed",
+        "step",
+    ),
+    "coupling": ("learning_rate", "width", "depth", "seed", "step"),
+    "spectrum": ("kind", "scope", "backward_weights", "learning_rate", "width", "depth", "seed", "step"),
+    "kernels": ("source", "backward_weights", "learning_rate", "width", "depth", "seed", "step"),
+}
+MORE = {
+    "output": ("sample", "component"),
+    "feature_shift_ms": ("t",),
+    "limit_error_ms": ("quantity",),
+    "coupling_effect_ms": ("quantity",),
+    "coupling_layer_ms": ("direction",),
+    "coupling_displacement_ms": ("direction",),
+    "min_eigenvalue": ("t",),
+    "max_eigenvalue": ("t",),
+    "feature_kernel": ("t", "sample", "sample2"),
+    "gradient_kernel": ("t", "sample", "sample2"),
+}
+CASES = [
+    "matrix_free_tanh_fixed",
+    "limit_alone",
+    "dense_mup",
+    "dense_tanh_stream",
+    pytest.param("matrix_free_relu_stream", marks=pytest.mark.long),
+    pytest.param("dense_relu_fixed", marks=pytest.mark.long),
+]
+
+
+def whole_batches(config: SweepConfig) -> list[Batch]:
+    """One batch for each width, or one for a limit on its own."""
+    seeds = tuple(range(config.seeds))
+    if config.finite is None:
+        return [Batch("limit", config.limit.particles, (), seeds)]
+    return [Batch("cells", width, config.finite.depths, seeds, size=width) for width in config.finite.widths]
+
+
+def ordered(name: str, array: Named) -> np.ndarray:
+    group, variable = name.split("/")
+    return array.over((*DIMS[group], *MORE.get(variable, ())))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_numbers_are_those_of_the_code_before(case):
+    stored = np.load(FILE)
+    expected = {
+        name.removeprefix(f"{case}/"): stored[name] for name in stored.files if name.startswith(f"{case}/")
+    }
+    config = SweepConfig.from_yaml(str(stored[f"config/{case}"]))
+    config = config.model_copy(
+        update={"measure": tuple(m for m in config.measure if m not in ("law", "response"))}
+    )
+    found = [run_batch(config, batch) for batch in whole_batches(config)]
+    assert len(expected) > 5 and expected.keys() <= found[0].keys()
+    for name, array in expected.items():
+        wide = DIMS[name.split("/")[0]].index("particles" if name.startswith("limit/") else "width")
+        now = np.concatenate([ordered(name, arrays[name]) for arrays in found], wide)
+        assert now.shape == array.shape, name
+        np.testing.assert_allclose(now, array, rtol=1e-9, atol=1e-12 * np.abs(array).max(), err_msg=name)
