@@ -187,10 +187,9 @@ def test_coordinate_check_of_planted_sizes():
     f = 0.5 / depths[None, :, None] * np.sqrt(factor)
     shift = np.stack([0 * h, h], -1)[..., None] * np.array([0.5, 1.0])
     output = np.stack([0 * f, f], -1)[..., None, None] * np.ones((3, 1))
-    tree = tree_of(
-        [0.1], widths, depths, seeds,
-        feature_shift_ms=((*DIMS, "step", "t"), shift), output=((*DIMS, "step", "sample", "component"), output),
-    )  # fmt: skip
+    found = {"feature_shift_ms": ((*DIMS, "step", "t"), shift)}
+    found["output"] = ((*DIMS, "step", "sample", "component"), output)
+    tree = tree_of([0.1], widths, depths, seeds, **found)
     found = verdicts.coordinate_check(tree).isel(learning_rate=0)
     assert found.width_verdict.values.tolist() == ["grows", "flat"]
     assert found.depth_verdict.values.tolist() == ["flat", "falls"]

@@ -46,8 +46,8 @@ def relative_gap(
     - `scatter`: standard deviation over seeds of the reused networks' loss, in units of what they have
       learned: the eye's measure.
     - `left_reused`, `left_independent`: mean loss over the mean loss at step 0.
-    - `reason`: of REASONS: "they differ" (the interval lies beyond ±margin), "both learned everything" (both
-      `left` are below LEARNED), "the gap vanished" (within ±margin though there is something left),
+    - `reason`: of REASONS: "both learned everything" (both `left` are below LEARNED), else "they differ" (the
+      interval lies beyond ±margin), "the gap vanished" (within ±margin though there is something left),
       "undecided"; "" where there is no gap.
     - `limit_gap` and the rest with `limit_` in front, where both limits were solved.
     """
@@ -100,10 +100,11 @@ def gap_constants(
     for i, j in np.ndindex(shape):
         one = [x.values[i].reshape(len(widths), -1, count)[:, :, [0, at[j]]] for x in pair]
         seeds = np.isfinite(one[0]).all((0, 2)) & np.isfinite(one[1]).all((0, 2))
-        parts = [by_seed(a[seeds], b[seeds]) for a, b in zip(*one, strict=True)]
-        if not seeds.any() or any(part is None for part in parts):
+        if not seeds.any():
             continue
-        samples = np.stack([part[:, -1] for part in parts], 1)
+        samples = np.stack([gap_by_seed(a[seeds], b[seeds])[:, -1] for a, b in zip(*one, strict=True)], 1)
+        if not np.isfinite(samples).all():
+            continue
         constant, verdict = _constant(samples, widths.astype(float), depths.astype(float), margin)
         widest = widths == widths.max()
         drop = np.mean([a[seeds, 0].mean() - a[seeds, 1].mean() for a in one[0][widest]])
@@ -124,16 +125,15 @@ def gap_constants(
     return xr.Dataset(data, {"learning_rate": rates, "step": reused["step"].values[at]}, {"margin": margin})
 
 
-def by_seed(reused: Array, independent: Array) -> Array | None:
-    """The gap of paired losses (seeds, steps) as one value a seed, whose mean it is; None where no step has
-    learned anything."""
+def gap_by_seed(reused: Array, independent: Array) -> Array:
+    """The gap of paired losses (seeds, steps) as one value a seed, whose mean it is; NaN before the loss has
+    dropped.
+    """
     dropped = reused[:, :1] - reused
     size, first = dropped.mean(0), reused[:, 0].mean()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        size = np.where(size > DROPPED * first, size, np.nan)
-        ratio = (independent - reused).mean(0) / size
-        values = ratio + ((independent - reused) - ratio * dropped) / size
-    return values if np.isfinite(values[:, -1]).all() else None if not np.isfinite(values).any() else values
+    size = np.where(size > DROPPED * first, size, np.nan)
+    ratio = (independent - reused).mean(0) / size
+    return ratio + ((independent - reused) - ratio * dropped) / size
 
 
 def _pair(values: xr.DataArray | None, sizes: Ends) -> tuple[xr.DataArray, xr.DataArray] | None:
@@ -165,14 +165,12 @@ def _gaps(values: xr.DataArray | None, sizes: Ends, margin: float) -> xr.Dataset
         a, b = a[seeds], b[seeds]
         left = a.mean(0) / a[:, 0].mean(), b.mean(0) / a[:, 0].mean()
         out["left_reused"][place], out["left_independent"][place] = left
-        values_by_seed = by_seed(a, b)
-        if values_by_seed is None:
-            continue
-        known = np.isfinite(values_by_seed).all(0)
+        each = gap_by_seed(a, b)
+        known = np.isfinite(each).all(0)
         if len(a) > 1:
             out["scatter"][place][known] = a.std(0, ddof=1)[known] / (a[:, :1] - a).mean(0)[known]
         for k in np.flatnonzero(known):
-            found = Spread.of(values_by_seed[:, k]).interval()
+            found = Spread.of(each[:, k]).interval()
             at = (*place, k)
             out["gap"][at], out["gap_low"][at], out["gap_high"][at] = found.estimate, found.low, found.high
             reasons[at] = _reason(found, max(left[0][k], left[1][k]), margin)
