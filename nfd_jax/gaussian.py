@@ -1,24 +1,24 @@
 """A Gaussian matrix known only through what it was asked.
 
-W has independent N(0, 1) entries and is seen through forward queries W x and backward queries Wᵀ u, each chosen in view of the
-earlier answers. Conditioning a Gaussian matrix on linear observations gives the law of the next answer in closed form. Keep
-for each family an orthonormal basis of its queries, the rows of Q (forward: span of the x; backward: span of the u), and the
-fresh standard normals ξ that each direction's image was drawn from, the rows of Ξ. Write new queries, the rows of X, as
-X = C Q + R q with q orthonormal, orthogonal to Q, and R lower triangular with R_jj ≥ 0 (rows here are the columns of the usual
-notation). Then
+W has independent N(0, 1) entries and is seen through forward queries W x and backward queries Wᵀ u, each
+chosen in view of the earlier answers. Conditioning a Gaussian matrix on linear observations gives the law of
+the next answer in closed form. Keep for each family an orthonormal basis of its queries, the rows of Q
+(forward: span of the x; backward: span of the u), and the fresh standard normals ξ that each direction's
+image was drawn from, the rows of Ξ. Write new queries, the rows of X, as X = C Q + R q with q orthonormal,
+orthogonal to Q, and R lower triangular with R_jj ≥ 0 (rows here are the columns of the usual notation). Then
 
     image of X = C Y + R y        Y = Ξ + M Q'     images of the directions known
     y = ξ + m Q'                  m = ρ (q Ξ'ᵀ − ξ Q'ᵀ)
     reused weights: ρ = 1         independent ones: ρ = 0, the other family acts through a matrix of its own
 
-with Q', Ξ' those of the other family. Images are made anew from the noise and from m, A numbers a direction, and never kept. (The
-condition is q Y'ᵀ; as Y' − Ξ' lies in the span of Q, to which q is orthogonal, q Ξ'ᵀ is the same.) The response term q Ξ'ᵀ Q' is the
-coupling between the two passes; what remains is a Gaussian that knows nothing of the other family. Exact in law for every
-width, at O(n) a query instead of O(n²).
+with Q', Ξ' those of the other family. Images are made anew from the noise and from m, A numbers a direction,
+and never kept. (The condition is q Y'ᵀ; as Y' − Ξ' lies in the span of Q, to which q is orthogonal, q Ξ'ᵀ is
+the same.) The response term q Ξ'ᵀ Q' is the coupling between the two passes; what remains is a Gaussian that
+knows nothing of the other family. Exact in law for every width, at O(n) a query instead of O(n²).
 
-Orthogonalization decides whether this works: SGD repeats its queries almost exactly. So Q is projected out twice, the block is made
-orthonormal after each, and directions that bring nothing new are dropped on the way (`_orthogonal`): their rows of q and columns of
-R are zero, and the answer stays exact.
+Orthogonalization decides whether this works: SGD repeats its queries almost exactly. So Q is projected out
+twice, the block is made orthonormal after each, and directions that bring nothing new are dropped on the way
+(`_orthogonal`): their rows of q and columns of R are zero, and the answer stays exact.
 """
 
 import equinox as eqx
@@ -33,9 +33,10 @@ from nfd_jax._types import Rows
 class Basis(eqx.Module):
     """One family's queries: an orthonormal basis of them, `q` (…, A, n); unfilled rows are zero.
 
-    `correction` (…, A, A') holds the m of each row, by which its image differs from its noise. `response` (…, A, A'), the part
-    q Ξ'ᵀ of it, is the coupling inside the image. `coordinates` (…, A, A): the queries themselves, as rows, are coordinates @ q. The
-    first `offset` rows are queries that training did not learn from (those of `centered` outputs).
+    `correction` (…, A, A') holds the m of each row, by which its image differs from its noise. `response` (…,
+    A, A'), the part q Ξ'ᵀ of it, is the coupling inside the image. `coordinates` (…, A, A): the queries
+    themselves, as rows, are coordinates @ q. The first `offset` rows are queries that training did not learn
+    from (those of `centered` outputs).
     """
 
     q: Float[Array, "... A n"]
@@ -46,13 +47,15 @@ class Basis(eqx.Module):
 
     @classmethod
     def empty(cls, layers: int, directions: int, width: int, dtype, *, others: int | None = None, offset: int = 0) -> "Basis":
-        """No queries yet, with room for `directions` of them in view of `others` (default: as many) of the other family."""
+        """No queries yet, with room for `directions` of them in view of `others` (default: as many) of the
+        other family."""
         rows = lambda columns: jnp.zeros((layers, directions, columns), dtype)
         others = directions if others is None else others
         return cls(rows(width), rows(others), rows(others), rows(directions), offset)
 
     def append(self, new: "Answers", row: Array, seen: Array) -> "Basis":
-        """The basis of every layer with a block of answers at `row`, given in view of the other family's first `seen` queries."""
+        """The basis of every layer with a block of answers at `row`, given in view of the other family's
+        first `seen` queries."""
         put = lambda block, rows: jax.lax.dynamic_update_slice_in_dim(block, rows, row, axis=1)
         own = jax.lax.dynamic_update_slice_in_dim(new.known, new.new, row, axis=2)
         # Directions to come were zero in Q' then, and will not be.
@@ -70,12 +73,13 @@ class Basis(eqx.Module):
 
 
 class Answers(eqx.Module):
-    """What to remember of a block of P queries: new directions `q` with their `correction` and `response`, and the queries as
-    `known` Q + `new` q; (P, …), or (L, P, …) of all layers."""
+    """What to remember of a block of P queries: new directions `q` with their `correction` and `response`,
+    and the queries as `known` Q + `new` q; (P, …), or (L, P, …) of all layers; A directions of this family, B
+    of the other."""
 
     q: Float[Array, "*L P n"]
-    correction: Float[Array, "*L P A"]
-    response: Float[Array, "*L P A"]
+    correction: Float[Array, "*L P B"]
+    response: Float[Array, "*L P B"]
     known: Float[Array, "*L P A"]
     new: Float[Array, "*L P P"]
 
@@ -94,8 +98,8 @@ class Answers(eqx.Module):
 class Split(eqx.Module):
     """Queries resolved against a basis: X = `known` Q + `new` q, with q (P, n) orthonormal or zero.
 
-    For queries that are discarded q holds what is left of them as it is, `new` is the identity and `mix` a root of the Gram matrix
-    q qᵀ, which gives independent noise their covariance.
+    For queries that are discarded q holds what is left of them as it is, `new` is the identity and `mix` a
+    root of the Gram matrix q qᵀ, which gives independent noise their covariance.
     """
 
     known: Float[Array, "P A"]
@@ -109,7 +113,8 @@ class Split(eqx.Module):
 
 
 def split(q_known: Float[Array, "A n"], x: Rows) -> Split:
-    """Resolve the queries x against the orthonormal rows `q_known`; rank-deficient blocks are the normal case."""
+    """Resolve the queries x against the orthonormal rows `q_known`; rank-deficient blocks are the normal
+    case."""
     norms = _norms(x)
     with jax.default_matmul_precision("highest"):  # whatever was chosen for other products: directions must stay orthogonal
         once = x @ q_known.T
@@ -126,9 +131,11 @@ def _norms(x: Rows) -> Float[Array, " P"]:
 
 
 def split_discarded(q_known: Float[Array, "A n"], x: Rows) -> Split:
-    """Resolve queries whose answers will not be remembered: right in law, jointly, without an orthonormal basis of them.
+    """Resolve queries whose answers will not be remembered: right in law, jointly, without an orthonormal
+    basis of them.
 
-    The root is taken of a Gram matrix, so nearly dependent queries are told apart to √eps only: enough where nothing is built on them.
+    The root is taken of a Gram matrix, so nearly dependent queries are told apart to √eps only: enough where
+    nothing is built on them.
     """
     with jax.default_matmul_precision("highest"):
         once = x @ q_known.T
@@ -142,7 +149,8 @@ def split_discarded(q_known: Float[Array, "A n"], x: Rows) -> Split:
 
 
 def draw(q: Rows, xi: Rows, other_q: Float[Array, "A n"], other_xi: Float[Array, "A n"], reuse: Array) -> tuple[Array, Array]:
-    """Corrections m of new directions with noise ξ, and their responses q Ξ'ᵀ to the other family's queries; `reuse` is ρ, 0 or 1.
+    """Corrections m of new directions with noise ξ, and their responses q Ξ'ᵀ to the other family's queries;
+    `reuse` is ρ, 0 or 1.
 
     A number rather than a flag: one compiled program then serves networks of either kind, side by side.
     """
@@ -151,7 +159,8 @@ def draw(q: Rows, xi: Rows, other_q: Float[Array, "A n"], other_xi: Float[Array,
 
 
 def images(parts: Split, xi: Rows, correction: Array, own_xi: Float[Array, "A n"], own_correction: Array, other_q: Array) -> Rows:
-    """Images of the queries X, from the noise ξ and m of their new directions and those of the directions known."""
+    """Images of the queries X, from the noise ξ and m of their new directions and those of the directions
+    known."""
     return parts.known @ own_xi + parts.new @ xi + (parts.known @ own_correction + parts.new @ correction) @ other_q
 
 
@@ -161,7 +170,8 @@ def coupled_part(parts: Split, response: Array, own_response: Array, other_q: Ar
 
 
 class Answer(eqx.Module):
-    """Answer of one layer's matrix to P queries: their `image`, the `coupled` part of it, and what there is to remember."""
+    """Answer of one layer's matrix to P queries: their `image`, the `coupled` part of it, and what there is
+    to remember."""
 
     image: Rows
     coupled: Rows
@@ -171,7 +181,8 @@ class Answer(eqx.Module):
 def answer(
     parts: Split, own: Basis, own_xi: Float[Array, "A n"], other: Basis, other_xi: Float[Array, "B n"], xi: Rows, reuse: Array
 ) -> Answer:
-    """The one place where a Gaussian matrix answers: queries resolved as `parts`, of the family `own`, with fresh noise ξ.
+    """The one place where a Gaussian matrix answers: queries resolved as `parts`, of the family `own`, with
+    fresh noise ξ.
 
     `own_xi` and `other_xi` are Ξ and Ξ', `reuse` is ρ.
     """

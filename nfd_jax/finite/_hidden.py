@@ -60,11 +60,11 @@ class Explicit(eqx.Module):
         """Layers that there is room for."""
         return self.W.shape[0]
 
-    def forward(self, ell: Array, x: Rows) -> tuple[Rows, float]:
+    def forward(self, ell: int | Array, x: Rows) -> tuple[Rows, float]:
         """n^{-1/2} W_ℓ x, drift included."""
         return x @ layer_of(self.W, ell).T / jnp.sqrt(self.size), 0.0
 
-    def backward(self, ell: Array, b: Rows) -> tuple[Rows, float]:
+    def backward(self, ell: int | Array, b: Rows) -> tuple[Rows, float]:
         """n^{-1/2} Wᵀ_ℓ b, or W̃ᵀ_ℓ b."""
         answer = b @ layer_of(self.W, ell)
         if self.gap is not None:
@@ -92,14 +92,14 @@ class Factored(eqx.Module):
         """Layers that there is room for."""
         return self.features.shape[0]
 
-    def forward(self, ell: Array, x: Rows) -> tuple[Rows, Rows]:
+    def forward(self, ell: int | Array, x: Rows) -> tuple[Rows, Rows]:
         """α n^{-1/2} W_ℓ(0) x and Δ_ℓ."""
         zero = jnp.zeros_like(ell)
         W = jax.lax.dynamic_slice(self.drawn, (zero, ell, zero, zero), (1, 1, *self.drawn.shape[2:]))[0, 0]
         drift = self._drift(x, layer_of(self.features, ell), layer_of(self.signals, ell))
         return self.scale * (x @ W.T) / jnp.sqrt(self.size), drift
 
-    def backward(self, ell: Array, b: Rows) -> tuple[Rows, Rows]:
+    def backward(self, ell: int | Array, b: Rows) -> tuple[Rows, Rows]:
         """α n^{-1/2} W_ℓ(0)ᵀ b, or W̃_ℓ(0)ᵀ b, and Δ'_ℓ."""
         drift = self._drift(b, layer_of(self.signals, ell), layer_of(self.features, ell))
         return self.scale * (b @ layer_of(self.back, ell)) / jnp.sqrt(self.size), drift

@@ -31,6 +31,6 @@ class Sizes(NamedTuple):
         """With zeros in coordinates (last axis) that the network does not have."""
         return x if self.inside is None else jnp.where(self.inside, x, 0)
 
-    def keep(self, ell: Array, moved: Array, stays: Array | float = 0.0) -> Array:
+    def keep(self, ell: int | Array, moved: Array, stays: Array | float = 0.0) -> Array:
         """`moved` in the network's layers, `stays` beyond them."""
         return moved if self.bound is self.depth else jnp.where(ell < self.depth, moved, stays)
