@@ -7,6 +7,8 @@ coordinates are needed, so that memory and the cost of a step depend on the numb
 What is not remembered is measured: `history_residual` is the largest part of a query, relative to its norm, that was left out.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -20,7 +22,7 @@ from nfd_jax.training import Interior, Questions
 from nfd_jax.trajectory import Coupling, Trajectory
 
 
-def check_bounds(problem: Problem, width: int, directions: int, tolerance: float) -> None:
+def check_bounds(problem: Problem, width: int, directions: Any, tolerance: Any) -> None:
     """Raise ValueError unless a history of so many directions fits the problem."""
     check_size("directions", directions)
     if not problem.batch_size <= directions <= width:

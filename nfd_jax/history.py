@@ -71,11 +71,13 @@ class Layer(eqx.Module):
 class History(eqx.Module):
     """Queries of all hidden layers: A = K·P rows of samples, zero until their step comes; layer ℓ at index ℓ − 1.
 
-    `forward` holds the queries φ(h_{ℓ-1}) of W_ℓ(0), `backward` the queries b_ℓ of W_ℓ(0)ᵀ.
+    `forward` holds the queries φ(h_{ℓ-1}) of W_ℓ(0), `backward` the queries b_ℓ of W_ℓ(0)ᵀ. `after_xi` (L, R, n) is the noise of
+    queries asked after training, which then stand first in `forward`.
     """
 
     forward: Basis
     backward: Basis
+    after_xi: LayerRows | None = None
 
     @classmethod
     def empty(cls, layers: int, directions: int, width: int, dtype, *, offset: int = 0) -> "History":
@@ -91,6 +93,18 @@ class History(eqx.Module):
             return History(self.forward, self.backward.append(new, row, offset + row + rows))
         return History(self.forward.append(new, offset + row, jnp.maximum(row, 0)), self.backward)
 
+    def with_questions(self, new: Answers, xi: LayerRows) -> "History":
+        """With the answers to forward queries asked after training, so that the backward pass over the same rows knows them."""
+        rows, old = new.q.shape[1], self.forward
+        before = lambda x, axis: jnp.pad(x, [(rows, 0) if i == axis else (0, 0) for i in range(x.ndim)])
+        first = lambda x, y: jnp.concatenate([x, y], axis=1)
+        coordinates = first(jnp.concatenate([new.new, new.known], axis=2), before(old.coordinates, 2))
+        correction, response = first(new.correction, old.correction), first(new.response, old.response)
+        forward = Basis(first(new.q, old.q), correction, response, coordinates, rows + old.offset)
+        back = self.backward
+        backward = Basis(back.q, before(back.correction, 2), before(back.response, 2), back.coordinates, back.offset)
+        return History(forward, backward, xi)
+
     def layer(self, i: Array, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
         """Layer i (from 0), with the noise it was answered from."""
         forward, backward = at_layer((self.forward, self.backward), i)
@@ -98,8 +112,9 @@ class History(eqx.Module):
 
     def forward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "A n"]:
         """What the images of layer i's forward queries were made from."""
-        own = noise.layer(FORWARD, i)
-        return jnp.concatenate([noise.initial_layer(i), own]) if self.forward.offset else own
+        after = [] if self.after_xi is None else [at_layer(self.after_xi, i)]
+        initial = self.forward.offset - sum(x.shape[0] for x in after)
+        return jnp.concatenate([*after, *([noise.initial_layer(i)] if initial else []), noise.layer(FORWARD, i)])
 
     def backward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "A n"]:
         """The same of its backward queries."""

@@ -50,7 +50,7 @@ class Coordinates:
     def begin(self, ends: Ends, hidden: Factored) -> Any:
         return self.rule.init(ends)
 
-    def at(self, hidden: Factored, k: Array) -> Factored:
+    def at(self, hidden: Factored, k: int | Array) -> Factored:
         weights = jnp.repeat(self.coefficients.steps[k], self.problem.batch_size, total_repeat_length=self.problem.samples)
         return eqx.tree_at(lambda h: (h.scale, h.weights), hidden, (self.coefficients.alpha[k], weights))
 
@@ -68,7 +68,7 @@ class InPlace:
     def begin(self, ends: Ends, hidden: Explicit) -> Any:
         return self.rule.init(ends)
 
-    def at(self, hidden: Explicit, k: Array) -> Explicit:
+    def at(self, hidden: Explicit, k: int | Array) -> Explicit:
         return hidden
 
     def learn(self, ends: Ends, hidden: Explicit, state: Any, batch: Batch, k: Array) -> tuple[Ends, Explicit, Any]:
@@ -101,7 +101,7 @@ class General:
     def begin(self, ends: Ends, hidden: Explicit) -> Any:
         return self.rule.init(self._parameters(ends, hidden))
 
-    def at(self, hidden: Explicit, k: Array) -> Explicit:
+    def at(self, hidden: Explicit, k: int | Array) -> Explicit:
         return hidden
 
     def learn(self, ends: Ends, hidden: Explicit, state: Any, batch: Batch, k: Array) -> tuple[Ends, Explicit, Any]:

@@ -28,7 +28,7 @@ from jaxtyping import Array, Float
 from nfd_jax._types import LayerRows, Rows, Scalar
 from nfd_jax.activations import resolve
 from nfd_jax.gaussian import Answer, Split
-from nfd_jax.history import History, Layer, Learned, at_layer
+from nfd_jax.history import History, Layer, Learned, Remembered, at_layer
 from nfd_jax.noise import AbstractNoise
 from nfd_jax.problem import Problem
 
@@ -47,7 +47,7 @@ class DrivingPath(diffrax.AbstractPath):
 
     xi: LayerRows
     noise: AbstractNoise
-    history: History
+    history: History | Remembered
     reverse: bool = eqx.field(static=True)
 
     @property
@@ -71,7 +71,7 @@ class Seen(eqx.Module):
     """What a vector field sees besides the state: the history by layer and the weights it has come to, h for the backward pass."""
 
     problem: Problem
-    history: History
+    history: History | Remembered
     noise: AbstractNoise
     learned: Learned
     reuse: Scalar
@@ -168,7 +168,9 @@ class BackwardDrift(eqx.Module):
 class BackwardNoise(eqx.Module):
     """α √T φ'(h) ⊙ dw̃ of the backward equation as an operator on increments."""
 
+    discard: bool = eqx.field(static=True)
+
     def __call__(self, tau, b, seen: Seen) -> NoiseOperator:
         layer = seen.layer(tau, reverse=True)
-        parts = layer.resolve(b, transpose=True)
+        parts = layer.resolve(b, transpose=True, discard=self.discard)
         return NoiseOperator(parts, layer, jnp.sqrt(seen.problem.horizon), seen.slope(tau), True)
