@@ -53,7 +53,7 @@ class Basis(eqx.Module):
         others = directions if others is None else others
         return cls(rows(width), rows(others), rows(others), rows(directions), offset)
 
-    def append(self, new: "Answers", row: Array, seen: Array) -> "Basis":
+    def append(self, new: "Answers", row: int | Array, seen: int | Array) -> "Basis":
         """The basis of every layer with a block of answers at `row`, given in view of the other family's
         first `seen` queries."""
         put = lambda block, rows: jax.lax.dynamic_update_slice_in_dim(block, rows, row, axis=1)

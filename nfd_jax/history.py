@@ -86,7 +86,7 @@ class History(eqx.Module):
         forward = Basis.empty(layers, every, width, dtype, others=directions, offset=offset)
         return cls(forward, Basis.empty(layers, directions, width, dtype, others=every))
 
-    def remember(self, new: Answers, row: Array, *, transpose: bool) -> "History":
+    def remember(self, new: Answers, row: int | Array, *, transpose: bool) -> "History":
         """With a block of answers whose first sample is sample `row`; all blocks asked before it were seen."""
         rows, offset = new.q.shape[1], self.forward.offset
         if transpose:
