@@ -43,7 +43,8 @@ def test_a_config_s_problem_is_what_its_cells_learn():
 
 @pytest.mark.parametrize("directions", [None, 8])
 def test_networks_and_limits_of_one_depth_are_one_system(tmp_path, directions):
-    """Exact and bounded, with h and b of the first batch followed along training; what was left out is stored."""
+    """Exact and bounded, with h and b of the first batch followed along training; what was left out is
+    stored."""
     config = config_with(TREE, {"history": {"directions": directions, "tolerance": 0.3}})
     tree = nfd.run(config, tmp_path / "out", progress=False)
     finite, limit = tree["finite"].isel(width=0, depth=0), tree["limit"].isel(particles=0)
