@@ -99,7 +99,8 @@ def outputs(problem, seeds, directions, tolerance):
     return jax.vmap(one)(jax.random.split(jax.random.key(0), seeds))
 
 
-@pytest.mark.parametrize("seeds", [1_500, pytest.param(40_000, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("seeds", [1_500, 40_000])
 def test_the_law_survives_what_is_left_out(make_problem, seeds):
     """Nearly repeated samples at n = 12: means and variances of f are right to the second order of the
     residual, its paths are not."""

@@ -205,25 +205,25 @@ def test_adam_is_optax_on_matrices_in_units_of_their_own(make_problem, name, par
     a = {"depth_mup": (T / depth) ** 0.5, "mup": T**0.5, "vanilla": 1.0}[parametrization]
     layers = depth if parametrization == "depth_mup" else 1
     unit = {"U": 0.6, "V": 0.6, "W": 0.6 / (width**0.5 * a * layers)}
-    with jax.disable_jit():
-        found = train_weights(problem, start, "reused", record=("weights",))
-        rule = (
-            optax.adam(0.05, eps=1e-3)
-            if name == "adam"
-            else optax.adamw(lambda k: 0.05 * (1 - 0.5 * k / 3), weight_decay=0.3)
-        )
-        held = {key: getattr(start, key) / unit[key] for key in unit}
-        state, weights = rule.init(held), start
-        for k, (x, y) in enumerate(zip(problem.inputs, problem.targets, strict=True)):
-            loss, f, _, _, grad = value_and_gradients(problem, weights, x, y)
-            np.testing.assert_allclose(found.output[k], f, rtol=0, atol=1e-11)
-            gradient = {"U": grad.U, "V": grad.V, "W": grad.W / (a / width**0.5)}
-            updates, state = rule.update({key: gradient[key] for key in unit}, state, held)
-            held = optax.apply_updates(held, updates)
-            W = held["W"] * unit["W"]
-            weights = type(start)(held["U"] * unit["U"], held["V"] * unit["V"], W, W)
-        np.testing.assert_allclose(found.weights.W, weights.W, rtol=0, atol=1e-11)
-        np.testing.assert_allclose(found.weights.U, weights.U, rtol=0, atol=1e-11)
+    found = eqx.filter_jit(train_weights)(problem, start, "reused", record=("weights",))
+    at = jax.jit(lambda weights, x, y: value_and_gradients(problem, weights, x, y))
+    rule = (
+        optax.adam(0.05, eps=1e-3)
+        if name == "adam"
+        else optax.adamw(lambda k: 0.05 * (1 - 0.5 * k / 3), weight_decay=0.3)
+    )
+    held = {key: getattr(start, key) / unit[key] for key in unit}
+    state, weights = rule.init(held), start
+    for k, (x, y) in enumerate(zip(problem.inputs, problem.targets, strict=True)):
+        loss, f, _, _, grad = at(weights, x, y)
+        np.testing.assert_allclose(found.output[k], f, rtol=0, atol=1e-11)
+        gradient = {"U": grad.U, "V": grad.V, "W": grad.W / (a / width**0.5)}
+        updates, state = rule.update({key: gradient[key] for key in unit}, state, held)
+        held = optax.apply_updates(held, updates)
+        W = held["W"] * unit["W"]
+        weights = type(start)(held["U"] * unit["U"], held["V"] * unit["V"], W, W)
+    np.testing.assert_allclose(found.weights.W, weights.W, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(found.weights.U, weights.U, rtol=0, atol=1e-11)
 
 
 def test_adam_moves_features_alike_at_every_width_and_depth(make_problem):

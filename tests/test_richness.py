@@ -23,7 +23,8 @@ def outputs(simulator, problem):
 
 
 @pytest.mark.parametrize(
-    "simulator", ["dense", "matrix_free", "limit", pytest.param("bounded", marks=pytest.mark.long)]
+    "simulator",
+    ["dense", "matrix_free", *(pytest.param(name, marks=pytest.mark.long) for name in ("limit", "bounded"))],
 )
 def test_richness_is_the_size_of_targets(make_problem, simulator):
     """Under squared loss training at γ towards y is training at 1 towards γ y with outputs divided by γ;
@@ -40,7 +41,7 @@ def test_richness_is_the_size_of_targets(make_problem, simulator):
         assert np.abs(run.output[0]).max() < 1e-13 and np.abs(run.output[1]).min() > 1e-4
 
 
-@pytest.mark.parametrize("simulator", ["dense", "matrix_free"])
+@pytest.mark.parametrize("simulator", ["matrix_free", pytest.param("dense", marks=pytest.mark.long)])
 def test_centered_outputs_on_batches_that_differ(make_problem, simulator):
     """Each step's outputs are centered by those of the same samples under the initial weights: without
     learning all are 0."""
