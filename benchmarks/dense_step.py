@@ -1,7 +1,9 @@
-"""(c): a step of a dense network, forward, backward and update, against one matrix product of the same number of operations.
+"""(c): a step of a dense network, forward, backward and update, against one matrix product of the same number
+of operations.
 
-The product is (3 L P, n) @ (n, n): as many operations as the 3 L products (P, n) @ (n, n) of a step of L layers, in the shape that suits
-the hardware best. The weights of a few layers exceed every cache, as those of a whole network do.
+The product is (3 L P, n) @ (n, n): as many operations as the 3 L products (P, n) @ (n, n) of a step of L
+layers, in the shape that suits the hardware best. The weights of a few layers exceed every cache, as those of
+a whole network do.
 """
 
 import jax
@@ -37,7 +39,14 @@ def _step(n: int, rows: int, repeats: int) -> Figure:
     limit = 2 * 3 * layers * rows * n * n / median(samples["matmul"])
     goal = 0.5 if n >= 1024 and rows >= 256 else None
     note = f"{rate / 1e9:.0f} of {limit / 1e9:.0f} GFLOP/s, {layers} layers"
-    return Figure(f"c n={n}, batch {rows}", "dense step / matrix product, FLOP/s", rate / limit, at_least=goal, samples=samples, note=note)
+    return Figure(
+        f"c n={n}, batch {rows}",
+        "dense step / matrix product, FLOP/s",
+        rate / limit,
+        at_least=goal,
+        samples=samples,
+        note=note,
+    )
 
 
 def _arguments(n: int, rows: int, layers: int, steps: int) -> tuple:

@@ -1,6 +1,8 @@
-"""(e): the limit solved with diffrax against the same scheme in a plain loop, and against the memory traffic it cannot avoid.
+"""(e): the limit solved with diffrax against the same scheme in a plain loop, and against the memory traffic
+it cannot avoid.
 
-The matrix-free network of as many layers as the limit has Euler steps is the same scheme, layer by layer in a `fori_loop`.
+The matrix-free network of as many layers as the limit has Euler steps is the same scheme, layer by layer in a
+`fori_loop`.
 """
 
 import jax
@@ -22,7 +24,12 @@ def measure(quick: bool) -> list[Figure]:
         return [_against_loop(64, 4, 1), _against_bandwidth(64, 4, 1), _many_particles(64)]
     on_accelerator = jax.default_backend() != "cpu"
     particles = _many_particles(10**6) if on_accelerator else _unmeasured()
-    return [_against_loop(1024, 128, 9), _against_loop(8192, 32, 9), _against_bandwidth(65536, 16, 3), particles]
+    return [
+        _against_loop(1024, 128, 9),
+        _against_loop(8192, 32, 9),
+        _against_bandwidth(65536, 16, 3),
+        particles,
+    ]
 
 
 def _problem(steps: int = STEPS) -> Problem:
@@ -54,13 +61,23 @@ def _against_loop(n: int, steps: int, repeats: int) -> Figure:
         runs[name], stages[name] = _solver(interior, n, steps)
     samples = alternate(runs, repeats)
     ratio = median(samples["diffrax"]) / median(samples["loop"])
-    note = f"{median(samples['diffrax']):.3g} s / {median(samples['loop']):.3g} s, medians of {repeats} in turn"
+    note = (
+        f"{median(samples['diffrax']):.3g} s / {median(samples['loop']):.3g} s, medians of {repeats} in turn"
+    )
     what = "diffrax / the same scheme in a loop"
-    return Figure(f"e loop N={n}, M={steps}", what, ratio, at_most=1.05, samples={"runs": samples, "stages": stages}, note=note)
+    return Figure(
+        f"e loop N={n}, M={steps}",
+        what,
+        ratio,
+        at_most=1.05,
+        samples={"runs": samples, "stages": stages},
+        note=note,
+    )
 
 
 def _against_bandwidth(n: int, steps: int, repeats: int) -> Figure:
-    """Each Euler step must read its layer once: bases and noise of both families, K·P rows of n numbers each."""
+    """Each Euler step must read its layer once: bases and noise of both families, K·P rows of n numbers each.
+    """
     solve, stages = _solver(_limit, n, steps)
     copy, moved = bandwidth(2**18 if n < 1024 else 2**26)
     samples = alternate({"solve": solve, "copy": copy}, repeats)
@@ -68,7 +85,14 @@ def _against_bandwidth(n: int, steps: int, repeats: int) -> Figure:
     rate, limit = history / median(samples["solve"]), moved / median(samples["copy"])
     note = f"{rate / 1e9:.2g} of {limit / 1e9:.2g} GB/s, N = {n}, M = {steps}"
     what = "bytes of history / s over measured bandwidth"
-    return Figure("e bandwidth", what, rate / limit, at_least=0.5, samples={"runs": samples, "stages": stages}, note=note)
+    return Figure(
+        "e bandwidth",
+        what,
+        rate / limit,
+        at_least=0.5,
+        samples={"runs": samples, "stages": stages},
+        note=note,
+    )
 
 
 def _many_particles(n: int) -> Figure:
@@ -76,8 +100,16 @@ def _many_particles(n: int) -> Figure:
     once(solve)
     seconds = [once(solve) for _ in range(3)]
     found = {"runs": seconds, "stages": stages}
-    return Figure("e particles", f"limit of {n} particles, 16 Euler steps", median(seconds), "s", samples=found)
+    return Figure(
+        "e particles", f"limit of {n} particles, 16 Euler steps", median(seconds), "s", samples=found
+    )
 
 
 def _unmeasured() -> Figure:
-    return Figure("e particles", "limit of 10⁶ particles, 16 Euler steps", None, "s", note="not measured: no accelerator")
+    return Figure(
+        "e particles",
+        "limit of 10⁶ particles, 16 Euler steps",
+        None,
+        "s",
+        note="not measured: no accelerator",
+    )

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax._orthogonal import orthonormalize
-from nfd_jax._types import Index, Rows
+from nfd_jax._types import Rows
 
 
 class Basis(eqx.Module):
@@ -58,7 +58,7 @@ class Basis(eqx.Module):
         others = directions if others is None else others
         return cls(rows(width), rows(others), rows(others), rows(directions), offset)
 
-    def append(self, new: "Answers", row: Index, seen: Index) -> "Basis":
+    def append(self, new: "Answers", row: int | Array, seen: int | Array) -> "Basis":
         """The basis of every layer with a block of answers at `row`, given in view of the other family's
         first `seen` queries."""
         put = lambda block, rows: jax.lax.dynamic_update_slice_in_dim(block, rows, row, axis=1)
@@ -82,11 +82,12 @@ class Basis(eqx.Module):
 
 class Answers(eqx.Module):
     """What to remember of a block of P queries: new directions `q` with their `correction` and `response`,
-    and the queries as `known` Q + `new` q; (P, …), or (L, P, …) of all layers."""
+    and the queries as `known` Q + `new` q; (P, …), or (L, P, …) of all layers; A directions of this family, B
+    of the other."""
 
     q: Float[Array, "*L P n"]
-    correction: Float[Array, "*L P A"]
-    response: Float[Array, "*L P A"]
+    correction: Float[Array, "*L P B"]
+    response: Float[Array, "*L P B"]
     known: Float[Array, "*L P A"]
     new: Float[Array, "*L P P"]
 
@@ -97,7 +98,7 @@ class Answers(eqx.Module):
         width, directions, others = own.q.shape[-1], own.q.shape[-2], other.q.shape[-2]
         return cls(zeros(width), zeros(others), zeros(others), zeros(directions), zeros(rows))
 
-    def put(self, i: Index, one: "Answers") -> "Answers":
+    def put(self, i: Array, one: "Answers") -> "Answers":
         """With the answers of layer `i` filled in."""
         return jax.tree.map(lambda every, this: every.at[i].set(this), self, one)
 
@@ -120,11 +121,14 @@ class Split(eqx.Module):
 
 
 def split(q_known: Float[Array, "A n"], x: Rows) -> Split:
-    """Resolve the queries x against the orthonormal rows `q_known`; rank-deficient blocks are the normal case."""
+    """Resolve the queries x against the orthonormal rows `q_known`; rank-deficient blocks are the normal
+    case."""
     return _split(q_known, x, orthonormalize)
 
 
-@partial(jax.jit, static_argnames="orthonormalize", inline=True)  # traced once, where diffrax traces a step often
+@partial(
+    jax.jit, static_argnames="orthonormalize", inline=True
+)  # traced once, where diffrax traces a step often
 def _split(q_known: Float[Array, "A n"], x: Rows, orthonormalize: Callable) -> Split:
     norms = _norms(x)
     # Whatever was chosen for other products: directions must stay orthogonal.

@@ -1,4 +1,5 @@
-"""The engine for grids of dense networks gives the numbers of one network at a time, and compiles and copies as little as it says."""
+"""The engine for grids of dense networks gives the numbers of one network at a time, and compiles and copies
+as little as it says."""
 
 import json
 import re
@@ -34,7 +35,9 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 def compilations():
     """Grows by an entry with each program that XLA compiles."""
     found = []
-    jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: found.append(event) if event == COMPILED else None)
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: found.append(event) if event == COMPILED else None
+    )
     return found
 
 
@@ -48,7 +51,8 @@ def drawn(master, seed):
 
 @partial(jax.jit, static_argnames=("grid", "depth", "flag"))
 def one_at_a_time(problem, heldout, large, rate, *, grid, depth, flag):
-    """The engine switched off: the definition on weights drawn for this network, and what is measured of it."""
+    """The engine switched off: the definition on weights drawn for this network, and what is measured of it.
+    """
     learning = eqx.tree_at(lambda p: p.learning_rate, problem, rate)
     n, hidden = grid.width, lambda W: W[:depth, : grid.width, : grid.width]
     W = hidden(large.W)
@@ -78,10 +82,15 @@ def difference_from_one_at_a_time(problem, heldout, master, grid):
     """The largest difference of any number, relative to the largest number of its kind in the run."""
     [together] = train_grids(problem, heldout, master, [grid])
     worst = 0.0
-    d, f = master % len(grid.depths), master % len(grid.flags)  # of each example one depth and flag: others are other programs
+    d, f = (
+        master % len(grid.depths),
+        master % len(grid.flags),
+    )  # of each example one depth and flag: others are other programs
     for (s, seed), (r, rate) in product(enumerate(grid.seeds), enumerate(grid.rates)):
         large = drawn(np.uint32(master), seed)
-        alone = one_at_a_time(problem, heldout, large, jnp.asarray(rate), grid=grid, depth=grid.depths[d], flag=grid.flags[f])
+        alone = one_at_a_time(
+            problem, heldout, large, jnp.asarray(rate), grid=grid, depth=grid.depths[d], flag=grid.flags[f]
+        )
         assert set(alone) == set(together)
         for name, expected in alone.items():
             scale = max(1.0, float(jnp.max(jnp.abs(expected))))
@@ -101,7 +110,13 @@ def grids(draw):
         "train": pick("all", "hidden"),
         "horizon": pick(0.5, 1.0),
     }
-    sizes = {"steps": pick(1, 2, 3), "rows": pick(1, 2), "dim": pick(1, 3, 9), "outputs": outputs, "stream": pick(True, False)}
+    sizes = {
+        "steps": pick(1, 2, 3),
+        "rows": pick(1, 2),
+        "dim": pick(1, 3, 9),
+        "outputs": outputs,
+        "stream": pick(True, False),
+    }
     width = pick(1, 2, 5, 6)
     grid = Grid(
         width=width,
@@ -123,7 +138,11 @@ def test_engine_on_and_off_agree(make_problem, case):
     options, grid, form, master = case
     problem = make_problem(**options)
     rng = np.random.default_rng(1)
-    targets = rng.standard_normal((4, problem.outputs)) if problem.loss == "squared" else np.eye(problem.outputs)[[0, 1, 2, 0]]
+    targets = (
+        rng.standard_normal((4, problem.outputs))
+        if problem.loss == "squared"
+        else np.eye(problem.outputs)[[0, 1, 2, 0]]
+    )
     heldout = Heldout(jnp.asarray(rng.standard_normal((4, problem.input_dim))), jnp.asarray(targets))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_engine, "form", lambda width, samples: form)
@@ -151,7 +170,9 @@ def test_programs_are_compiled_once_and_nothing_else_is(make_problem, compilatio
     before = len(compilations)
     first = train_grids(problem, None, 0, every)
     assert len(compilations) - before == 2
-    train_grids(problem, None, 7, [replace(grid, seeds=(4, 9), rates=(0.3, 0.5), depths=(2, 3)) for grid in every])
+    train_grids(
+        problem, None, 7, [replace(grid, seeds=(4, 9), rates=(0.3, 0.5), depths=(2, 3)) for grid in every]
+    )
     again = train_grids(problem, None, 0, every)
     assert len(compilations) - before == 2
     for one, other in zip(first, again, strict=True):
@@ -182,7 +203,11 @@ def test_a_sweep_compiles_a_program_a_size_and_gives_single_networks(tmp_path, c
     learning = eqx.tree_at(lambda p: p.learning_rate, problem, jnp.asarray(0.5, problem.dtype))
     for width, flag in ((4, 0), (32, 1)):
         single = nfd.train_finite(
-            learning, width=width, depth=4, key=nfd.seed_key(config, 2), backward_weights=config.finite.backward_weights[flag]
+            learning,
+            width=width,
+            depth=4,
+            key=nfd.seed_key(config, 2),
+            backward_weights=config.finite.backward_weights[flag],
         )
         outputs = found[width]["finite/output"].over(
             ("backward_weights", "learning_rate", "depth", "seed", "step", "sample", "component")
@@ -192,7 +217,8 @@ def test_a_sweep_compiles_a_program_a_size_and_gives_single_networks(tmp_path, c
 
 @pytest.mark.parametrize("form", ["explicit", "factored"])
 def test_stacks_are_rewritten_where_they_lie(make_problem, monkeypatch, form):
-    """XLA copies a stack of matrices, or of corrections, at most once: before training, out of W(0) or zeros."""
+    """XLA copies a stack of matrices, or of corrections, at most once: before training, out of W(0) or zeros.
+    """
     monkeypatch.setattr(_engine, "form", lambda width, samples: form)
     problem = make_problem(steps=3, rows=2, dtype=np.float32)
     grid = Grid(24, (4, 8), (0,), (0.1,), ("reused", "independent"), 4)
@@ -232,7 +258,11 @@ def test_benchmarks_run_and_write_what_they_found(tmp_path, monkeypatch, capsys)
     found = json.loads((tmp_path / "found.json").read_text())
     assert {"device", "versions", "cores", "load", "quick", "figures"} <= set(found)
     assert [row["value"] for row in found["figures"]] == [figure.value for figure in figures]
-    assert all(len(samples) == 1 and samples[0] > 0 for row in found["figures"] for samples in row["samples"].values())
+    assert all(
+        len(samples) == 1 and samples[0] > 0
+        for row in found["figures"]
+        for samples in row["samples"].values()
+    )
     assert "dense step" in capsys.readouterr().out
 
 

@@ -123,7 +123,8 @@ def _refuse_reverse_mode(problem: Problem, noise: AbstractNoise | None) -> None:
             leaf = leaf.val
         if type(leaf).__name__ == "LinearizeTracer":
             raise ValueError(
-                "reverse mode through solve_limit (jax.grad, jax.vjp, jax.linearize) is not possible; use jax.jvp or "
-                'jax.jacfwd, or train_finite(simulator="matrix_free", noise=noise), which is the same numbers and '
-                "takes both modes"
+                "reverse mode through solve_limit (jax.grad, jax.vjp, jax.linearize) is not possible; use "
+                "jax.jvp or "
+                'jax.jacfwd, or train_finite(simulator="matrix_free", noise=noise), which is the same numbers '
+                "and takes both modes"
             )
