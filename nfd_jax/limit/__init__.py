@@ -125,6 +125,6 @@ def _refuse_reverse_mode(problem: Problem, noise: AbstractNoise | None) -> None:
             raise ValueError(
                 "reverse mode through solve_limit (jax.grad, jax.vjp, jax.linearize) is not possible; use "
                 "jax.jvp or "
-                'jax.jacfwd, or train_finite(simulator="matrix_free", noise=noise), which is the same numbers '
-                "and takes both modes"
+                'jax.jacfwd, or train_finite(simulator="matrix_free", noise=noise), the same numbers, '
+                "which takes both modes"
             )
