@@ -1,4 +1,5 @@
-"""What the benchmarks share: figures and their goals, timing, fresh processes, and the speed of the machine in the same run."""
+"""What the benchmarks share: figures and their goals, timing, fresh processes, and the speed of the machine
+in the same run."""
 
 import json
 import os
@@ -25,7 +26,14 @@ REFERENCE = {
 }
 """The reference sweep: tanh, squared loss, all layers trained."""
 
-TINY = REFERENCE | {"widths": [8, 16], "depths": [2, 4], "seeds": 2, "steps": 3, "batch_size": 2, "input_dim": 4}
+TINY = REFERENCE | {
+    "widths": [8, 16],
+    "depths": [2, 4],
+    "seeds": 2,
+    "steps": 3,
+    "batch_size": 2,
+    "input_dim": 4,
+}
 """What `quick` runs in its place, to see that everything works."""
 
 
@@ -33,8 +41,8 @@ TINY = REFERENCE | {"widths": [8, 16], "depths": [2, 4], "seeds": 2, "steps": 3,
 class Figure:
     """One line of the table: a number, the goal it is held against, and every sample behind it.
 
-    `value` is None where it was not measured, and `note` says why. `at_most` and `at_least` are goals; without either, the number is
-    for information.
+    `value` is None where it was not measured, and `note` says why. `at_most` and `at_least` are goals;
+    without either, the number is for information.
     """
 
     id: str
@@ -82,12 +90,15 @@ def reference_config(sweep: dict, rates: int, flags: list[str]):
 
     problem = {"dataset": "gaussian", "learning_rate": learning_rates(rates)}
     problem |= {key: sweep[key] for key in ("input_dim", "steps", "batch_size")}
-    finite = {"simulator": "dense", "backward_weights": flags} | {key: sweep[key] for key in ("widths", "depths")}
+    finite = {"simulator": "dense", "backward_weights": flags} | {
+        key: sweep[key] for key in ("widths", "depths")
+    }
     return SweepConfig(name="reference", seeds=sweep["seeds"], problem=problem, finite=finite, measure=())
 
 
 def child(script: str, *arguments: str, timeout: float = 600) -> dict:
-    """What a fresh Python process that runs `script` prints (JSON), with its wall-clock and processor `seconds`.
+    """What a fresh Python process that runs `script` prints (JSON), with its wall-clock and processor
+    `seconds`.
 
     Interpreter start and imports are included in both.
     """
@@ -119,7 +130,8 @@ def use_cache(folder: str) -> None:
 
 
 def count_compilations() -> list[str]:
-    """A list that grows by the name of each program that XLA compiles; transfers of arrays, which JAX compiles too, left out."""
+    """A list that grows by the name of each program that XLA compiles; transfers of arrays, which JAX
+    compiles too, left out."""
     import jax
 
     found: list[str] = []
@@ -168,7 +180,12 @@ def compiled(function: Callable, *arguments):
 def peak_bytes(executable) -> int:
     """Memory of a compiled program: arguments, results and temporaries."""
     found = executable.memory_analysis()
-    return found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes - found.alias_size_in_bytes
+    return (
+        found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        + found.temp_size_in_bytes
+        - found.alias_size_in_bytes
+    )
 
 
 def matmul(rows: int, n: int):
@@ -183,7 +200,8 @@ def matmul(rows: int, n: int):
 
 
 def bandwidth(count: int) -> tuple[Callable, int]:
-    """A compiled loop that reads and writes `count` numbers many times over, and the bytes that a call of it moves."""
+    """A compiled loop that reads and writes `count` numbers many times over, and the bytes that a call of it
+    moves."""
     import jax
     import jax.numpy as jnp
 

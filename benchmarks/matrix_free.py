@@ -1,4 +1,5 @@
-"""(d): networks without weight matrices against our own dense ones, in time and memory, and how their cost grows."""
+"""(d): networks without weight matrices against our own dense ones, in time and memory, and how their cost
+grows."""
 
 import jax
 import numpy as np
@@ -15,9 +16,15 @@ DEPTH, STEPS, BATCH, DIM = 32, 5, 4, 8
 
 def measure(quick: bool) -> list[Figure]:
     if quick:
-        return [*_against_dense(64, 2, 1), *_growth({"n": [64, 128], "L": [2, 4], "K": [1, 2]}, 64, 4, 1), _orthogonal(64, 2, 1)]
+        return [
+            *_against_dense(64, 2, 1),
+            *_growth({"n": [64, 128], "L": [2, 4], "K": [1, 2]}, 64, 4, 1),
+            _orthogonal(64, 2, 1),
+        ]
     against = [figure for n in (1024, 4096) for figure in _against_dense(n, DEPTH, 1 if n > 2048 else 2)]
-    growth = _growth({"n": [2048, 4096, 8192, 16384], "L": [8, 16, 32, 64], "K": [2, 5, 10, 20]}, 4096, DEPTH, 3)
+    growth = _growth(
+        {"n": [2048, 4096, 8192, 16384], "L": [8, 16, 32, 64], "K": [2, 5, 10, 20]}, 4096, DEPTH, 3
+    )
     return against + growth + [_orthogonal(4096, rows, 5) for rows in (4, 16)]
 
 
@@ -47,7 +54,12 @@ def _against_dense(n: int, depth: int, repeats: int) -> list[Figure]:
     weights = 4 * depth * n**2
     found = {
         "matrix_free": {"seconds": fast, "bytes": peak_bytes(executable)} | stages,
-        "dense": {"seconds": slow, "bytes": peak_bytes(dense_program.run), "build": dense_program.build, "compile": dense_program.compile},
+        "dense": {
+            "seconds": slow,
+            "bytes": peak_bytes(dense_program.run),
+            "build": dense_program.build,
+            "compile": dense_program.compile,
+        },
         "weights_bytes": weights,
     }
     faster, smaller = median(slow) / median(fast), weights / peak_bytes(executable)
@@ -56,8 +68,24 @@ def _against_dense(n: int, depth: int, repeats: int) -> list[Figure]:
     times = f"{median(fast):.3g} s / {median(slow):.3g} s"
     sizes = f"{peak_bytes(executable) / 2**20:.0f} MiB / weights {weights / 2**20:.0f} MiB"
     return [
-        Figure(f"d time n={n}", f"matrix-free faster than dense, {what}", faster, "×", at_least=goals[0], samples=found, note=times),
-        Figure(f"d memory n={n}", "less memory than the weights", smaller, "×", at_least=goals[1], samples=found, note=sizes),
+        Figure(
+            f"d time n={n}",
+            f"matrix-free faster than dense, {what}",
+            faster,
+            "×",
+            at_least=goals[0],
+            samples=found,
+            note=times,
+        ),
+        Figure(
+            f"d memory n={n}",
+            "less memory than the weights",
+            smaller,
+            "×",
+            at_least=goals[1],
+            samples=found,
+            note=sizes,
+        ),
     ]
 
 
@@ -78,20 +106,34 @@ def _growth(sizes: dict[str, list[int]], n: int, depth: int, repeats: int) -> li
         exponent = slope(values, [median(samples[value]) for value in values])
         note = ", ".join(f"{value}: {median(samples[value]):.3g} s" for value in values)
         what = {"n": "width", "L": "depth", "K": f"steps of {BATCH} samples"}[name]
-        figures.append(Figure(f"d growth {name}", f"exponent in {what}", exponent, at_most=goals.get(name), samples=samples, note=note))
+        figures.append(
+            Figure(
+                f"d growth {name}",
+                f"exponent in {what}",
+                exponent,
+                at_most=goals.get(name),
+                samples=samples,
+                note=note,
+            )
+        )
     return figures
 
 
 def _orthogonal(n: int, rows: int, repeats: int) -> Figure:
-    """The two ways to make a block of rows orthonormal; which one a device takes is fixed, on what was measured on CPUs."""
+    """The two ways to make a block of rows orthonormal; which one a device takes is fixed, on what was
+    measured on CPUs."""
     x = jax.numpy.asarray(np.random.default_rng(0).standard_normal((rows, n)), "float32")
     runs = {}
     for name, form in (("products", by_products), ("rows", by_rows)):
         norms = jax.numpy.linalg.norm(x, axis=1)
-        again = lambda x, form=form, norms=norms: jax.lax.fori_loop(0, 50, lambda _, y: x + 1e-6 * form(y, norms)[1], x)
+        again = lambda x, form=form, norms=norms: jax.lax.fori_loop(
+            0, 50, lambda _, y: x + 1e-6 * form(y, norms)[1], x
+        )
         executable, _ = compiled(again, x)
         runs[name] = lambda executable=executable: executable(x)
     samples = alternate(runs, repeats)
     ratio = median(samples["products"]) / median(samples["rows"])
     note = f"{median(samples['products']) / 50:.2g} s / {median(samples['rows']) / 50:.2g} s, n = {n}"
-    return Figure(f"d orthogonal P={rows}", "orthogonalization by products / by rows", ratio, samples=samples, note=note)
+    return Figure(
+        f"d orthogonal P={rows}", "orthogonalization by products / by rows", ratio, samples=samples, note=note
+    )

@@ -1,7 +1,8 @@
-"""What one writes instead of a sweep engine: a loop over configs in Equinox and optax, one `eqx.filter_jit` for each shape.
+"""What one writes instead of a sweep engine: a loop over configs in Equinox and optax, one `eqx.filter_jit`
+for each shape.
 
-Weights stacked, `lax.scan` over layers and over steps, initial weights drawn inside the same program: the form of it that compiles and
-runs fastest. Learning rates are traced. Run as a program it prints JSON.
+Weights stacked, `lax.scan` over layers and over steps, initial weights drawn inside the same program: the
+form of it that compiles and runs fastest. Learning rates are traced. Run as a program it prints JSON.
 """
 
 import sys
@@ -70,11 +71,21 @@ def main(sweep: dict, rates: int, cache: str) -> dict:
             for seed in range(sweep["seeds"]):
                 for rate in learning_rates(rates):
                     began = time.perf_counter()
-                    losses.append(np.asarray(train(jax.random.key(seed), inputs, targets, jnp.float32(rate), width, depth)))
+                    losses.append(
+                        np.asarray(
+                            train(jax.random.key(seed), inputs, targets, jnp.float32(rate), width, depth)
+                        )
+                    )
                     took = time.perf_counter() - began
                     first, later, new = first + took * new, later + took * (not new), False
     finite = bool(np.isfinite(losses).all())
-    return {"import": imported - start, "first_calls": first, "later_calls": later, "compiled": found, "finite": finite}
+    return {
+        "import": imported - start,
+        "first_calls": first,
+        "later_calls": later,
+        "compiled": found,
+        "finite": finite,
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What matrix products of less precision cost in accuracy: only accelerators have them, on a CPU they are all the same."""
+"""What matrix products of less precision cost in accuracy: only accelerators have them, on a CPU they are all
+the same."""
 
 import jax
 import numpy as np
@@ -17,9 +18,15 @@ STEPS, BATCH, DIM = 5, 4, 8
 def measure(quick: bool) -> list[Figure]:
     if jax.default_backend() == "cpu" and not quick:
         note = "not measured: no accelerator"
-        return [Figure(f"precision {kind}", "relative rms error of the outputs", None, note=note) for kind in LESS]
+        return [
+            Figure(f"precision {kind}", "relative rms error of the outputs", None, note=note) for kind in LESS
+        ]
     n, depth = (32, 2) if quick else (1024, 32)
-    return [_error(kind, system, outputs, n, depth) for system, outputs in (("dense", _dense), ("matrix-free", _free)) for kind in LESS]
+    return [
+        _error(kind, system, outputs, n, depth)
+        for system, outputs in (("dense", _dense), ("matrix-free", _free))
+        for kind in LESS
+    ]
 
 
 def _problem() -> Problem:
@@ -44,4 +51,6 @@ def _free(precision: str, n: int, depth: int) -> np.ndarray:
 def _error(kind: str, system: str, outputs, n: int, depth: int) -> Figure:
     exact, less = (np.asarray(outputs(precision, n, depth), float) for precision in ("highest", kind))
     error = float(np.sqrt(np.mean((less - exact) ** 2) / np.mean(exact**2)))
-    return Figure(f"precision {kind}, {system}", f"relative rms error of the outputs, n = {n}, L = {depth}", error)
+    return Figure(
+        f"precision {kind}, {system}", f"relative rms error of the outputs, n = {n}, L = {depth}", error
+    )

@@ -1,4 +1,5 @@
-"""(g): what safety costs a sweep of one-second cells, and Dask one of five-second cells against two processes without it."""
+"""(g): what safety costs a sweep of one-second cells, and Dask one of five-second cells against two processes
+without it."""
 
 import subprocess
 import sys
@@ -22,7 +23,12 @@ SWEEP = {
     "name": "cells",
     "seeds": 1,
     "problem": {"dataset": "gaussian", "steps": 10, "batch_size": 16},
-    "finite": {"simulator": "dense", "widths": [64], "depths": [32], "backward_weights": ["reused", "independent"]},
+    "finite": {
+        "simulator": "dense",
+        "widths": [64],
+        "depths": [32],
+        "backward_weights": ["reused", "independent"],
+    },
     "measure": ["spectrum", "kernels"],
 }
 
@@ -34,11 +40,14 @@ def measure(quick: bool) -> list[Figure]:
 
 def _sweep(count: int) -> tuple[SweepConfig, list[Batch]]:
     """A sweep of so many cells, each a batch of its own."""
-    return SweepConfig.model_validate(SWEEP | {"seeds": count}), [Batch("cells", 64, (32,), (seed,)) for seed in range(count)]
+    return SweepConfig.model_validate(SWEEP | {"seeds": count}), [
+        Batch("cells", 64, (32,), (seed,)) for seed in range(count)
+    ]
 
 
 def _safety(count: int, seconds: float) -> Figure:
-    """A whole sweep whose every batch is one cell that takes `seconds`, with the arrays of a real one; opening and report left out."""
+    """A whole sweep whose every batch is one cell that takes `seconds`, with the arrays of a real one;
+    opening and report left out."""
     config, batches = _sweep(count)
     arrays, moments = run_batch(config, batches[0]), []
 
@@ -48,13 +57,23 @@ def _safety(count: int, seconds: float) -> Figure:
         return arrays
 
     plan = lambda config, covered=frozenset(): batches if not covered else []
-    computed, planned = mock.patch.object(_compute, "run_batch", stand_in), mock.patch.object(launch.sweep, "make_plan", plan)
+    computed, planned = (
+        mock.patch.object(_compute, "run_batch", stand_in),
+        mock.patch.object(launch.sweep, "make_plan", plan),
+    )
     with tempfile.TemporaryDirectory(prefix="nfd-bench-") as folder, computed, planned:
         launch.run_sweep(config, Path(folder) / "out", quiet=True, report=False)
     between = np.diff(moments) / seconds - 1
     note = f"{np.median(between) * seconds * 1e3:.0f} ms a cell, {sum(x.values.nbytes for x in arrays.values()) / 2**20:.1f} MiB each"
     what = f"store, log and progress over computing, cells of {seconds:g} s"
-    return Figure("g safety", what, float(np.mean(between)), at_most=0.03, samples={"overhead": between.tolist()}, note=note)
+    return Figure(
+        "g safety",
+        what,
+        float(np.mean(between)),
+        at_most=0.03,
+        samples={"overhead": between.tolist()},
+        note=note,
+    )
 
 
 def busy(seconds: float) -> None:

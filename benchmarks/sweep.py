@@ -1,7 +1,8 @@
-"""(a), (b), (f): the reference sweep in fresh processes, by the engine and by the loops that one would write instead.
+"""(a), (b), (f): the reference sweep in fresh processes, by the engine and by the loops that one would write
+instead.
 
-A cold process starts with an empty compilation cache, a warm one with the cache that a cold one of its kind has filled. Wall-clock
-seconds from outside, interpreter and imports included.
+A cold process starts with an empty compilation cache, a warm one with the cache that a cold one of its kind
+has filled. Wall-clock seconds from outside, interpreter and imports included.
 """
 
 import json
@@ -28,10 +29,17 @@ def measure(quick: bool) -> list[Figure]:
     figures = [
         _ratio("a cold", "engine / Equinox loop, empty cache", *one, 1 / 3),
         _ratio("a warm", "engine / Equinox loop, cache filled", ours_warm, peer_warm, 1 / 5),
-        _ratio("a cold, run_batch", "`nfd run` without store and report / Equinox loop", whole[:1], one[1], None),
+        _ratio(
+            "a cold, run_batch", "`nfd run` without store and report / Equinox loop", whole[:1], one[1], None
+        ),
         _ratio("a warm, run_batch", "the same, cache filled", whole[1:], peer_warm, None),
         _torch(sweep, one[0], ours_warm),
-        _ratio("b cold", f"engine, {RATES} rates and both flags / Equinox loop, {RATES} rates, reused", *every, 1 / 10),
+        _ratio(
+            "b cold",
+            f"engine, {RATES} rates and both flags / Equinox loop, {RATES} rates, reused",
+            *every,
+            1 / 10,
+        ),
         _compilations("f (a)", one, 4),
         _compilations("f (b)", every, 6),
     ]
@@ -39,13 +47,15 @@ def measure(quick: bool) -> list[Figure]:
 
 
 def _sizes(shapes: dict, rates: int, flags: str) -> str:
-    """The plan's choice of programs, which takes a machine whose speeds are known: they are measured here if they never were."""
+    """The plan's choice of programs, which takes a machine whose speeds are known: they are measured here if
+    they never were."""
     plan = make_plan(reference_config(shapes, rates, flags.split(",")))
     return json.dumps({batch.width: batch.size for batch in plan})
 
 
 def _alternating(ours: tuple, peer: tuple, cold: int, warm: int):
-    """Samples of cold runs in turn, each with a cache of its own, then of warm runs: ((ours, peer), ours warm, peer warm)."""
+    """Samples of cold runs in turn, each with a cache of its own, then of warm runs: ((ours, peer), ours
+    warm, peer warm)."""
     first: tuple[list, list] = ([], [])
     with cache_folder() as our_cache, cache_folder() as peer_cache:
         for i in range(cold):
@@ -66,7 +76,8 @@ def _seconds(samples: list[dict], kind: str = "seconds") -> float:
 
 
 def _ratio(id: str, what: str, ours: list[dict], peer: list[dict], at_most: float | None) -> Figure:
-    """Of wall-clock medians; the ratio of processor time goes into the note, as it feels less of what else runs."""
+    """Of wall-clock medians; the ratio of processor time goes into the note, as it feels less of what else
+    runs."""
     value = _seconds(ours) / _seconds(peer)
     processor = _seconds(ours, "processor_seconds") / _seconds(peer, "processor_seconds")
     note = f"{_seconds(ours):.2f} s / {_seconds(peer):.2f} s; processor time {processor:.3f}"
@@ -86,4 +97,11 @@ def _compilations(id: str, samples: tuple[list, list], at_most: int) -> Figure:
     """Programs XLA compiled in a cold process."""
     ours, peer = ([len(sample["compiled"]) for sample in each] for each in samples)
     note = f"the Equinox loop: {max(peer)}"
-    return Figure(id, "programs compiled by the engine", max(ours), at_most=at_most, samples={"ours": ours, "peer": peer}, note=note)
+    return Figure(
+        id,
+        "programs compiled by the engine",
+        max(ours),
+        at_most=at_most,
+        samples={"ours": ours, "peer": peer},
+        note=note,
+    )

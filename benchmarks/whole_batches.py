@@ -1,4 +1,5 @@
-"""The same sweep as `nfd run` computes it, from a config: held-out samples and feature shifts included, store and report not.
+"""The same sweep as `nfd run` computes it, from a config: held-out samples and feature shifts included, store
+and report not.
 
 Run as a program it prints JSON.
 """

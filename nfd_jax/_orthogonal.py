@@ -6,7 +6,7 @@ own norm, q_j = 0 and column j of R is zero, and what little was left of it stay
 afterwards, it would be lost from them.)
 
     by_rows        Gram–Schmidt row by row, each row projected twice: least work, in P small steps
-    by_products    R from Gram matrices x xᵀ by Cholesky's columns, twice: few wide products, and P small steps
+    by_products    R from Gram matrices x xᵀ by Cholesky's columns, twice: few wide products, and P steps
                    on P × P numbers
 
 CPUs take the first, which was faster there at every size measured; accelerators the second, which nobody has

@@ -10,6 +10,8 @@ What is not remembered is measured: `history_residual` is the largest part of a 
 that was left out.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -23,7 +25,7 @@ from nfd_jax.training import Interior, Questions
 from nfd_jax.trajectory import Coupling, Trajectory
 
 
-def check_bounds(problem: Problem, width: int, directions: int, tolerance: float) -> None:
+def check_bounds(problem: Problem, width: int, directions: Any, tolerance: Any) -> None:
     """Raise ValueError unless a history of so many directions fits the problem."""
     check_size("directions", directions)
     if not problem.batch_size <= directions <= width:

@@ -21,13 +21,16 @@ twice, the block is made orthonormal after each, and directions that bring nothi
 (`_orthogonal`): their rows of q and columns of R are zero, and the answer stays exact.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax._orthogonal import orthonormalize
-from nfd_jax._types import Index, Rows
+from nfd_jax._types import Rows
 
 
 class Basis(eqx.Module):
@@ -55,7 +58,7 @@ class Basis(eqx.Module):
         others = directions if others is None else others
         return cls(rows(width), rows(others), rows(others), rows(directions), offset)
 
-    def append(self, new: "Answers", row: Index, seen: Index) -> "Basis":
+    def append(self, new: "Answers", row: int | Array, seen: int | Array) -> "Basis":
         """The basis of every layer with a block of answers at `row`, given in view of the other family's
         first `seen` queries."""
         put = lambda block, rows: jax.lax.dynamic_update_slice_in_dim(block, rows, row, axis=1)
@@ -79,11 +82,12 @@ class Basis(eqx.Module):
 
 class Answers(eqx.Module):
     """What to remember of a block of P queries: new directions `q` with their `correction` and `response`,
-    and the queries as `known` Q + `new` q; (P, …), or (L, P, …) of all layers."""
+    and the queries as `known` Q + `new` q; (P, …), or (L, P, …) of all layers; A directions of this family, B
+    of the other."""
 
     q: Float[Array, "*L P n"]
-    correction: Float[Array, "*L P A"]
-    response: Float[Array, "*L P A"]
+    correction: Float[Array, "*L P B"]
+    response: Float[Array, "*L P B"]
     known: Float[Array, "*L P A"]
     new: Float[Array, "*L P P"]
 
@@ -94,7 +98,7 @@ class Answers(eqx.Module):
         width, directions, others = own.q.shape[-1], own.q.shape[-2], other.q.shape[-2]
         return cls(zeros(width), zeros(others), zeros(others), zeros(directions), zeros(rows))
 
-    def put(self, i: Index, one: "Answers") -> "Answers":
+    def put(self, i: Array, one: "Answers") -> "Answers":
         """With the answers of layer `i` filled in."""
         return jax.tree.map(lambda every, this: every.at[i].set(this), self, one)
 
@@ -119,10 +123,16 @@ class Split(eqx.Module):
 def split(q_known: Float[Array, "A n"], x: Rows) -> Split:
     """Resolve the queries x against the orthonormal rows `q_known`; rank-deficient blocks are the normal
     case."""
+    return _split(q_known, x, orthonormalize)
+
+
+@partial(
+    jax.jit, static_argnames="orthonormalize", inline=True
+)  # traced once, where diffrax traces a step often
+def _split(q_known: Float[Array, "A n"], x: Rows, orthonormalize: Callable) -> Split:
     norms = _norms(x)
-    with jax.default_matmul_precision(
-        "highest"
-    ):  # whatever was chosen for other products: directions must stay orthogonal
+    # Whatever was chosen for other products: directions must stay orthogonal.
+    with jax.default_matmul_precision("highest"):
         once = x @ q_known.T
         r1, q1 = orthonormalize(x - once @ q_known, norms)
         twice = q1 @ q_known.T

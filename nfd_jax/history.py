@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from nfd_jax._types import Index, LayerRows, Rows
+from nfd_jax._types import LayerRows, Rows
 from nfd_jax.gaussian import Answer, Answers, Basis, Split, answer, split, split_discarded
 from nfd_jax.noise import BACKWARD, FORWARD, AbstractNoise
 
@@ -76,11 +76,13 @@ class History(eqx.Module):
     """Queries of all hidden layers: A = K·P rows of samples, zero until their step comes; layer ℓ at index ℓ
     − 1.
 
-    `forward` holds the queries φ(h_{ℓ-1}) of W_ℓ(0), `backward` the queries b_ℓ of W_ℓ(0)ᵀ.
+    `forward` holds the queries φ(h_{ℓ-1}) of W_ℓ(0), `backward` the queries b_ℓ of W_ℓ(0)ᵀ. `after_xi` (L, R,
+    n) is the noise of queries asked after training, which then stand first in `forward`.
     """
 
     forward: Basis
     backward: Basis
+    after_xi: LayerRows | None = None
 
     @classmethod
     def empty(cls, layers: int, directions: int, width: int, dtype, *, offset: int = 0) -> "History":
@@ -89,7 +91,7 @@ class History(eqx.Module):
         forward = Basis.empty(layers, every, width, dtype, others=directions, offset=offset)
         return cls(forward, Basis.empty(layers, directions, width, dtype, others=every))
 
-    def remember(self, new: Answers, row: Index, *, transpose: bool) -> "History":
+    def remember(self, new: Answers, row: int | Array, *, transpose: bool) -> "History":
         """With a block of answers whose first sample is sample `row`; all blocks asked before it were seen.
         """
         rows, offset = new.q.shape[1], self.forward.offset
@@ -97,7 +99,22 @@ class History(eqx.Module):
             return History(self.forward, self.backward.append(new, row, offset + row + rows))
         return History(self.forward.append(new, offset + row, jnp.maximum(row, 0)), self.backward)
 
-    def layer(self, i: Index, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
+    def with_questions(self, new: Answers, xi: LayerRows) -> "History":
+        """With the answers to forward queries asked after training, so that the backward pass over the same
+        rows knows them."""
+        rows, old = new.q.shape[1], self.forward
+        before = lambda x, axis: jnp.pad(x, [(rows, 0) if i == axis else (0, 0) for i in range(x.ndim)])
+        first = lambda x, y: jnp.concatenate([x, y], axis=1)
+        coordinates = first(jnp.concatenate([new.new, new.known], axis=2), before(old.coordinates, 2))
+        correction, response = first(new.correction, old.correction), first(new.response, old.response)
+        forward = Basis(first(new.q, old.q), correction, response, coordinates, rows + old.offset)
+        back = self.backward
+        backward = Basis(
+            back.q, before(back.correction, 2), before(back.response, 2), back.coordinates, back.offset
+        )
+        return History(forward, backward, xi)
+
+    def layer(self, i: Array, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
         """Layer i (from 0), with the noise it was answered from."""
         forward, backward = at_layer((self.forward, self.backward), i)
         return Layer(
@@ -110,12 +127,15 @@ class History(eqx.Module):
             reuse,
         )
 
-    def forward_noise(self, noise: AbstractNoise, i: Index) -> Float[Array, "A n"]:
+    def forward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "A n"]:
         """What the images of layer i's forward queries were made from."""
-        own = noise.layer(FORWARD, i)
-        return jnp.concatenate([noise.initial_layer(i), own]) if self.forward.offset else own
+        after = [] if self.after_xi is None else [at_layer(self.after_xi, i)]
+        initial = self.forward.offset - sum(x.shape[0] for x in after)
+        return jnp.concatenate(
+            [*after, *([noise.initial_layer(i)] if initial else []), noise.layer(FORWARD, i)]
+        )
 
-    def backward_noise(self, noise: AbstractNoise, i: Index) -> Float[Array, "A n"]:
+    def backward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "A n"]:
         """The same of its backward queries."""
         return noise.layer(BACKWARD, i)
 
@@ -189,20 +209,20 @@ class Remembered(eqx.Module):
     def backward(self) -> Basis:
         return self.history.backward
 
-    def layer(self, i: Index, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
+    def layer(self, i: Array, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
         """As of `History`; the noise of what is remembered is kept here."""
         h, core = at_layer((self.history, self.core), i)
         return Layer(h.forward, h.backward, h.forward_xi, h.backward_xi, learned, width, reuse, core)
 
-    def forward_noise(self, noise: AbstractNoise, i: Index) -> Float[Array, "R n"]:
+    def forward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "R n"]:
         """As of `History`."""
         return at_layer(self.history.forward_xi, i)
 
-    def backward_noise(self, noise: AbstractNoise, i: Index) -> Float[Array, "R n"]:
+    def backward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "R n"]:
         """As of `History`."""
         return at_layer(self.history.backward_xi, i)
 
 
-def at_layer(tree, i: Index):
+def at_layer(tree, i: Array):
     """One layer of a tree of arrays (L, …)."""
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), tree)

@@ -50,6 +50,8 @@ def run(
     Raises ConfigChanged where `out` holds results of a config that differs in what they depend on, StoreError
     where it cannot be used.
     """
+    if not isinstance(config, SweepConfig):
+        raise TypeError(f"give a config, as load_config(path) returns it; received {config!r}")
     outcome = run_sweep(
         config,
         Path("results") / config.name if out is None else Path(out),

@@ -18,7 +18,19 @@ from jaxtyping import Array, Float
 from nfd_jax._types import Index, Key, LayerRows
 from nfd_jax.problem import Problem, check_key, check_size
 
-FORWARD, BACKWARD, INPUT, READOUT, HELDOUT, PROBE, WEIGHTS, INDEPENDENT_WEIGHTS, BRIDGE, INITIAL = range(10)
+(
+    FORWARD,
+    BACKWARD,
+    INPUT,
+    READOUT,
+    HELDOUT,
+    PROBE,
+    WEIGHTS,
+    INDEPENDENT_WEIGHTS,
+    BRIDGE,
+    INITIAL,
+    PROBE_BACK,
+) = range(11)
 
 
 def stream(key: Key, *path: int | Array) -> Key:

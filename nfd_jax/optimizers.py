@@ -189,9 +189,9 @@ def _schedule(s: Settings, peak: Array) -> Any:
 def from_settings(optimizer: Any, schedule: Any, steps: int) -> Optimizer | None:
     """The optimizer that sections of a config name (attributes as in `Settings`); None for plain SGD at a
     constant rate."""
-    if optimizer.name == "sgd" and not optimizer.momentum and not optimizer.weight_decay:
-        if schedule.name == "constant" and not schedule.warmup_steps:
-            return None
+    plain = optimizer.name == "sgd" and not optimizer.momentum and not optimizer.weight_decay
+    if plain and schedule.name == "constant" and not schedule.warmup_steps:
+        return None
     moments = optimizer.b1, optimizer.b2, optimizer.eps
     chosen = optimizer.name, optimizer.momentum, optimizer.nesterov, optimizer.weight_decay, *moments
     return Settings(*chosen, schedule.name, schedule.warmup_steps, schedule.end_factor, steps)

@@ -212,7 +212,7 @@ def _floating(name: str, values: Any) -> Array:
     if getattr(values, "dtype", None) == np.float64 and found.dtype == np.float32:
         text = f"{name} are float64, and JAX computes in float32 here: pass float32, or set "
         text += "jax.config.update('jax_enable_x64', True) first"
-        warnings.warn(text, UserWarning, stacklevel=4)
+        warnings.warn(text, UserWarning, stacklevel=5)
     return found if jnp.issubdtype(found.dtype, jnp.floating) else found.astype(float)
 
 

@@ -32,7 +32,7 @@ from nfd_jax._types import LayerRows, Rows
 from nfd_jax.gaussian import Answers
 from nfd_jax.history import History, Learned, Remembered
 from nfd_jax.losses import loss_function, split_signal
-from nfd_jax.noise import BACKWARD, FORWARD, HELDOUT, PROBE, AbstractNoise, normal_rows, stream
+from nfd_jax.noise import BACKWARD, FORWARD, HELDOUT, PROBE, PROBE_BACK, AbstractNoise, normal_rows, stream
 from nfd_jax.problem import Problem
 from nfd_jax.trajectory import Coupling, Trajectory
 
@@ -48,10 +48,11 @@ class Pass(eqx.Module):
 
 class Questions(eqx.Module):
     """Inputs asked after training: `inputs` (R, d) with `xi` (L, R, n), standard normals of a stream of their
-    own."""
+    own, and `xi_back` for their backward pass where there is one."""
 
     inputs: Float[Array, "R d"]
     xi: LayerRows
+    xi_back: LayerRows | None = None
 
     @classmethod
     def draw(cls, inputs: Float[Array, "R d"], layers: int, width: int, key: Array) -> "Questions":
@@ -69,8 +70,12 @@ def heldout_questions(
 
 
 def probe_questions(problem: Problem, layers: int, width: int, key: Array) -> Questions:
-    """The first batch once for each step, for `train`: how its features move as training goes on."""
-    return Questions.draw(jnp.tile(problem.inputs[0], (problem.steps, 1)), layers, width, stream(key, PROBE))
+    """The first batch once for each step, for `train`: how its h and b move as training goes on."""
+    inputs = jnp.tile(problem.inputs[0], (problem.steps, 1))
+    forward, backward = (
+        Questions.draw(inputs, layers, width, stream(key, what)) for what in (PROBE, PROBE_BACK)
+    )
+    return Questions(inputs, forward.xi, backward.xi)
 
 
 class Interior(eqx.Module):
@@ -109,7 +114,8 @@ class Interior(eqx.Module):
         history: History | Remembered,
         noise: AbstractNoise,
         *,
-        coupling: bool,
+        coupling: bool = False,
+        discard: bool = False,
     ) -> Pass:
         """From b at t = 1 to t = 0, along the features h (L+1, P, n) of the forward pass."""
 
@@ -237,13 +243,15 @@ def train(
     (history, s, b0, *_), out = jax.lax.scan(step, begin, jnp.arange(steps))
     V = out.pop("V")
 
-    def ask(question: Questions, x: Array, xi: LayerRows, step_of: Array) -> Array:
-        """Features (L+1, R, n), row r under the weights before update step_of[r], on W(0) given all of
-        training."""
+    def under(step_of: Array) -> Learned:
+        """What row r of a pass meets: the weights before update step_of[r]."""
+        return Learned(rule.hidden_scale[step_of][:, None], rule.hidden[step_of] * s)
+
+    def ask(x: Array, xi: LayerRows, step_of: Array, *, discard: bool) -> Pass:
+        """Features (L+1, R, n) of inputs x, on W(0) given all of training."""
         inner = x @ inputs.T / problem.input_dim
         h0 = rule.ends_scale[step_of][:, None] * embed(x) + (rule.ends[step_of] * s * inner) @ b0
-        learned = Learned(rule.hidden_scale[step_of][:, None], rule.hidden[step_of] * s)
-        return interior.forward(h0, xi, learned, history, noise, discard=True).path
+        return interior.forward(h0, xi, under(step_of), history, noise, discard=discard)
 
     if heldout is not None:
         count = heldout.inputs.shape[0] // (2 if problem.centered else 1)
@@ -252,12 +260,21 @@ def train(
             # One ξ for all steps: each step's law is exact, and answers of different steps are never
             # compared.
             when = jnp.where(jnp.arange(heldout.inputs.shape[0]) < count, k, 0)
-            end = ask(heldout, heldout.inputs, heldout.xi, when)[interior.depth]
+            end = ask(heldout.inputs, heldout.xi, when, discard=True).path[interior.depth]
             return read(end[:count], V[k]) - (read(end[count:], V[0]) if problem.centered else 0)
 
         out["heldout"] = jax.lax.map(at, jnp.arange(steps))
     if probe is not None:
-        # All steps in one block, jointly: features of one input are compared between steps.
-        path = ask(probe, probe.inputs, probe.xi, jnp.repeat(jnp.arange(steps), rows))[places]
-        out["probe"] = jnp.moveaxis(path.reshape(path.shape[0], steps, rows, size), 1, 0)
+        # All steps in one block, jointly: h and b of one input are compared between steps.
+        by_step = lambda path: jnp.moveaxis(path[places].reshape(places.size, steps, rows, size), 1, 0)
+        when = jnp.repeat(jnp.arange(steps), rows)
+        forward = ask(probe.inputs, probe.xi, when, discard=False)
+        out["probe"] = by_step(forward.path)
+        f = jax.vmap(read)(forward.path[interior.depth].reshape(steps, rows, size), V)
+        f = f - f[0] if problem.centered else f
+        direction = jax.vmap(lambda f: split_signal(loss.signal(f, problem.targets[0]))[1])(f)
+        b1 = jnp.einsum("kpc,kcn->kpn", direction, V).reshape(steps * rows, size)
+        known = history.with_questions(forward.answers, probe.xi)
+        backward = interior.backward(b1, forward.path, probe.xi_back, under(when), known, noise, discard=True)
+        out["probe_gradients"] = by_step(backward.path)
     return Trajectory(**out)

@@ -1,11 +1,13 @@
-"""One cell too large for one machine: a network and its limit, coordinates shared out among the devices of many processes.
+"""One cell too large for one machine: a network and its limit, coordinates shared out among the devices of
+many processes.
 
     python scripts/multihost.py configs/huge.yaml --out cell.json                      # under SLURM: srun, one process a node
     python scripts/multihost.py CONFIG --coordinator HOST:PORT --processes 2 --process 0        # and elsewhere one each by hand
 
-Trains the widest and deepest network of the config (matrix-free, first seed, learning rate and flags) and, if it has a limit,
-solves that on the same noise. Every process draws its own part of the noise and keeps it; averages over coordinates are all that
-travels. The first process writes loss, output and limit_error_ms (see the README) as JSON: those of one process to rounding.
+Trains the widest and deepest network of the config (matrix-free, first seed, learning rate and flags) and, if
+it has a limit, solves that on the same noise. Every process draws its own part of the noise and keeps it;
+averages over coordinates are all that travels. The first process writes loss, output and limit_error_ms (see
+the README) as JSON: those of one process to rounding.
 """
 
 import argparse

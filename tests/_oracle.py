@@ -1,4 +1,5 @@
-"""The network as its definition says, differentiated by JAX and updated by optax on plain matrices: slow, and what others must equal."""
+"""The network as its definition says, differentiated by JAX and updated by optax on plain matrices: slow, and
+what others must equal."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,8 @@ product.defvjp(
 
 
 def forward(problem, weights, x, shifts=None):
-    """Features (L+1, P, n) and outputs (P, C), not centred; `shifts` (L+1, P, n) are added to the features of each layer."""
+    """Features (L+1, P, n) and outputs (P, C), not centred; `shifts` (L+1, P, n) are added to the features of
+    each layer."""
     depth, width = weights.W.shape[:2]
     a, skip = block(problem.parametrization, problem.horizon, depth)
     phi = resolve(problem.activation).value
@@ -52,7 +54,8 @@ def value_and_gradients(problem, weights, x, y, start=0.0):
 
 
 def train(problem, weights, *, optimizer=None, heldout=None, probe=False):
-    """All K steps from `weights`; W_backward, where it is not W, gets W's updates. Everything recorded, and the last weights."""
+    """All K steps from `weights`; W_backward, where it is not W, gets W's updates. Everything recorded, and
+    the last weights."""
     reused = weights.W_backward is weights.W
     rule = (optimizer or problem.optimizer or optax.sgd)(problem.learning_rate)
     initial, out = weights, []
@@ -68,7 +71,9 @@ def train(problem, weights, *, optimizer=None, heldout=None, probe=False):
             seen["heldout"] = forward(problem, weights, heldout)[1] - centre(heldout)
         if probe:
             first = problem.inputs[0], problem.targets[0]
-            _, _, seen["probe"], seen["probe_gradients"], _ = value_and_gradients(problem, weights, *first, centre(first[0]))
+            _, _, seen["probe"], seen["probe_gradients"], _ = value_and_gradients(
+                problem, weights, *first, centre(first[0])
+            )
         out.append(seen)
         gradient = {"U": grad.U, "V": grad.V, "W": grad.W, "W_backward": grad.W}
         updates, state = rule.update({name: gradient[name] for name in held}, state, held)

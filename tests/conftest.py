@@ -28,7 +28,9 @@ def make_problem():
     """A random problem: fixed batch of P samples over K steps, C outputs."""
     from nfd_jax import Problem
 
-    def make(steps=3, rows=3, dim=5, outputs=1, *, seed=0, stream=False, dtype=np.float64, rate=0.4, **options):
+    def make(
+        steps=3, rows=3, dim=5, outputs=1, *, seed=0, stream=False, dtype=np.float64, rate=0.4, **options
+    ):
         rng = np.random.default_rng(seed)
         batches = steps if stream else 1
         x = rng.standard_normal((batches, rows, dim))

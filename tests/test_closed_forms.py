@@ -1,4 +1,5 @@
-"""First-order change of the output, energy identity and kernels at initialization against closed forms and Monte Carlo."""
+"""First-order change of the output, energy identity and kernels at initialization against closed forms and
+Monte Carlo."""
 
 import equinox as eqx
 import jax
@@ -19,13 +20,18 @@ HORIZON = 0.8
 KAPPA = 1.3
 
 
-INTERIORS = {"free": MatrixFree.of, "limit": lambda problem, reuse, depth, width: Limit(problem, reuse, depth, width=width)}
+INTERIORS = {
+    "free": MatrixFree.of,
+    "limit": lambda problem, reuse, depth, width: Limit(problem, reuse, depth, width=width),
+}
 
 
 def single(activation, rate=RATE, horizon=HORIZON, loss_target=2.0):
     """One sample of ‖x‖²/d = KAPPA, two steps, hidden weights learn."""
     x = np.sqrt(KAPPA) * np.ones((2, 1, 4))
-    return nfd.Problem(x, np.full((2, 1, 1), loss_target), rate, activation=activation, horizon=horizon, train="hidden")
+    return nfd.Problem(
+        x, np.full((2, 1, 1), loss_target), rate, activation=activation, horizon=horizon, train="hidden"
+    )
 
 
 def per_signal(problem, output):
@@ -58,7 +64,9 @@ def linear_form(depth, reused):
 def test_linear_network(kind, depth):
     problem = single("linear")
     for reused in (True, False):
-        output = changes(problem, jax.random.split(jax.random.key(4), 24), 2048, depth, jnp.asarray(float(reused)), kind)
+        output = changes(
+            problem, jax.random.split(jax.random.key(4), 24), 2048, depth, jnp.asarray(float(reused)), kind
+        )
         assert_within(per_signal(problem, output), linear_form(depth, reused))
 
 
@@ -94,7 +102,9 @@ def test_first_order_integrals(activation):
     def extrapolated(keys, reuse):
         def one(key):
             noise = nfd.sample_noise(problem, width=width, depth=64, key=key)
-            at = lambda noise: training.train(problem, noise, MatrixFree.of(problem, reuse, noise.depth, noise.width)).output
+            at = lambda noise: (
+                training.train(problem, noise, MatrixFree.of(problem, reuse, noise.depth, noise.width)).output
+            )
             return 2 * at(noise) - at(noise.coarsen(32)), at(noise)
 
         return jax.lax.map(one, keys)
@@ -119,7 +129,14 @@ def test_energy_identity_of_reused_networks(simulator):
     defects = []
     for rate in (1e-2, 1e-3):
         problem = single("tanh", rate=rate)
-        run = nfd.train_finite(problem, width=32, depth=5, key=jax.random.key(3), simulator=simulator, record=("features", "gradients"))
+        run = nfd.train_finite(
+            problem,
+            width=32,
+            depth=5,
+            key=jax.random.key(3),
+            simulator=simulator,
+            record=("features", "gradients"),
+        )
         chi = run.output[0, 0, 0] - problem.targets[0, 0, 0]
         change = (run.output[1, 0, 0] - run.output[0, 0, 0]) / (-rate * chi)
         defects.append(abs(float(change / energy(problem, run, False)) - 1))
@@ -132,7 +149,12 @@ def test_independent_weights_have_one_in_place_of_the_gradient_kernel():
 
     def one(key):
         noise = sample_noise(problem, width=2048, depth=8, key=key)
-        run = training.train(problem, noise, MatrixFree.of(problem, jnp.asarray(0.0), 8, noise.width), record=("features", "gradients"))
+        run = training.train(
+            problem,
+            noise,
+            MatrixFree.of(problem, jnp.asarray(0.0), 8, noise.width),
+            record=("features", "gradients"),
+        )
         chi = run.output[0, 0, 0] - problem.targets[0, 0, 0]
         change = (run.output[1, 0, 0] - run.output[0, 0, 0]) / (-RATE * chi)
         return change / energy(problem, run, True), change / energy(problem, run, False)
@@ -149,7 +171,9 @@ def test_kernels_against_formulas(activation):
     ts = np.array([0.0, 0.25, 1.0])
     kernels = nfd.init_kernels(problem, ts=ts)
     slope = {"linear": 1.0, "relu": 0.5}[activation]  # E[φφ] = slope · K and E[φ'φ'] = slope for one sample
-    np.testing.assert_allclose(kernels.preactivation[:, 0, 0], KAPPA * np.exp(slope * HORIZON * ts), rtol=1e-8)
+    np.testing.assert_allclose(
+        kernels.preactivation[:, 0, 0], KAPPA * np.exp(slope * HORIZON * ts), rtol=1e-8
+    )
     np.testing.assert_allclose(kernels.gradient[:, 0, 0], np.exp(slope * HORIZON * (1 - ts)), rtol=1e-8)
 
 
@@ -179,7 +203,11 @@ def test_kernels_against_networks(make_problem):
 
             def at(noise):
                 run = training.train(
-                    problem, noise, MatrixFree.of(problem, jnp.asarray(1.0), noise.depth, noise.width), record=("features", "gradients"), grid=2
+                    problem,
+                    noise,
+                    MatrixFree.of(problem, jnp.asarray(1.0), noise.depth, noise.width),
+                    record=("features", "gradients"),
+                    grid=2,
                 )
                 return observables.kernel(run.features[0]), observables.kernel(run.gradients[0])
 
@@ -187,7 +215,11 @@ def test_kernels_against_networks(make_problem):
 
         return jax.lax.map(one, keys)
 
-    for samples, expected in zip(measured(jax.random.split(jax.random.key(1), 24)), (kernels.preactivation, kernels.gradient), strict=True):
+    for samples, expected in zip(
+        measured(jax.random.split(jax.random.key(1), 24)),
+        (kernels.preactivation, kernels.gradient),
+        strict=True,
+    ):
         error = np.asarray(samples).std(0, ddof=1) / np.sqrt(24)
         gap = np.abs(np.asarray(samples).mean(0) - expected)
         assert np.max(gap / error) < 5  # 24 numbers, 23 degrees of freedom

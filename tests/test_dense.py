@@ -1,4 +1,5 @@
-"""Dense networks: passes and updates against autodiff and optax on plain matrices, shapes and refusals of the public calls."""
+"""Dense networks: passes and updates against autodiff and optax on plain matrices, shapes and refusals of the
+public calls."""
 
 import dataclasses
 
@@ -21,7 +22,9 @@ PATHS = ("features", "gradients")
 
 
 def drawn(problem, backward_weights="reused", width=7, depth=3):
-    return initial_weights(problem, width=width, depth=depth, key=jax.random.key(1), backward_weights=backward_weights)
+    return initial_weights(
+        problem, width=width, depth=depth, key=jax.random.key(1), backward_weights=backward_weights
+    )
 
 
 def agrees(ours, theirs, tolerance=1e-10):
@@ -29,7 +32,8 @@ def agrees(ours, theirs, tolerance=1e-10):
 
 
 def check_against_definition(problem, flag, *, width=7, depth=3, tolerance=1e-10, jit=False):
-    """Outputs, losses, h, b and the final matrices of a trained network, explicit and factored, are those of the definition."""
+    """Outputs, losses, h, b and the final matrices of a trained network, explicit and factored, are those of
+    the definition."""
     weights = drawn(problem, flag, width, depth)
     heldout = jax.random.normal(jax.random.key(3), (2, problem.input_dim))
 
@@ -62,13 +66,18 @@ FUNCTIONS = {"elu": jax.nn.elu, "cubic": lambda z: z - 0.1 * z**3}
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_ones_own_are_as_good_as_names(make_problem, name):
-    """An activation and a loss of one's own: gradients, and the same numbers as a named one where it is the same function."""
+    """An activation and a loss of one's own: gradients, and the same numbers as a named one where it is the
+    same function."""
     huber = lambda f, y: jnp.sum(jnp.sqrt(1 + (f - y) ** 2) - 1) / f.shape[0]
-    check_against_definition(make_problem(steps=2, outputs=2, activation=FUNCTIONS[name], loss=huber), "reused")
+    check_against_definition(
+        make_problem(steps=2, outputs=2, activation=FUNCTIONS[name], loss=huber), "reused"
+    )
     named = make_problem(activation="tanh")
     mine = make_problem(activation=lambda z: jnp.tanh(z), loss=lambda f, y: LOSSES["squared"].value(f, y))
     for simulator in ("dense", "matrix_free"):
-        run = lambda problem, s=simulator: nfd.train_finite(problem, width=9, depth=2, key=jax.random.key(0), simulator=s).output
+        run = lambda problem, s=simulator: (
+            nfd.train_finite(problem, width=9, depth=2, key=jax.random.key(0), simulator=s).output
+        )
         np.testing.assert_allclose(run(mine), run(named), rtol=1e-10)
 
 
@@ -84,9 +93,12 @@ LINEAR = {
 @pytest.mark.parametrize("rule", [None, *LINEAR])
 @pytest.mark.parametrize("train", ["all", "hidden"])
 def test_optimizers_are_optax_on_plain_matrices(make_problem, train, rule, flag):
-    """50 steps in one go where it compiles, a few elsewhere; explicit and factored form, both kinds of backward weights."""
+    """50 steps in one go where it compiles, a few elsewhere; explicit and factored form, both kinds of
+    backward weights."""
     long = rule == "momentum" and train == "all"
-    problem = make_problem(steps=50 if long else 3, rows=1, optimizer=LINEAR.get(rule), train=train, richness=0.6, rate=0.2)
+    problem = make_problem(
+        steps=50 if long else 3, rows=1, optimizer=LINEAR.get(rule), train=train, richness=0.6, rate=0.2
+    )
     check_against_definition(problem, flag, width=7 if long else 10, depth=2, jit=long)
 
 
@@ -112,12 +124,33 @@ def test_derivatives(activation):
     np.testing.assert_allclose(phi.derivative(z), autodiff, rtol=1e-12, atol=1e-14)
 
 
+def test_reverse_mode_through_the_limit_is_refused_at_once(make_problem):
+    problem, options = (
+        make_problem(steps=2, rows=2),
+        {"particles": 8, "depth_steps": 3, "key": jax.random.key(0)},
+    )
+
+    def final(rate):
+        return nfd.solve_limit(dataclasses.replace(problem, learning_rate=rate), **options).loss[-1]
+
+    with pytest.raises(ValueError, match="jax.jvp"):
+        jax.grad(final)(0.3)
+    with pytest.raises(ValueError, match="matrix_free"):
+        jax.vmap(jax.grad(final))(jnp.ones(2))
+    _, forward = jax.jvp(final, (jnp.asarray(0.3),), (jnp.ones(()),))
+    np.testing.assert_allclose((final(0.3 + 1e-5) - final(0.3 - 1e-5)) / 2e-5, forward, rtol=1e-6)
+
+
 def test_independent_backward_weights_are_others_and_get_the_same_updates(make_problem):
     problem = make_problem(steps=2)
-    run = nfd.train_finite(problem, width=7, depth=3, key=jax.random.key(1), backward_weights="independent", record="weights")
+    run = nfd.train_finite(
+        problem, width=7, depth=3, key=jax.random.key(1), backward_weights="independent", record="weights"
+    )
     before = drawn(problem, "independent")
     assert not np.allclose(before.W, before.W_backward)
-    np.testing.assert_allclose(run.weights.W - before.W, run.weights.W_backward - before.W_backward, atol=1e-12)
+    np.testing.assert_allclose(
+        run.weights.W - before.W, run.weights.W_backward - before.W_backward, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("simulator", ["dense", "matrix_free"])
@@ -159,7 +192,7 @@ def test_dtype_follows_the_inputs(make_problem):
         ({"backward_weights": "tied"}, "reused, independent"),
         ({"simulator": "sparse"}, "dense, matrix_free"),
         ({"record": ("losses",)}, "features, gradients"),
-        ({"simulator": "matrix_free", "record": ("weights",)}, "no \"weights\""),
+        ({"simulator": "matrix_free", "record": ("weights",)}, 'no "weights"'),
         ({"directions": 4}, "matrix_free"),
         ({"grid": 3}, "divisor of the depth"),
         ({"heldout": np.ones((2, 4))}, "d = 5"),
@@ -219,7 +252,9 @@ def test_problem_refusals(change, message):
 
 def test_only_depth_mup_has_a_limit(make_problem):
     with pytest.raises(ValueError, match="depth_mup"):
-        nfd.solve_limit(make_problem(parametrization="mup"), particles=16, depth_steps=4, key=jax.random.key(0))
+        nfd.solve_limit(
+            make_problem(parametrization="mup"), particles=16, depth_steps=4, key=jax.random.key(0)
+        )
 
 
 @pytest.mark.parametrize("simulator", ["dense", "matrix_free", "limit"])

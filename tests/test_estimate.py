@@ -125,7 +125,7 @@ def test_normals_are_those_that_are_drawn(stream):
     draw = lambda key: noise.sample_noise(problem, width=64, depth=32, key=key)
     shape = jax.eval_shape(draw, jax.random.key(0))
     shared = sum(math.prod(array.shape) for array in (shape.U, shape.forward, shape.backward))
-    separate = _data.HELDOUT + (6 if stream else 0)  # rows asked of every network and limit, by themselves
+    separate = _data.HELDOUT + (12 if stream else 0)  # rows asked of every network and limit, by themselves
     layers = 2 * 32 + 2 * (4 + 8 + 16)
     assert counted.normals == 2 * (shared + separate * layers * 64)
 

@@ -1,4 +1,5 @@
-"""The conditional-Gaussian matrix: exact splitting of queries, rank-deficient blocks first of all, and the law of its answers."""
+"""The conditional-Gaussian matrix: exact splitting of queries, rank-deficient blocks first of all, and the
+law of its answers."""
 
 import jax
 import jax.numpy as jnp
@@ -74,10 +75,13 @@ def test_known_directions_are_dropped(split_by, case):
 
 @pytest.mark.parametrize("dtype, most", [(np.float32, 5), (np.float64, 11)])
 def test_nearly_dependent_rows_are_told_apart(dtype, most):
-    """Each row the one before and a new direction of 10⁻¹, 10⁻², … its norm: both ways find the same R and q, to what is known of them."""
+    """Each row the one before and a new direction of 10⁻¹, 10⁻², … its norm: both ways find the same R and q,
+    to what is known of them."""
     rng = np.random.default_rng(5)
     size = 10.0 ** -np.arange(1, most + 1)
-    new = np.cumsum(np.concatenate([[1.0], size])[:, None] * rng.standard_normal((most + 1, 256)), axis=0).astype(dtype)
+    new = np.cumsum(
+        np.concatenate([[1.0], size])[:, None] * rng.standard_normal((most + 1, 256)), axis=0
+    ).astype(dtype)
     norms = jnp.linalg.norm(new, axis=1)
     (r1, q1), (r2, q2) = (jax.jit(form)(jnp.asarray(new), norms) for form in (by_rows, by_products))
     assert np.all(np.diag(r1) > 0) and np.all(np.diag(r2) > 0)
@@ -94,7 +98,11 @@ def test_training_is_the_same_either_way(monkeypatch, make_problem):
     outputs = []
     for form in (by_rows, by_products):
         monkeypatch.setattr(gaussian, "orthonormalize", form)
-        train = jax.jit(lambda noise: training.train(problem, noise, MatrixFree.of(problem, jnp.ones(()), 4, noise.width)).output)
+        train = jax.jit(
+            lambda noise: (
+                training.train(problem, noise, MatrixFree.of(problem, jnp.ones(()), 4, noise.width)).output
+            )
+        )
         outputs.append(train(noise))
     np.testing.assert_allclose(*outputs, rtol=1e-8)
 
@@ -104,14 +112,19 @@ def test_projections_keep_their_precision_whatever_was_chosen(resolve):
     """Coarse products would leave directions that are not orthogonal."""
     known, new = map(jnp.asarray, queries("generic", np.float32))
     with jax.default_matmul_precision("bfloat16"):
-        products = [line for line in str(jax.make_jaxpr(resolve)(known, new)).split(" = ") if line.startswith("dot_general")]
+        products = [
+            line
+            for line in str(jax.make_jaxpr(resolve)(known, new)).split(" = ")
+            if line.startswith("dot_general")
+        ]
         coarse = str(jax.make_jaxpr(lambda a: a @ a.T)(new))
     assert "HIGHEST" not in coarse, "what is told apart below"
     assert len(products) >= 4 and all("HIGHEST" in line for line in products)
 
 
 def conversation(key, width: int, reuse: float):
-    """A backward query, then an adaptive forward one, then a backward one that depends on both answers; (3, width) answers."""
+    """A backward query, then an adaptive forward one, then a backward one that depends on both answers; (3,
+    width) answers."""
     keys = jax.random.split(key, 3)
     normal = lambda k: jax.random.normal(k, (1, width))
     ratio = lambda x: x / jnp.linalg.norm(x)
@@ -125,7 +138,11 @@ def conversation(key, width: int, reuse: float):
         answer = images(parts, xi, correction, own_xi, own.correction, other.q)
         new = Answers(parts.q, correction, response, parts.known, parts.new)
         every = jax.tree.map(lambda rows: rows[None], (own, new))
-        return answer, jax.tree.map(lambda rows: rows[0], every[0].append(every[1], jnp.array(row), jnp.array(seen))), xi
+        return (
+            answer,
+            jax.tree.map(lambda rows: rows[0], every[0].append(every[1], jnp.array(row), jnp.array(seen))),
+            xi,
+        )
 
     u1 = ratio(jnp.arange(1.0, width + 1)[None])
     z1, backward, xi_back = ask(empty, noise(), empty, noise(), u1, keys[0], 0, 0)

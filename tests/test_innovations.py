@@ -10,7 +10,9 @@ import nfd_jax as nfd
 
 
 def dense_with_noise(problem, flag, width=32, depth=5):
-    return nfd.train_with_innovations(problem, width=width, depth=depth, key=jax.random.key(4), backward_weights=flag)
+    return nfd.train_with_innovations(
+        problem, width=width, depth=depth, key=jax.random.key(4), backward_weights=flag
+    )
 
 
 @pytest.mark.parametrize("flag", ["reused", "independent"])
@@ -21,13 +23,22 @@ def test_matrix_free_follows_the_dense_network(make_problem, case, flag):
         problem = nfd.Problem(problem.inputs.at[:, 2].set(problem.inputs[:, 0]), problem.targets, 0.8)
     dense, noise = dense_with_noise(problem, flag)
     free = nfd.train_finite(
-        problem, width=32, depth=5, noise=noise, simulator="matrix_free", backward_weights=flag, record=("features", "gradients")
+        problem,
+        width=32,
+        depth=5,
+        noise=noise,
+        simulator="matrix_free",
+        backward_weights=flag,
+        record=("features", "gradients"),
     )
-    # Repeated batches ask almost the same again: a direction with a residual of 1e-12 of its query carries rounding of that size.
+    # Repeated batches ask almost the same again: a direction with a residual of 1e-12 of its query carries
+    # rounding of that size.
     for a, b in zip(jax.tree.leaves(dense), jax.tree.leaves(free), strict=True):
         assert np.max(np.abs(a - b)) < 1e-9
     other = {"reused": "independent", "independent": "reused"}[flag]
-    wrong = nfd.train_finite(problem, width=32, depth=5, noise=noise, simulator="matrix_free", backward_weights=other)
+    wrong = nfd.train_finite(
+        problem, width=32, depth=5, noise=noise, simulator="matrix_free", backward_weights=other
+    )
     assert np.max(np.abs(wrong.output - dense.output)) > 1e-3
 
 
@@ -40,7 +51,9 @@ def test_innovations_are_standard_normal_and_uncorrelated(make_problem):
         for xi in (noise.forward, noise.backward):
             rows = np.asarray(xi).transpose(1, 0, 2, 3).reshape(8, 12, 128)
             gram = np.einsum("lan,lbn->lab", rows, rows) / 128 - np.eye(12)
-            assert np.abs(gram).max() < 5.5 / np.sqrt(128 / 2)  # 1200 numbers of standard deviation at most √(2/n)
+            assert np.abs(gram).max() < 5.5 / np.sqrt(
+                128 / 2
+            )  # 1200 numbers of standard deviation at most √(2/n)
 
 
 def test_bridges_coarsen_back_and_are_normal(make_problem):

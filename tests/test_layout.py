@@ -6,11 +6,41 @@ from pathlib import Path
 import nfd_jax
 
 ROOT = Path(nfd_jax.__file__).parent
-ORDER = (
-    "_version names _types runtime parametrization activations losses optimizers trajectory problem noise observables _orthogonal "
-    "gaussian history training bounded conditional sharding finite limit data config measures store sweep verdicts report launch "
-    "bench cli __main__ __init__"
-).split()
+ORDER = [
+    "_version",
+    "names",
+    "_types",
+    "runtime",
+    "parametrization",
+    "activations",
+    "losses",
+    "optimizers",
+    "trajectory",
+    "problem",
+    "noise",
+    "observables",
+    "_orthogonal",
+    "gaussian",
+    "history",
+    "training",
+    "bounded",
+    "conditional",
+    "sharding",
+    "finite",
+    "limit",
+    "data",
+    "config",
+    "measures",
+    "store",
+    "sweep",
+    "verdicts",
+    "report",
+    "launch",
+    "bench",
+    "cli",
+    "__main__",
+    "__init__",
+]
 
 
 def modules():
@@ -23,7 +53,8 @@ def house(module: str) -> str:
 
 
 def imports(module: str, path: Path):
-    """Every module of the package that this one imports, lazily or not; what is only there for type checkers aside."""
+    """Every module of the package that this one imports, lazily or not; what is only there for type checkers
+    aside."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     checking = {
         id(inner)
@@ -68,7 +99,11 @@ def test_private_modules_are_imported_inside_their_house_only():
     for module, path in modules().items():
         for target in imports(module, path):
             parts = target.split(".")
-            if len(parts) > 2 and any(part.startswith("_") and part != "__init__" for part in parts[2:]) and parts[1] != house(module):
+            if (
+                len(parts) > 2
+                and any(part.startswith("_") and part != "__init__" for part in parts[2:])
+                and parts[1] != house(module)
+            ):
                 wrong.append(f"{module} imports {target}")
     assert not wrong, wrong
 
@@ -85,7 +120,8 @@ def test_no_module_imports_itself_in_a_circle():
         path.append(module)
         for target in graph[module]:
             actual = package.get(target)
-            # A package's own __init__ re-exports what its modules hold; they never import it back, which `house` order can't see.
+            # A package's own __init__ re-exports what its modules hold; they never import it back, which
+            # `house` order can't see.
             if actual and actual != "nfd_jax.__init__":
                 visit(actual)
         path.pop()

@@ -1,4 +1,5 @@
-"""The diffrax solve against the matrix-free network on the same noise, path by path, and its convergence in depth."""
+"""The diffrax solve against the matrix-free network on the same noise, path by path, and its convergence in
+depth."""
 
 import equinox as eqx
 import jax
@@ -48,32 +49,42 @@ def test_euler_is_the_network_with_several_outputs_and_frozen_ends(make_problem)
 
 @pytest.mark.parametrize("activation", ["tanh", "erf", pytest.param("relu", marks=pytest.mark.long)])
 def test_order_in_depth(make_problem, activation, record_property):
-    """The scheme's mean-square error in h (trained) and b, against a fine solution on the same noise, falls as 1/L for smooth
-    activations; for relu the order is recorded, not asserted.
+    """The scheme's mean-square error in h (trained) and b, against a fine solution on the same noise, falls
+    as 1/L for smooth activations; for relu the order is recorded, not asserted.
 
-    h carries a part that falls as 1/L² from initialization on, so its order is read after four updates and at L ≥ 32.
+    h carries a part that falls as 1/L² from initialization on, so its order is read after four updates and at
+    L ≥ 32.
     """
     depths, fine, width = (32, 64, 128), 1024, 1024
     problem = make_problem(steps=5, rows=2, activation=activation, rate=1.0)
 
     @eqx.filter_jit
     def paths(noise, reuse, depth):
-        run = training.train(problem, noise, MatrixFree.of(problem, reuse, depth, noise.width), record=PATHS, grid=8)
+        run = training.train(
+            problem, noise, MatrixFree.of(problem, reuse, depth, noise.width), record=PATHS, grid=8
+        )
         return run.features, run.gradients
 
     errors = []
     for seed in range(2):
         noise = nfd.sample_noise(problem, width=width, depth=fine, key=jax.random.key(seed))
-        # All depths padded to the fine one: one compilation. The network at M layers is the limit's solution, tested above.
-        at = lambda depth, reuse, noise=noise: paths(coarsened_noise(noise, depth, fine), reuse, jnp.asarray(depth))
+        # All depths padded to the fine one: one compilation. The network at M layers is the limit's solution,
+        # tested above.
+        at = lambda depth, reuse, noise=noise: paths(
+            coarsened_noise(noise, depth, fine), reuse, jnp.asarray(depth)
+        )
         for reuse in (jnp.array(0.0), jnp.array(1.0)):
             exact = at(fine, reuse)
             ms = lambda a, b: observables.largest(a - b)
-            errors.append([[ms(a, b) for a, b in zip(at(depth, reuse), exact, strict=True)] for depth in depths])
+            errors.append(
+                [[ms(a, b) for a, b in zip(at(depth, reuse), exact, strict=True)] for depth in depths]
+            )
     errors = np.array(errors).reshape(2, 2, len(depths), 2, 5)  # seed, flag, depth, (h, b), step
     for flag in range(2):
         for name, quantity, step in (("h", 0, 4), ("b", 1, 0), ("b", 1, 4)):
-            alpha = fit_coarsening(depths, errors[:, flag, :, quantity, step], reference=fine, n_boot=50).estimate
+            alpha = fit_coarsening(
+                depths, errors[:, flag, :, quantity, step], reference=fine, n_boot=50
+            ).estimate
             record_property(f"{activation} {name} step {step} flag {flag}", alpha)
             if activation != "relu":
                 assert abs(alpha - 1) < 0.15, (name, step, flag, alpha)
@@ -87,7 +98,9 @@ def test_the_limit_compiles_once_for_all_steps_and_flags(make_problem, caplog):
         with jax.log_compiles(), caplog.at_level("WARNING"):
             caplog.clear()
             for flag in ("independent", "reused"):
-                nfd.solve_limit(problem, particles=23, depth_steps=5, key=jax.random.key(0), backward_weights=flag)
+                nfd.solve_limit(
+                    problem, particles=23, depth_steps=5, key=jax.random.key(0), backward_weights=flag
+                )
             faster = eqx.tree_at(lambda p: p.learning_rate, problem, problem.learning_rate * 2)
             nfd.solve_limit(faster, particles=23, depth_steps=5, key=jax.random.key(1))
             counts.append(sum("Compiling jit(_solve_drawn)" in record.message for record in caplog.records))

@@ -26,7 +26,9 @@ def start(config: Path, out: Path, *options: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, str(SCRIPT), str(config), "--out", str(out), *options], env=env)
 
 
-@pytest.mark.parametrize("limit", ["", pytest.param(LIMIT, marks=pytest.mark.long)], ids=["network", "network and limit"])
+@pytest.mark.parametrize(
+    "limit", ["", pytest.param(LIMIT, marks=pytest.mark.long)], ids=["network", "network and limit"]
+)
 def test_two_processes_give_the_numbers_of_one(limit, tmp_path):
     config = tmp_path / "huge.yaml"
     config.write_text(CONFIG + limit)
@@ -35,7 +37,10 @@ def test_two_processes_give_the_numbers_of_one(limit, tmp_path):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     outs = [tmp_path / name for name in ("one.json", "two.json", "none.json")]
     together = ["--coordinator", address, "--processes", "2", "--process"]
-    running = [start(config, outs[0], "--processes", "1"), *(start(config, outs[1 + i], *together, str(i)) for i in range(2))]
+    running = [
+        start(config, outs[0], "--processes", "1"),
+        *(start(config, outs[1 + i], *together, str(i)) for i in range(2)),
+    ]
     assert [process.wait(300) for process in running] == [0, 0, 0]
     one, two = (json.loads(out.read_text()) for out in outs[:2])
     assert not outs[2].exists(), "the first process alone writes"

@@ -1,4 +1,5 @@
-"""Compiled programs: none calls the host, so that each is kept in JAX's cache; a grid is one program of the deepest network's loops."""
+"""Compiled programs: none calls the host, so that each is kept in JAX's cache; a grid is one program of the
+deepest network's loops."""
 
 import re
 import subprocess
@@ -17,7 +18,9 @@ import nfd_jax as nfd
 KEY = jax.random.key(0)
 CALLS = {
     "dense": lambda p: nfd.train_finite(p, width=12, depth=3, key=KEY, record=("features", "coupling")),
-    "matrix_free": lambda p: nfd.train_finite(p, width=12, depth=3, key=KEY, simulator="matrix_free", heldout=np.ones((2, 5))),
+    "matrix_free": lambda p: nfd.train_finite(
+        p, width=12, depth=3, key=KEY, simulator="matrix_free", heldout=np.ones((2, 5))
+    ),
     "limit": lambda p: nfd.solve_limit(p, particles=12, depth_steps=4, key=KEY, heldout=np.ones((2, 5))),
     "bounded": lambda p: nfd.solve_limit(p, particles=12, depth_steps=4, key=KEY, directions=6),
     "grid": lambda p: nfd.train_grid(p, widths=[4, 9], depths=[2, 3], keys=jax.random.split(KEY)),
@@ -34,7 +37,12 @@ def test_no_program_calls_the_host(make_problem, name):
 
 def test_the_limits_compiled_program_calls_no_host(make_problem):
     problem = make_problem(steps=2, rows=2)
-    text = jax.jit(lambda p: nfd.solve_limit(p, particles=8, depth_steps=4, key=KEY).output).lower(problem).compile().as_text()
+    text = (
+        jax.jit(lambda p: nfd.solve_limit(p, particles=8, depth_steps=4, key=KEY).output)
+        .lower(problem)
+        .compile()
+        .as_text()
+    )
     assert "callback" not in text
 
 
@@ -53,9 +61,15 @@ print("missed", len(missed))
 
 
 def test_a_second_process_compiles_nothing(tmp_path):
-    run = lambda: subprocess.run(
-        [sys.executable, "-c", TWICE, str(tmp_path)], capture_output=True, text=True, timeout=300, check=True
-    ).stdout
+    run = lambda: (
+        subprocess.run(
+            [sys.executable, "-c", TWICE, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=True,
+        ).stdout
+    )
     first, second = (int(run().split("missed")[1]) for _ in range(2))
     assert first > 0 and second == 0
 
@@ -67,7 +81,11 @@ def grids(draw):
     widths = pick([6, 9], [8], [7, 6, 12]) if simulator == "matrix_free" else pick([1, 5], [12, 3], [4])
     sizes = {"widths": widths, "depths": pick([1], [2, 3], [3, 1])}
     flags = pick(("reused",), ("independent",), ("independent", "reused"), ("reused", "independent"))
-    options = {"activation": pick("tanh", "relu", "sigmoid"), "train": pick("all", "hidden"), "stream": pick(True, False)}
+    options = {
+        "activation": pick("tanh", "relu", "sigmoid"),
+        "train": pick("all", "hidden"),
+        "stream": pick(True, False),
+    }
     options |= {"loss": pick("squared", "cross_entropy"), "outputs": 2}
     return simulator, sizes, flags, options
 
@@ -78,7 +96,13 @@ def test_a_grid_is_its_single_calls(make_problem, case):
     simulator, sizes, flags, options = case
     problem, keys, rates = make_problem(steps=3, rows=2, **options), jax.random.split(KEY, 2), (0.1, 0.4)
     grid = nfd.train_grid(
-        problem, **sizes, keys=keys, learning_rates=rates, backward_weights=flags, simulator=simulator, record=("gradients",)
+        problem,
+        **sizes,
+        keys=keys,
+        learning_rates=rates,
+        backward_weights=flags,
+        simulator=simulator,
+        record=("gradients",),
     )
     assert grid.loss.shape == (len(sizes["widths"]), len(sizes["depths"]), 2, 2, len(flags), 3)
     i, j, f = len(sizes["widths"]) - 1, len(sizes["depths"]) - 1, len(flags) - 1
@@ -86,7 +110,13 @@ def test_a_grid_is_its_single_calls(make_problem, case):
     for r, rate in enumerate(rates):
         learning = eqx.tree_at(lambda p: p.learning_rate, problem, jnp.asarray(rate))
         single = nfd.train_finite(
-            learning, width=width, depth=depth, key=keys[1], backward_weights=flags[f], simulator=simulator, record=("gradients",)
+            learning,
+            width=width,
+            depth=depth,
+            key=keys[1],
+            backward_weights=flags[f],
+            simulator=simulator,
+            record=("gradients",),
         )
         np.testing.assert_allclose(grid.output[i, j, 1, r, f], single.output, rtol=0, atol=1e-12)
         found = grid.gradients[i, j, 1, r, f]
@@ -96,17 +126,27 @@ def test_a_grid_is_its_single_calls(make_problem, case):
 
 @pytest.mark.parametrize("simulator", ["dense", "matrix_free"])
 def test_a_grid_is_one_program_that_visits_the_deepest_networks_layers(make_problem, simulator):
-    """One compilation; no loop runs longer than the largest depth; W(0) and noise have no axis of the networks that share them."""
+    """One compilation; no loop runs longer than the largest depth; W(0) and noise have no axis of the
+    networks that share them."""
     problem = make_problem(steps=2, rows=2)
-    options = {"widths": [8, 24], "depths": [2, 5], "keys": jax.random.split(KEY, 3), "learning_rates": (0.1, 0.2)}
+    options = {
+        "widths": [8, 24],
+        "depths": [2, 5],
+        "keys": jax.random.split(KEY, 3),
+        "learning_rates": (0.1, 0.2),
+    }
     program = jax.jit(lambda p: nfd.train_grid(p, **options, simulator=simulator).output).lower(problem)
     text = program.compile().as_text()
     trips = {int(n) for n in re.findall(r'known_trip_count":\{"n":"(\d+)"', text)}
     assert 5 in trips and not trips & set(range(6, 11)), f"loops of {sorted(trips)} steps; depths add up to 7"
     shapes = re.findall(r"f64\[([\d,]+)\]", text)
-    if simulator == "dense":  # width, depth, rate and flag share W(0): no array has their axes and two of width 24
+    if (
+        simulator == "dense"
+    ):  # width, depth, rate and flag share W(0): no array has their axes and two of width 24
         stacks = {shape for shape in shapes if shape.count("24") == 2 and "5" in shape.split(",")}
-        assert all(np.prod([int(n) for n in shape.split(",")]) <= 3 * 2 * 5 * 24 * 24 for shape in stacks), stacks
+        assert all(np.prod([int(n) for n in shape.split(",")]) <= 3 * 2 * 5 * 24 * 24 for shape in stacks), (
+            stacks
+        )
 
 
 def test_refusals_of_grids(make_problem):

@@ -1,4 +1,5 @@
-"""Float32 against float64, determinism, padding and batching, compilations, and the memory of a very wide network."""
+"""Float32 against float64, determinism, padding and batching, compilations, and the memory of a very wide
+network."""
 
 import equinox as eqx
 import jax
@@ -19,7 +20,8 @@ PATHS = ("features", "gradients")
 
 @pytest.mark.parametrize("case", ["generic", "duplicates"])
 def test_float32_paths_over_ten_repeated_batches(case, make_problem):
-    """rms errors of h and b; four samples and one output, so that every block of backward queries at the last layer has rank 1."""
+    """rms errors of h and b; four samples and one output, so that every block of backward queries at the last
+    layer has rank 1."""
     base = make_problem(steps=10, rows=4, dim=6)
     x = np.array(base.inputs)
     if case == "duplicates":
@@ -32,7 +34,13 @@ def test_float32_paths_over_ten_repeated_batches(case, make_problem):
             runs = []
             for problem, xi in ((double, noise), single):
                 problem = eqx.tree_at(lambda p: p.learning_rate, problem, jnp.asarray(rate, problem.dtype))
-                options = {"width": 1024, "depth": 32, "noise": xi, "simulator": "matrix_free", "backward_weights": flag}
+                options = {
+                    "width": 1024,
+                    "depth": 32,
+                    "noise": xi,
+                    "simulator": "matrix_free",
+                    "backward_weights": flag,
+                }
                 runs.append(nfd.train_finite(problem, record=PATHS, **options))
             rms = lambda a, b: float(np.sqrt(np.mean((np.asarray(a, float) - np.asarray(b, float)) ** 2)))
             assert rms(runs[0].features, runs[1].features) < 1e-3
@@ -40,12 +48,15 @@ def test_float32_paths_over_ten_repeated_batches(case, make_problem):
 
 
 def test_repeated_queries_get_the_same_answers(make_problem):
-    """A zero learning rate asks the same at every step; duplicated samples ask it twice: all answers agree to rounding."""
+    """A zero learning rate asks the same at every step; duplicated samples ask it twice: all answers agree to
+    rounding."""
     base = make_problem(steps=4, rows=3)
     x = np.array(base.inputs)
     x[:, 2] = x[:, 0]
     problem = nfd.Problem(x, base.targets, 0.0)
-    run = nfd.train_finite(problem, width=32, depth=6, key=jax.random.key(1), simulator="matrix_free", record=PATHS)
+    run = nfd.train_finite(
+        problem, width=32, depth=6, key=jax.random.key(1), simulator="matrix_free", record=PATHS
+    )
     for path in (run.features, run.gradients):
         assert np.all(np.isfinite(path))
         np.testing.assert_allclose(path, np.broadcast_to(path[:1], path.shape), rtol=0, atol=1e-11)
@@ -75,7 +86,8 @@ def test_same_seed_same_bits(make_problem):
 
 
 def test_noise_nests_and_coarsens(make_problem):
-    """Width n is the first n entries of any width; keyed and stored noise are the same numbers; coarsening sums increments."""
+    """Width n is the first n entries of any width; keyed and stored noise are the same numbers; coarsening
+    sums increments."""
     problem = make_problem()
     wide = nfd.sample_noise(problem, width=33, depth=6, key=jax.random.key(0))
     narrow = nfd.sample_noise(problem, width=20, depth=6, key=jax.random.key(0))
@@ -92,13 +104,22 @@ def test_noise_nests_and_coarsens(make_problem):
 @pytest.mark.parametrize("flag", ["reused", "independent"])
 def test_noise_drawn_at_each_use_is_the_same_noise(make_problem, flag):
     problem = make_problem()
-    stored, keyed = (draw(problem, width=20, depth=6, key=jax.random.key(0)) for draw in (nfd.sample_noise, nfd.keyed_noise))
+    stored, keyed = (
+        draw(problem, width=20, depth=6, key=jax.random.key(0))
+        for draw in (nfd.sample_noise, nfd.keyed_noise)
+    )
     for noise in (stored, keyed):
         with pytest.raises(ValueError, match="must divide"):
             noise.coarsen(4)
-    network = lambda noise: nfd.train_finite(problem, width=20, depth=3, noise=noise, simulator="matrix_free", backward_weights=flag)
-    limit = lambda noise: nfd.solve_limit(problem, particles=20, depth_steps=6, noise=noise, backward_weights=flag)
-    np.testing.assert_allclose(network(keyed.coarsen(3)).output, network(stored.coarsen(3)).output, rtol=1e-10)
+    network = lambda noise: nfd.train_finite(
+        problem, width=20, depth=3, noise=noise, simulator="matrix_free", backward_weights=flag
+    )
+    limit = lambda noise: nfd.solve_limit(
+        problem, particles=20, depth_steps=6, noise=noise, backward_weights=flag
+    )
+    np.testing.assert_allclose(
+        network(keyed.coarsen(3)).output, network(stored.coarsen(3)).output, rtol=1e-10
+    )
     np.testing.assert_allclose(limit(keyed).output, limit(stored).output, rtol=1e-10)
 
 
@@ -108,7 +129,14 @@ def test_padding_and_batching_change_nothing(make_problem):
 
     @eqx.filter_jit
     def padded(noise, depth, reuse):
-        return training.train(problem, noise, MatrixFree.of(problem, reuse, depth, noise.width), record=PATHS, grid=2, coupling=True)
+        return training.train(
+            problem,
+            noise,
+            MatrixFree.of(problem, reuse, depth, noise.width),
+            record=PATHS,
+            grid=2,
+            coupling=True,
+        )
 
     pairs = jnp.array([4, 8]), jnp.array([1.0, 0.0])
     stack = jax.tree.map(lambda *x: jnp.stack(x), coarsened_noise(noise, 4, 8), noise)
@@ -131,14 +159,22 @@ def test_one_compilation_per_shape(make_problem, caplog):
         with jax.log_compiles(), caplog.at_level("WARNING"):
             caplog.clear()
             work()
-            return sum(f"Compiling jit({name})" in record.message for name in ("_train_dense", "_drawn") for record in caplog.records)
+            return sum(
+                f"Compiling jit({name})" in record.message
+                for name in ("_train_dense", "_drawn")
+                for record in caplog.records
+            )
 
     def run(simulator, width=19, depth=3, **changes):
         here = nfd.Problem(problem.inputs, problem.targets, **({"learning_rate": 0.1} | changes))
-        return nfd.train_finite(here, width=width, depth=depth, key=jax.random.key(len(changes)), simulator=simulator)
+        return nfd.train_finite(
+            here, width=width, depth=depth, key=jax.random.key(len(changes)), simulator=simulator
+        )
 
     for simulator in ("dense", "matrix_free"):
-        assert count(lambda s=simulator: [run(s), run(s, learning_rate=0.2), run(s, horizon=2.0), run(s)]) == 1
+        assert (
+            count(lambda s=simulator: [run(s), run(s, learning_rate=0.2), run(s, horizon=2.0), run(s)]) == 1
+        )
         assert count(lambda s=simulator: run(s, depth=4)) == 1
 
 
@@ -170,7 +206,9 @@ def test_held_out_questions_about_training_inputs_get_the_training_answers(make_
         learning = eqx.tree_at(lambda p: p.learning_rate, problem, jnp.asarray(rate))
         heldout = training.heldout_questions(problem, problem.inputs[0], 4, 32, jax.random.key(1))
         probe = training.probe_questions(problem, 4, 32, jax.random.key(1))
-        return training.train(learning, noise, interior(learning, reuse, 4, 32), record=PATHS, heldout=heldout, probe=probe)
+        return training.train(
+            learning, noise, interior(learning, reuse, 4, 32), record=PATHS, heldout=heldout, probe=probe
+        )
 
     root = 10 * np.sqrt(np.finfo(float).eps)  # discarded queries go through the root of a Gram matrix
     for reuse in (0.0, 1.0):
@@ -191,7 +229,9 @@ def test_held_out_answers_have_the_dense_law(make_problem):
     def free(key):
         noise = nfd.sample_noise(problem, width=width, depth=depth, key=key)
         heldout = training.heldout_questions(problem, questions, depth, width, key)
-        return training.train(problem, noise, MatrixFree.of(problem, jnp.asarray(1.0), depth, width), heldout=heldout).heldout[..., 0]
+        return training.train(
+            problem, noise, MatrixFree.of(problem, jnp.asarray(1.0), depth, width), heldout=heldout
+        ).heldout[..., 0]
 
     def dense(key):
         weights = initial_weights(problem, width=width, depth=depth, key=key, backward_weights="reused")

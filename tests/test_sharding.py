@@ -9,7 +9,9 @@ import sys
 import pytest
 
 DEVICES, WIDTH, DEPTH, STEPS, BATCH = 2, 64, 4, 2, 3
-COLLECTIVE = re.compile(r"= (\S+|\(.*?\)) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
+COLLECTIVE = re.compile(
+    r"= (\S+|\(.*?\)) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,9 @@ def _measure() -> dict:
     inputs, targets = rng.normal(size=(STEPS, BATCH, 5)), rng.normal(size=(STEPS, BATCH, 1))
     problem = Problem(inputs, targets, 0.5)
     noise = sample_noise(problem, width=WIDTH, depth=DEPTH, key=jax.random.key(0))
-    error = lambda a, b: max(float(abs(np.asarray(x) - y).max()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+    error = lambda a, b: max(
+        float(abs(np.asarray(x) - y).max()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
+    )
     shards = lambda x, axis: [part.data.shape[axis] for part in x.addressable_shards]
 
     def run(function, argument) -> tuple:
@@ -78,19 +82,25 @@ def _measure() -> dict:
         shapes = lambda result: re.findall(r"\[([\d,]*)\]", result)
         size = lambda shape: int(np.prod([int(n) for n in shape.split(",") if n]))
         found = COLLECTIVE.findall(compiled.as_text())
-        return compiled(argument), sorted({(kind, size(shape)) for result, kind in found for shape in shapes(result)})
+        return compiled(argument), sorted(
+            {(kind, size(shape)) for result, kind in found for shape in shapes(result)}
+        )
 
     def by_products_of_rows(noise):
         """The network as accelerators orthogonalize."""
         gaussian.orthonormalize = by_products
         try:
-            return training.train(problem, noise, MatrixFree.of(problem, jnp.ones(()), DEPTH, noise.width), record=record)
+            return training.train(
+                problem, noise, MatrixFree.of(problem, jnp.ones(()), DEPTH, noise.width), record=record
+            )
         finally:
             gaussian.orthonormalize = by_rows
 
     record, spread = ("features", "gradients"), sharding.shard_noise(noise)
     systems = {
-        "finite": lambda noise: train_finite(problem, width=WIDTH, depth=DEPTH, simulator="matrix_free", noise=noise, record=record),
+        "finite": lambda noise: train_finite(
+            problem, width=WIDTH, depth=DEPTH, simulator="matrix_free", noise=noise, record=record
+        ),
         "limit": lambda noise: solve_limit(
             problem, particles=WIDTH, depth_steps=DEPTH, backward_weights="reused", noise=noise, record=record
         ),

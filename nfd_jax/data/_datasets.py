@@ -85,7 +85,8 @@ def _digits() -> Splits:
     """8 × 8 images and labels, from the file that scikit-learn carries: importing it takes two seconds."""
     package = find_spec("sklearn")
     if package is None or not package.submodule_search_locations:
-        raise DataError("digits: scikit-learn, which carries them, is not installed; expected: pip install scikit-learn")
+        expected = "expected: pip install scikit-learn"
+        raise DataError(f"digits: scikit-learn, which carries them, is not installed; {expected}")
     path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     try:
         rows = np.loadtxt(path, delimiter=",")

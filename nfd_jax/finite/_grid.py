@@ -92,7 +92,7 @@ def observer(problem: Problem, heldout: Heldout | None, width: Array, shape: Sha
                 out[f"{name}s"] = x
             if "kernels" in shape.record:
                 x = jnp.where(inside, phi(x), 0) if name == "feature" else x
-                out[f"{name}_kernel"] = observables.kernel(x) * (shape.size / width)
+                out[f"{name}_kernel"] = observables.kernel(x) * (shape.size / width.astype(x.dtype))
         return memory, out
 
     start = jnp.zeros((shape.grid + 1, rows, shape.size), problem.dtype)

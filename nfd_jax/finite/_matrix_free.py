@@ -62,7 +62,7 @@ class MatrixFree(Interior):
 
         return jax.lax.fori_loop(0, sizes.bound, layer, start)
 
-    def backward(self, b1, h, xi, learned, history, noise, *, coupling) -> Pass:
+    def backward(self, b1, h, xi, learned, history, noise, *, coupling=False, discard=False) -> Pass:
         (phi, scales), sizes = self._parts(), self.sizes
         start = _begin(sizes.cut(b1), xi, history.backward, history.forward, coupling, at=sizes.bound)
 
@@ -70,7 +70,7 @@ class MatrixFree(Interior):
             i = sizes.bound - 1 - j
             b, here = done.path[i + 1], history.layer(i, noise, learned, self.width, self.reuse)
             slope = phi.derivative(h[i])
-            found = here.answer(here.resolve(b, transpose=True), xi[i], transpose=True)
+            found = here.answer(here.resolve(b, transpose=True, discard=discard), xi[i], transpose=True)
             down = sizes.cut(scales.down(b, slope, found.image, here.drift(b, transpose=True)))
             coupled = sizes.keep(i, slope * scales.scale * found.coupled)
             return _put(done, i, i, sizes.keep(i, down, b), found.new, coupled)

@@ -1,9 +1,10 @@
 """How a network with matrices learns from one step: three ways to the same numbers.
 
-    Coordinates    factored weights: the batch is remembered, and the optimizer's coefficients say what it
-                   weighs at each step
+    Coordinates    factored weights: the batch is remembered, and the optimizer's coefficients weigh it
     InPlace        explicit weights under plain SGD: each layer rewritten where it lies
     General        explicit weights under any optax transformation, which sees U, V and all W at once
+
+Each has `begin`, the optimizer's first state; `at`, the weights as step k meets them; `learn`, one update.
 """
 
 from collections.abc import Callable

@@ -3,6 +3,7 @@ initialization."""
 
 from typing import Any
 
+import jax
 from jaxtyping import Array
 
 from nfd_jax import conditional
@@ -82,6 +83,7 @@ def solve_limit(
     for reverse mode use `train_finite(simulator="matrix_free")` on the same noise, which is the same numbers.
     """
     check_limit(problem)
+    _refuse_reverse_mode(problem, noise)
     check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
     check_choice("matmul_precision", matmul_precision, MATMUL_PRECISIONS)
     if "weights" in (record := check_record(record)):
@@ -109,3 +111,20 @@ def solve_limit(
 
 def _limit(problem: Problem, reuse: Array, depth: int, width: int) -> Limit:
     return Limit(problem, reuse, depth, width=width)
+
+
+def _refuse_reverse_mode(problem: Problem, noise: AbstractNoise | None) -> None:
+    """Raise ValueError at once under `jax.grad`, which diffrax's solve would refuse after compiling.
+
+    Told by the kind of tracer; where JAX names it otherwise, its own later error stands.
+    """
+    for leaf in jax.tree.leaves((problem, noise)):
+        while hasattr(leaf, "val"):  # below vmap
+            leaf = leaf.val
+        if type(leaf).__name__ == "LinearizeTracer":
+            raise ValueError(
+                "reverse mode through solve_limit (jax.grad, jax.vjp, jax.linearize) is not possible; use "
+                "jax.jvp or "
+                'jax.jacfwd, or train_finite(simulator="matrix_free", noise=noise), which is the same numbers '
+                "and takes both modes"
+            )

@@ -81,10 +81,10 @@ class Limit(Interior):
         path, record = _integrate(ForwardDrift(), ForwardNoise(discard), driving, h0, seen, coupling)
         return Pass(path, record["answers"], record["coupling"])
 
-    def backward(self, b1, h, xi, learned, history, noise, *, coupling) -> Pass:
+    def backward(self, b1, h, xi, learned, history, noise, *, coupling=False, discard=False) -> Pass:
         driving = DrivingPath(xi, noise, history, reverse=True)
         seen = Seen(self.problem, history, noise, learned, self.reuse, h[:-1])
-        path, record = _integrate(BackwardDrift(), BackwardNoise(), driving, b1, seen, coupling)
+        path, record = _integrate(BackwardDrift(), BackwardNoise(discard), driving, b1, seen, coupling)
         path, record = jax.tree.map(lambda x: x[::-1], (path, record))
         return Pass(path, record["answers"], record["coupling"])
 

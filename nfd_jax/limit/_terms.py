@@ -177,7 +177,9 @@ class BackwardDrift(eqx.Module):
 class BackwardNoise(eqx.Module):
     """α √T φ'(h) ⊙ dw̃ of the backward equation as an operator on increments."""
 
+    discard: bool = eqx.field(static=True)
+
     def __call__(self, tau, b, seen: Seen) -> NoiseOperator:
         layer = seen.layer(tau, reverse=True)
-        parts = layer.resolve(b, transpose=True)
+        parts = layer.resolve(b, transpose=True, discard=self.discard)
         return NoiseOperator(parts, layer, jnp.sqrt(seen.problem.horizon), seen.slope(tau), True)

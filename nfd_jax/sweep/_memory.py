@@ -88,17 +88,22 @@ class _Count:
         return self.samples * layers * self.width
 
     def noise(self, layers: int) -> int:
-        return 2 * self.family(1 if self.task.redraws else layers) + self.width * self.task.inputs
+        ends = self.width * self.task.inputs
+        if self.task.bounded:  # a pass draws its own
+            return 2 * self.task.followed * layers * self.width + ends
+        return 2 * self.family(1 if self.task.redraws else layers) + ends
 
     def kept(self, flags: int) -> int:
         """Trajectories of one seed, at every learning rate and so many flags."""
-        return self.rates * flags * (3 if self.probe else 2) * self.family(self.task.intervals + 1)
+        return self.rates * flags * (4 if self.probe else 2) * self.family(self.task.intervals + 1)
 
     def learning(self, layers: int, coupling: bool) -> int:
         """One run of a conditional-Gaussian system: its history, and the widest of its passes, held-out and
         probe samples'."""
-        passes = max((9 if coupling else 7) * self.rows, 4 * HELDOUT, 6 * self.samples if self.probe else 0)
-        return (2 * self.directions + passes) * layers * self.width + 6 * layers * self.directions**2
+        asked = 12 * self.samples if self.probe and not self.task.bounded else 0
+        passes = max((9 if coupling else 7) * self.task.followed, 4 * HELDOUT, asked)
+        held = (4 if self.task.bounded else 2) * self.directions
+        return (held + passes) * layers * self.width + 6 * layers * self.directions**2
 
     def mapped(self, each: int, kept: int, shared: int) -> int:
         """A program that takes seeds in turn: one seed's copy of what all share, what each run holds, and

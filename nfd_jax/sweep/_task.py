@@ -145,9 +145,19 @@ class Task:
         return self.history.directions, self.history.tolerance
 
     @property
+    def bounded(self) -> bool:
+        """Whether histories are bounded."""
+        return self.history.directions is not None
+
+    @property
+    def followed(self) -> int:
+        """Rows of a pass in training: the batch's, and with a bounded history the probe's."""
+        return self.rows * (2 if self.bounded and self.probe else 1)
+
+    @property
     def redraws(self) -> bool:
         """Whether noise is drawn anew at each use: it would not fit, or runs are long (bounded histories)."""
-        return self.batch.redrawn or self.history.directions is not None
+        return self.batch.redrawn or self.bounded
 
     @property
     def itemsize(self) -> int:

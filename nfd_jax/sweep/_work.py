@@ -74,9 +74,9 @@ def work(task: Task) -> Work:
         for depth in task.depths:
             noises.add(task.noise_depths[depth])
             total += _system(task, depth) * (rates * len(task.flags))
-    if task.redraws:
-        total += Work(normals=_redrawn(task))
-    total += Work(normals=sum(task.width * (2 * task.samples * layers + task.inputs) for layers in noises))
+    total += Work(normals=_redrawn(task) if task.redraws else 0)
+    drawn = 0 if task.bounded else 2 * task.samples
+    total += Work(normals=sum(task.width * (drawn * layers + task.inputs) for layers in noises))
     if task.reference:  # shared by all widths
         total += work(task.reference_task.at(seeds=(0,))) * (1 / len(task.widths))
     return total * len(task.seeds)
@@ -94,17 +94,19 @@ def _estimate(task: Task) -> Work:
 
 
 def _redrawn(task: Task) -> float:
-    """Normals drawn again by all passes of a seed: both families of a layer, at the finest layers they are
-    sums of."""
+    """Normals drawn in the passes of a seed, at the finest layers they are sums of: with a bounded history
+    those of the pass, else both families of a layer again."""
     layers = len(task.limit_flags) * task.depth_steps
-    layers += sum(len(task.flags) * finest for finest in task.noise_depths.values())
-    passes = 3 * task.steps + task.probe
+    layers += 0 if task.dense else sum(len(task.flags) * finest for finest in task.noise_depths.values())
+    if task.bounded:
+        return 2 * task.steps * task.followed * task.width * layers * len(task.rates)
+    passes = 3 * task.steps + 2 * task.probe
     return 2 * task.samples * task.width * passes * layers * len(task.rates)
 
 
 def _system(task: Task, layers: int) -> Work:
-    """One run of a network or limit: two passes a step, one for the held-out samples, and the probe's
-    once."""
+    """One run of a network or limit: two passes a step, one for the held-out samples, and two over the probe
+    of all steps, which with a bounded history runs along."""
     width, samples, seen = task.width, task.samples, task.directions
 
     def passes(count: int, rows: int) -> Work:
@@ -112,9 +114,11 @@ def _system(task: Task, layers: int) -> Work:
         moved = TOUCHES * seen * width * task.itemsize
         return Work(flops, 0, moved, 12 + 5 * rows, flops * THIN / rows) * (count * layers)
 
-    fresh = Work(normals=HELDOUT * layers * width)
-    probe = passes(1, samples) + Work(normals=samples * layers * width) if task.probe else Work()
-    return passes(2 * task.steps, task.rows) + passes(task.steps, HELDOUT) + fresh + probe
+    total = passes(2 * task.steps, task.followed) + passes(task.steps, HELDOUT)
+    total += Work(normals=HELDOUT * layers * width)
+    if task.probe and not task.bounded:
+        total += passes(2, samples) + Work(normals=2 * samples * layers * width)
+    return total
 
 
 def _dense(task: Task) -> Work:

@@ -15,6 +15,16 @@ from nfd_jax.verdicts._claims import MARGIN, conclusions, judge, rates
 from nfd_jax.verdicts._curves import fit_coarsening, fit_slope
 from nfd_jax.verdicts._seeds import UNKNOWN, Interval
 from nfd_jax.verdicts._slopes import FLAT, TOLERANCE
+from nfd_jax.verdicts._training import (
+    DROPPED,
+    GAP_MARGIN,
+    LEARNED,
+    REASONS,
+    coordinate_check,
+    gap_constants,
+    relative_gap,
+    transfer,
+)
 from nfd_jax.verdicts._tree import (
     FLOOR,
     STATES,
@@ -44,12 +54,16 @@ if TYPE_CHECKING:
 __all__ = [
     "ARGUMENTS",
     "CLAIMS",
+    "DROPPED",
     "FLAT",
     "FLOOR",
+    "GAP_MARGIN",
     "Interval",
+    "LEARNED",
     "MARGIN",
     "NOT_KNOWN",
     "READINGS",
+    "REASONS",
     "SOURCES",
     "STATEMENTS",
     "STATES",
@@ -62,14 +76,18 @@ __all__ = [
     "array",
     "by_seed",
     "conclusions",
+    "coordinate_check",
     "counts",
     "covered",
     "fit_coarsening",
     "fit_slope",
+    "gap_constants",
     "measured",
     "rates",
+    "relative_gap",
     "settings",
     "spread",
+    "transfer",
     "verdicts",
 ]
 

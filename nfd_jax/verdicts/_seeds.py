@@ -70,7 +70,7 @@ UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
 
 @lru_cache(maxsize=32)
-def _resamples(seeds: int) -> Array:
+def resamples(seeds: int) -> Array:
     """(RESAMPLES, seeds) bootstrap weights, the same at every call: the same data give the same verdict."""
     return np.random.default_rng(0).multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
 
@@ -94,7 +94,7 @@ class Spread:
         if not deviation > 1e-13 * abs(mean):
             return cls(mean, 0.0, seeds, np.empty(0))
         centred = (values - mean) / deviation
-        weights = _resamples(seeds)
+        weights = resamples(seeds)
         means = weights @ centred
         variances = (weights @ centred**2 - means**2) * seeds / (seeds - 1)
         # A resample of nearly equal values has no spread of its own; its pivot would be noise divided by

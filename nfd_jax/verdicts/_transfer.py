@@ -1,0 +1,216 @@
+"""Which learning rate is best, how that moves with depth and width, and whether the limit's serves.
+
+The best rate η* of a network is the vertex of a parabola fitted to log loss against log η, through the best
+rate of the list and up to two of its neighbours on each side. It is linearized to one value a seed, so that
+networks of other sizes, which share their seeds, are compared in pairs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from nfd_jax.verdicts._seeds import UNKNOWN, Array, Interval, Spread, resamples
+from nfd_jax.verdicts._tree import measured
+
+NEIGHBOURS = 2
+"""Rates on each side of the best one that the parabola goes through."""
+
+
+def transfer(
+    tree: xr.DataTree, *, backward_weights: str = "reused", step: int = -1, heldout: bool = False
+) -> xr.Dataset | None:
+    """Loss at a step against the learning rate, with the best rate; None below three rates.
+
+    Dims (learning_rate, width, depth) or less; for the limit (learning_rate, particles) with `limit_` in
+    front:
+
+    - `loss`, `loss_low`, `loss_high`: mean over seeds with its 95 % interval; NaN where a seed diverged.
+    - `optimum`, `optimum_low`, `optimum_high` (width, depth): η*; the interval is open (0 or inf) on the side
+      where the best rate is the last of the list, and `inner` is False there.
+    - `depth_shift` … `_low`, `_high` (width): power p of η* ∝ L^p, `width_shift` (depth) that of η* ∝ n^p;
+      NaN unless two sizes have an inner optimum.
+    - `cost`, `cost_low`, `cost_high` (width, depth): loss at the limit's η* over the loss at the own one; 1
+      is as good. The limit is that of as many particles as the width, or of most.
+    """
+    name = "heldout_loss" if heldout else "loss"
+    finite = _losses(measured(tree, f"finite/{name}"), backward_weights, step, ("width", "depth"))
+    limits = _losses(measured(tree, f"limit/{name}"), backward_weights, step, ("particles",))
+    if finite is None and limits is None:
+        return None
+    found, best = _optima(finite)
+    solved, at_limit = _optima(limits)
+    if finite is not None:
+        found |= _shifts(best, finite)
+        if limits is not None:
+            found |= _costs(best, at_limit, finite, limits)
+    coords = {}
+    for values in (finite, limits):
+        if values is not None:
+            coords |= {dim: values[dim].values for dim in values.dims if dim != "seed"}
+    return xr.Dataset(found | {f"limit_{name}": value for name, value in solved.items()}, coords)
+
+
+@dataclass(frozen=True)
+class Best:
+    """A parabola y = log loss in x = log η about `centre`: `window` are the rates it goes through, `operator`
+    (3, window) takes their y to its coefficients, constant first. `log_rate` is its vertex with one value a
+    seed, whose mean it is."""
+
+    losses: Array
+    x: Array
+    window: Array
+    operator: Array
+    log_rate: Array
+    inner: bool
+    last: bool
+
+    @property
+    def centre(self) -> float:
+        return float(self.x[self.window].mean())
+
+    def interval(self) -> Interval:
+        """Of η*, open on the side where rates end."""
+        if not self.inner:
+            rate = float(np.exp(self.log_rate.mean()))
+            return Interval(rate, rate if self.last else 0.0, np.inf if self.last else rate)
+        found = Spread.of(self.log_rate).interval()
+        return Interval(*(float(np.exp(end)) for end in (found.estimate, found.low, found.high)))
+
+
+def best_rate(rates: Array, losses: Array) -> Best | None:
+    """η* from losses (seeds, rates); rates at which a seed has none are left out, None where fewer than three
+    are left."""
+    usable = np.flatnonzero(np.isfinite(losses).all(0) & (losses.mean(0) > 0) & (rates > 0))
+    if len(usable) < 3:
+        return None
+    x, losses = np.log(rates[usable]), losses[:, usable]
+    mean = losses.mean(0)
+    i = int(np.argmin(mean))
+    window = np.arange(max(0, i - NEIGHBOURS), min(len(x), i + NEIGHBOURS + 1))
+    design = np.vander(x[window] - x[window].mean(), 3, increasing=True)
+    operator = np.linalg.pinv(design)
+    last, inside = i > 0, 0 < i < len(x) - 1
+    _, slope, curvature = operator @ np.log(mean[window])
+    vertex = x[window].mean() - slope / (2 * curvature) if curvature > 0 else np.nan
+    if not (inside and x[window[0]] <= vertex <= x[window[-1]]):
+        at_end = np.full(len(losses), x[i])
+        return Best(losses, x, window, operator, at_end, False, last)
+    # To first order in each seed's deviation from the mean.
+    change = (losses[:, window] / mean[window] - 1) @ operator.T
+    values = vertex - change[:, 1] / (2 * curvature) + slope * change[:, 2] / (2 * curvature**2)
+    return Best(losses, x, window, operator, values, True, last)
+
+
+def _losses(values: xr.DataArray | None, flag: str, step: int, sizes: tuple[str, ...]) -> xr.DataArray | None:
+    """(learning_rate, *sizes, seed) of one kind of backward weights, at rates above 0; None below three
+    rates."""
+    if values is None or flag not in np.atleast_1d(values.coords.get("backward_weights", "")).tolist():
+        return None
+    values = values.sel(backward_weights=flag).isel(step=step, drop=True).drop_vars("backward_weights")
+    values = values.isel(learning_rate=values["learning_rate"].values > 0).transpose(
+        "learning_rate", *sizes, "seed"
+    )
+    return values if values.sizes["learning_rate"] >= 3 and values.notnull().any() else None
+
+
+def _seeds(losses: Array) -> Array:
+    """Losses (rates, seeds) as (seeds, rates), of the seeds that have any."""
+    return losses[:, np.isfinite(losses).any(0)].T
+
+
+def _optima(values: xr.DataArray | None) -> tuple[dict, dict]:
+    """What `transfer` says of each size by itself, and `Best` by place."""
+    if values is None:
+        return {}, {}
+    rates, sizes = values["learning_rate"].values, values.dims[1:-1]
+    shape = values.shape[1:-1]
+    loss, optimum = np.full((3, *values.shape[:-1]), np.nan), np.full((3, *shape), np.nan)
+    inner, best = np.zeros(shape, bool), {}
+    for place in np.ndindex(shape):
+        here = _seeds(values.values[(slice(None), *place)])
+        if not len(here):
+            continue
+        for k in np.flatnonzero(np.isfinite(here).all(0)):
+            loss[(slice(None), k, *place)] = _ends(Spread.of(here[:, k]).interval())
+        if (found := best_rate(rates, here)) is not None:
+            best[place] = found
+            optimum[(slice(None), *place)], inner[place] = _ends(found.interval()), found.inner
+    return {
+        **_named("loss", values.dims[:-1], loss),
+        **_named("optimum", sizes, optimum),
+        "inner": (sizes, inner),
+    }, best
+
+
+def _ends(found: Interval) -> tuple[float, float, float]:
+    return found.estimate, found.low, found.high
+
+
+def _named(name: str, dims: tuple, values: Array) -> dict:
+    """Estimate, low and high end (3, …) under their names."""
+    return {f"{name}{end}": (dims, x) for end, x in zip(("", "_low", "_high"), values, strict=True)}
+
+
+def _shifts(best: dict, values: xr.DataArray) -> dict:
+    widths, depths = values["width"].values, values["depth"].values
+    along = {"depth_shift": ("width", 1, depths), "width_shift": ("depth", 0, widths)}
+    out = {}
+    for name, (other, axis, sizes) in along.items():
+        count = values.sizes[other]
+        found = [
+            _shift([(sizes[p[axis]], b) for p, b in best.items() if p[1 - axis] == i]) for i in range(count)
+        ]
+        out |= _named(name, (other,), np.array([_ends(one) for one in found]).T)
+    return out
+
+
+def _shift(found: list[tuple[int, Best]]) -> Interval:
+    """Slope of log η* on log size, by seed; networks of other sizes have the same seeds."""
+    inner = [(size, best.log_rate) for size, best in found if best.inner]
+    if len(inner) < 2 or len({len(values) for _, values in inner}) > 1:
+        return UNKNOWN
+    x = np.log([size for size, _ in inner])
+    x = x - x.mean()
+    return Spread.of(np.stack([values for _, values in inner], 1) @ (x / (x @ x))).interval()
+
+
+def _costs(best: dict, at_limit: dict, finite: xr.DataArray, limits: xr.DataArray) -> dict:
+    particles = limits["particles"].values
+    cost = np.full((3, finite.sizes["width"], finite.sizes["depth"]), np.nan)
+    for (i, j), own in best.items():
+        same = np.flatnonzero(particles == finite["width"].values[i])
+        limit = at_limit.get((int(same[0]) if len(same) else len(particles) - 1,))
+        if limit is not None and limit.inner and own.inner:
+            cost[:, i, j] = _cost(own, limit)
+    return _named("cost", ("width", "depth"), cost)
+
+
+def _cost(own: Best, limit: Best) -> tuple[float, float, float]:
+    """Loss at the limit's η* over the smallest, on the curve through the measured points (a parabola within
+    its window)."""
+
+    def ratio(means: Array, target: Array) -> Array:
+        y = np.log(means)  # (R, rates)
+        coefficients = y[:, own.window] @ own.operator.T
+        vertex = -coefficients[:, 1] / (2 * coefficients[:, 2])
+        least = coefficients[:, 0] + coefficients[:, 1] * vertex / 2
+        shift = target - own.centre
+        parabola = np.einsum("rc,cr->r", coefficients, np.stack([np.ones_like(shift), shift, shift**2]))
+        between = np.array(
+            [np.interp(t, own.x, row) for t, row in zip(np.broadcast_to(target, len(y)), y, strict=True)]
+        )
+        inside = (own.x[own.window[0]] <= target) & (target <= own.x[own.window[-1]])
+        return np.exp(np.where(inside, parabola, between) - least)
+
+    estimate = float(ratio(own.losses.mean(0)[None], np.array([limit.log_rate.mean()]))[0])
+    if len(own.losses) < 2:
+        return estimate, -np.inf, np.inf
+    weights = resamples(len(own.losses))
+    target = (
+        weights @ limit.log_rate
+        if len(limit.log_rate) == len(own.losses)
+        else np.full(len(weights), limit.log_rate.mean())
+    )
+    low, high = np.percentile(ratio(weights @ own.losses, target), [2.5, 97.5])
+    return estimate, float(low), float(high)

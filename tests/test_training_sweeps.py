@@ -1,0 +1,57 @@
+"""Long training through a sweep: bounded histories, optimizers, schedules, richness, centered outputs."""
+
+import jax
+import numpy as np
+import pytest
+from _configs import config_with
+
+import nfd_jax as nfd
+from nfd_jax.optimizers import Settings
+from nfd_jax.sweep import problem_of
+
+TREE = {
+    "name": "training",
+    "seeds": 1,
+    "precision": "float64",
+    "problem": {
+        "dataset": "gaussian",
+        "input_dim": 4,
+        "steps": 6,
+        "batch_size": 2,
+        "batches": "epochs",
+        "pool": 4,
+        "learning_rate": 0.2,
+        "optimizer": {"name": "sgd", "momentum": 0.9},
+        "schedule": {"name": "cosine", "warmup_steps": 1},
+        "richness": 0.7,
+    },
+    "finite": {"simulator": "matrix_free", "widths": [16], "depths": [4]},
+    "limit": {"depth_steps": 4},
+    "measure": [],
+}
+
+
+def test_a_config_s_problem_is_what_its_cells_learn():
+    config = config_with(TREE, {"problem": {"batches": "fixed", "pool": None, "centered": True}})
+    one, other = nfd.Problem.from_config(config), problem_of(config)
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert one.optimizer == Settings(momentum=0.9, schedule="cosine", warmup_steps=1, steps=6)
+    assert one.centered and one.richness == 0.7
+
+
+@pytest.mark.parametrize("directions", [None, 8])
+def test_networks_and_limits_of_one_depth_are_one_system(tmp_path, directions):
+    """Exact and bounded, with h and b of the first batch followed along training; what was left out is
+    stored."""
+    config = config_with(TREE, {"history": {"directions": directions, "tolerance": 0.3}})
+    tree = nfd.run(config, tmp_path / "out", progress=False)
+    finite, limit = tree["finite"].isel(width=0, depth=0), tree["limit"].isel(particles=0)
+    for name in ("output", "heldout_loss", "feature_shift_ms", "gradient_shift_ms", "history_residual"):
+        a, b = (values[name].transpose("backward_weights", ...).values for values in (finite, limit))
+        assert np.isfinite(a).all() and np.isfinite(b).all(), name
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9, err_msg=name)
+    assert np.all(finite.gradient_shift_ms.isel(step=slice(1, None)).max("t") > 1e-4)
+    residual = finite.history_residual.values
+    assert np.all(residual == 0) if directions is None else residual.max() > 0.01
