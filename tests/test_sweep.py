@@ -333,7 +333,7 @@ def test_a_larger_limit_on_nested_noise(tmp_path):
     )
 
 
-def test_a_finished_store_is_left_as_it_is(tmp_path, monkeypatch):
+def test_a_finished_store_is_left_as_it_is(tmp_path, monkeypatch, capfd):
     sweep = config(
         tmp_path, finite__simulator="dense", measure="[]", limit="null", precision="float32", seeds=1
     )
@@ -345,8 +345,10 @@ def test_a_finished_store_is_left_as_it_is(tmp_path, monkeypatch):
     changed = [path.name for path, time in written.items() if path.stat().st_mtime_ns != time]
     assert set(changed) <= {"log.jsonl", "lock"}
     (tmp_path / "out" / "report.html").unlink()
-    nfd.run(sweep, tmp_path / "out", progress=False)
+    capfd.readouterr()
+    nfd.run(sweep, tmp_path / "out")
     assert (tmp_path / "out" / "report.html").exists()
+    assert "".join(capfd.readouterr()).splitlines()[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
 
 
 @pytest.mark.parametrize("train", ["all", pytest.param("hidden", marks=pytest.mark.long)])

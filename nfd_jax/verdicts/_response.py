@@ -70,6 +70,8 @@ def _judge(base: Row, context: Context, network: str, limit: str) -> Found:
     effect = Interval(relative.estimate**2, low, max(relative.low**2, relative.high**2))
     errors = abs(found.mean) / found.error if found.error > 0 else (np.inf if found.mean else 0.0)
     apart = f"{errors:.1f} standard errors apart" if np.isfinite(errors) else "apart without any scatter"
+    if gain.seeds < 2:
+        apart = "without a standard error, from one seed"
     row = replace(
         base,
         constant=miss,
