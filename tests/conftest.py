@@ -1,5 +1,6 @@
 """Tests run in float64 unless they say otherwise, and with the package's array shapes checked at run time."""
 
+import gc
 import os
 
 # As sweeps compile on a CPU: higher levels take longer and make nothing faster.
@@ -16,11 +17,19 @@ jax.config.update("jax_enable_x64", True)
 SHAPED = (
     "noise", "gaussian", "history", "training", "bounded", "observables", "losses", "optimizers", "parametrization", "trajectory",
     "finite._matrix_free", "finite._matrices", "finite._hidden", "finite._updates", "finite._sizes", "finite._dense",
-    "finite._grid", "finite._innovations", "limit._terms", "limit._solve", "limit._kernels", "limit._lazy",
+    "finite._grid", "finite._innovations", "limit._terms", "limit._solve", "limit._lazy",
 )  # fmt: skip
 with install_import_hook([f"nfd_jax.{name}" for name in SHAPED], "beartype.beartype"):
     import nfd_jax.finite
     import nfd_jax.limit  # noqa: F401
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_file():
+    """A process can map so many compiled programs and no more: those of a file of tests go with it."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ def small_targets(make_problem, **options):
     return problem, eqx.tree_at(lambda p: p.targets, problem, SCALE * problem.targets)
 
 
+@pytest.mark.long
 def test_trajectories_of_wide_deep_networks_with_small_targets(make_problem):
     problem, small = small_targets(make_problem)
     predicted = {

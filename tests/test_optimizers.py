@@ -103,6 +103,7 @@ def losses(problem, simulator, seeds, width=8, depth=3):
     return jax.vmap(dense if simulator == "dense" else free)(keys)
 
 
+@pytest.mark.long
 def test_dense_and_matrix_free_agree_in_law(make_problem):
     """Momentum, weight decay and a schedule together, three steps; the test sees it when updates are
     larger."""

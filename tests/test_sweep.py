@@ -222,6 +222,7 @@ def test_a_limit_on_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["network", pytest.param("limit", marks=pytest.mark.long)])
+@pytest.mark.long
 def test_runs_side_by_side_give_what_they_give_in_turn(make_problem, kind):
     """As on an accelerator, where seeds, rates and flags are vectorized as far as memory goes: 2 seeds × 2
     rates × 2 flags."""

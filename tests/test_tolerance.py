@@ -20,6 +20,7 @@ def one_sample(rate=0.01, **options):
 
 
 @pytest.mark.parametrize("backward_weights", ["reused", "independent"])
+@pytest.mark.long
 def test_first_step_has_the_gain_in_closed_form(backward_weights):
     problem = one_sample()
     gains = [0.01 * float(gain[0, 0]) for gain in nfd.first_step_gain(problem)]
