@@ -91,7 +91,7 @@ def grids(draw):
 
 
 @given(grids())
-@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_a_grid_is_its_single_calls(make_problem, case):
     simulator, sizes, flags, options = case
     problem, keys, rates = make_problem(steps=3, rows=2, **options), jax.random.split(KEY, 2), (0.1, 0.4)
