@@ -158,10 +158,17 @@ def split_discarded(q_known: Float[Array, "A n"], x: Rows) -> Split:
         rest = x - once @ q_known
         twice = rest @ q_known.T
         rest = rest - twice @ q_known
-        values, vectors = jnp.linalg.eigh(rest @ rest.T)
+        values, vectors = _eigh(rest @ rest.T)
         # The symmetric root: eigenvectors alone are arbitrary, and rounding would change the answers.
         root = (vectors * jnp.where(values > 0, jnp.sqrt(jnp.where(values > 0, values, 1)), 0)) @ vectors.T
     return Split(once + twice, jnp.eye(x.shape[0], dtype=x.dtype), rest, root)
+
+
+def _eigh(gram: Float[Array, "P P"]) -> tuple[Array, Array]:
+    """Eigenvalues and eigenvectors. On a CPU matrices of a batch one after the other: LAPACK's calls on batches
+    wait for threads of the pool they run on, and two programs at once then wait for each other for ever."""
+    alone = lambda gram: tuple(jnp.linalg.eigh(gram))
+    return jax.custom_batching.sequential_vmap(alone)(gram) if jax.default_backend() == "cpu" else alone(gram)
 
 
 def draw(
