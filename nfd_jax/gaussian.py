@@ -165,8 +165,11 @@ def split_discarded(q_known: Float[Array, "A n"], x: Rows) -> Split:
 
 
 def _eigh(gram: Float[Array, "P P"]) -> tuple[Array, Array]:
-    """Eigenvalues and eigenvectors. On a CPU matrices of a batch one after the other: LAPACK's calls on batches
-    wait for threads of the pool they run on, and two programs at once then wait for each other for ever."""
+    """Eigenvalues and eigenvectors.
+
+    On a CPU one matrix of a batch after the other: LAPACK's calls on batches wait for threads of the pool
+    they run on, so that two programs at once could wait for each other for ever.
+    """
     alone = lambda gram: tuple(jnp.linalg.eigh(gram))
     return jax.custom_batching.sequential_vmap(alone)(gram) if jax.default_backend() == "cpu" else alone(gram)
 
