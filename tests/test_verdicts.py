@@ -138,6 +138,35 @@ def test_planted_laws_get_their_verdict(name):
         assert found.sel(claim=claim).item() in ((wanted,) if isinstance(wanted, str) else wanted), claim
 
 
+FALSE = {"holds": ("fails",), "fails": ("holds",), "not detectable": ("holds", "fails")}
+"""What a sample should not say of each truth."""
+NOTHING = {"C2": {"not detectable": ("holds",)}}
+"""Of C2, which says that something survives, nothing surviving is the truth and no failure."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("noise", ["gaussian", "chi2"])
+@pytest.mark.parametrize("seeds", [8, 30, 100])
+def test_false_verdicts_over_planted_worlds(seeds, noise):
+    """400 worlds, each law of the table 20 times: at most one verdict in twenty is the truth's opposite."""
+    counts: dict[tuple[str, str], np.ndarray] = {}
+    for laws, groups, expected in PLANTED.values():
+        for seed in range(400 // len(PLANTED)):
+            tree = keep(planted(**laws, seeds=seeds, noise=noise, seed=seed), *groups)
+            found = nfd_jax.verdicts(tree).verdict.sel(reading="ms")
+            for claim, wanted in expected.items():
+                truth, seen = wanted if isinstance(wanted, str) else wanted[0], found.sel(claim=claim).item()
+                false = {**FALSE, **NOTHING.get(claim, {})}.get(truth, ("holds", "fails"))
+                counts.setdefault((claim, truth), np.zeros(3, int))[:] += 1, seen == truth, seen in false
+    for (claim, truth), (worlds, right, false) in counts.items():
+        print(
+            f"{seeds} seeds, {noise}: {claim} {truth} found in {right}, denied in {false} of {worlds} worlds"
+        )
+    worlds, _, false = sum(counts.values())
+    assert false <= 0.05 * worlds
+    assert all(false <= 0.05 * n + 3 * np.sqrt(0.05 * 0.95 * n) for n, _, false in counts.values())
+
+
 def test_root_mean_square_asks_for_twice_the_rate():
     tree = keep(planted(start=lambda n, L: 0.3 / n), "coupling")
     assert verdict(tree, "C1", "ms") == "holds" and verdict(tree, "C1", "rms") == "fails"
