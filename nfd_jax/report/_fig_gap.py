@@ -2,147 +2,161 @@
 at zero loss?
 """
 
-import math
+from collections.abc import Mapping
 
 import numpy as np
+import xarray as xr
 
-from nfd_jax.report._numbers import Estimate, count, percents
+from nfd_jax.report._learning import gap_words
+from nfd_jax.report._numbers import count, percents
+from nfd_jax.report._pick import estimate, largest
 from nfd_jax.report._plot import (
     LIMIT,
     MARKERS,
+    SERIES,
+    SLATE,
+    SYMBOL,
     Drawing,
     Line,
     Sheet,
-    levels,
     same_range,
+    shades,
     size_axis,
     step_axis,
+    zero_line,
 )
-from nfd_jax.report._trends import student
-from nfd_jax.verdicts import View, covered, spread
+from nfd_jax.verdicts import View, covered, relative_gap, spread
 
-SMALLEST_DROP = 0.05  # of the first loss: relative to less, a gap says nothing
+ENDLESS = Line("#000000", "", LIMIT["independent"].dashes)
+"""The gap of the two limits."""
+MEANING = (
+    "Relative gap: (loss of independent − loss of reused)/(loss before training − loss of reused), of "
+    "paired seeds; steps before the loss has dropped by 2 % are left out. Bars: 95 % intervals. Hollow: "
+    "both have learned everything, and curves that meet there say nothing of what reuse does."
+)
 
 
-def relative_gap(reused: np.ndarray, independent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(loss_independent − loss_reused)/(loss_0 − loss_reused) of paired seeds' means and its 95 % half-width,
-    each (steps,).
-
-    Both are (seeds, steps). A ratio of means, its error by the jackknife over seeds; NaN while the loss has
-    not dropped.
-    """
-    both = np.isfinite(reused).all(1) & np.isfinite(independent).all(1)
-    reused, independent = reused[both], independent[both]
-    seeds = len(reused)
-    if not seeds:
-        return np.full(reused.shape[1], math.nan), np.full(reused.shape[1], math.nan)
-
-    def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        dropped = a[0] - a
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(dropped > SMALLEST_DROP * a[0], (b - a) / dropped, math.nan)
-
-    found = ratio(reused.mean(0), independent.mean(0))
-    if seeds < 2:
-        return found, np.full_like(found, math.inf)
-    total = reused.sum(0), independent.sum(0)
-    left = [
-        (ratio((total[0] - a) / (seeds - 1), (total[1] - b) / (seeds - 1)))
-        for a, b in zip(reused, independent, strict=True)
-    ]
-    without = np.stack(left)
-    return found, student(seeds) * np.sqrt((seeds - 1) * without.var(0))
+def known(found: xr.Dataset | None) -> bool:
+    """Whether there is a gap to be seen."""
+    return found is not None and "gap" in found and bool(found["gap"].notnull().any())
 
 
 def gap(view: View) -> Drawing | None:
-    """Relative gap against depth at three steps, and over steps at each depth, at the largest width, with the
-    limits' own gap.
+    """Relative gap over steps for each depth, and at three steps against depth, width and learning rate, the
+    largest sizes of the others; with the limits' own gap.
     """
-    loss = view.get("finite/loss")
-    if (
-        loss is None
-        or not {"reused", "independent"} <= set(map(str, loss["backward_weights"].values))
-        or loss.sizes["step"] < 3
-    ):
+    found = relative_gap(view.tree)
+    if not known(found):
         return None
-    width, depths = int(covered(loss, "width")[-1]), covered(loss, "depth")
-    loss = loss.sel(width=width, depth=depths)
-    found = {int(depth): relative_gap(*_both(loss.sel(depth=depth))) for depth in depths}
-    if not any(np.isfinite(value).any() for value, _ in found.values()):
-        return None
-    limit = _limit_gap(view, width)
-    steps = loss["step"].values
-    shown = [int(step) for step in spread(list(range(1, len(steps))), 3)]
-    sheet, legend = Sheet(1, 1 + (len(depths) > 1)), {}
-    ax = sheet.axes[0, 0]
-    for color, marker, depth in zip(levels(len(depths)), MARKERS * 9, map(int, depths), strict=False):
-        if depth in spread(list(map(int, depths)), 5):
-            line = Line(color, marker)
-            every = max(1, len(steps) // 10)
-            ax.plot(steps, found[depth][0], **line.keywords(), markevery=every, markersize=4.5)
-            legend[f"networks, L = {depth}"] = line
-    if limit is not None:
-        ax.plot(steps, limit[0], **LIMIT["independent"].keywords() | {"color": "black", "linewidth": 2.2})
-        legend["limits, L = ∞"] = Line("black", "", LIMIT["independent"].dashes)
-    ax.axhline(0, color="black", linewidth=0.8)
-    step_axis(ax, steps)
-    ax.set_title(f"over steps, n = {width}")
-    ax.set_ylabel("relative gap of losses")
-    if len(depths) > 1:
-        ax = sheet.axes[0, 1]
+    corner = {dim: largest(found["gap"], dim)[dim].item() for dim in ("width", "depth")}
+    rate = (
+        view.rate
+        if view.rate in covered(found["gap"], "learning_rate")
+        else found["learning_rate"].values[-1]
+    )
+    corner |= {"learning_rate": rate}
+    axes = [axis for axis in ("depth", "width", "learning_rate") if len(covered(found["gap"], axis)) > 1]
+    sheet = Sheet(1, 1 + len(axes))
+    steps, limit = found["step"].values, _limit(found, corner)
+    _over_steps(sheet, sheet.axes[0, 0], found, corner, limit)
+    shown = [int(step) for step in spread(list(steps[1:]), 3)]
+    for ax, axis in zip(sheet.axes[0, 1:], axes, strict=True):
+        sizes = covered(found["gap"], axis)
+        at = {dim: place for dim, place in corner.items() if dim != axis}
         for step, (dashes, marker) in zip(shown, (("-", "o"), ("--", "s"), (":", "^")), strict=False):
-            middle = np.array([found[int(depth)][0][step] for depth in depths])
-            half = np.array([found[int(depth)][1][step] for depth in depths])
-            if np.isfinite(middle).any():
-                line = Line("#4B5A6B", marker, dashes)
-                ax.errorbar(
-                    depths,
-                    middle,
-                    np.where(np.isfinite(half), half, 0),
-                    capsize=2,
-                    elinewidth=0.8,
-                    **line.keywords(),
-                )
-                legend[f"after {count(int(steps[step]), 'update')}"] = line
-        ax.axhline(0, color="black", linewidth=0.8)
-        size_axis(ax, depths, "depth L")
-        ax.set_title("against depth, 95 % intervals")
-    same_range(sheet.axes, log=False)
-    caption = (
-        "(loss of independent − loss of reused) / (loss before training − loss of reused), of paired "
-        "seeds. Where both have learned "
-        "everything it is 0 at any depth: read it while there is still loss to lose. Steps at which the "
-        "loss has dropped by less than "
-        "5 % are left out."
-    )
-    return sheet.finish("gap", _title(found, [int(depth) for depth in depths], shown, steps), caption, legend)
-
-
-def _both(loss) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(
-        loss.sel(backward_weights=flag).transpose("seed", "step").values for flag in ("reused", "independent")
-    )
-
-
-def _limit_gap(view: View, width: int) -> tuple[np.ndarray, np.ndarray] | None:
-    loss = view.get("limit/loss")
-    if loss is None or not {"reused", "independent"} <= set(map(str, loss["backward_weights"].values)):
-        return None
-    counts = covered(loss, "particles")
-    return relative_gap(*_both(loss.sel(particles=width if width in counts else counts[-1])))
-
-
-def _title(found: dict, depths: list[int], shown: list[int], steps: np.ndarray) -> str:
-    for step in shown[::-1]:
-        ends = [found[depth] for depth in (depths[0], depths[-1])]
-        if all(np.isfinite(middle[step]) for middle, _ in ends):
-            words = [
-                f"{percents(Estimate(middle[step], middle[step] - half[step], middle[step] + half[step]))} "
-                f"at L = {depth}"
-                for (middle, half), depth in zip(ends, (depths[0], depths[-1]), strict=True)
-            ][: len(set(depths))]
-            return (
-                f"Gap of losses, independent − reused, after {count(int(steps[step]), 'update')}: "
-                f"{', '.join(words)}"
+            label = f"after {count(step, 'update')}"
+            points(
+                sheet,
+                ax,
+                found.sel(at | {"step": step, axis: sizes}),
+                axis,
+                Line(SLATE, marker, dashes),
+                label,
             )
-    return "Gap of losses, independent − reused"
+        size_axis(ax, sizes, axis, "the loss has hardly dropped")
+        ax.set_title(", ".join(f"{SYMBOL[dim]} = {place:g}" for dim, place in at.items()))
+    for ax in sheet.axes.flat:
+        zero_line(ax)
+    same_range(sheet.axes, log=False)
+    sheet.axes[0, 0].set_ylabel("relative gap of losses")
+    return sheet.finish("gap", _title(found, corner), f"{' '.join(gap_words(view))} {MEANING}")
+
+
+def _limit(found: xr.Dataset, corner: Mapping) -> xr.DataArray | None:
+    """The limits' own gap over steps, of as many particles as the network is wide or of most."""
+    if "limit_gap" not in found or not found["limit_gap"].notnull().any():
+        return None
+    counts = covered(found["limit_gap"], "particles")
+    particles = corner["width"] if corner["width"] in counts else counts[-1]
+    values = found["limit_gap"].sel(particles=particles, learning_rate=corner["learning_rate"])
+    return values if values.notnull().any() else None
+
+
+def _over_steps(sheet: Sheet, ax, found: xr.Dataset, corner: Mapping, limit: xr.DataArray | None) -> None:
+    part = found["gap"].sel({dim: place for dim, place in corner.items() if dim != "depth"})
+    steps = found["step"].values
+    for depth, line in shades(covered(part, "depth") if part.notnull().any() else ()):
+        sheet.line(ax, steps, part.sel(depth=depth), line, f"networks, L = {depth}", markersize=4.5)
+    if limit is not None:
+        sheet.line(ax, steps, limit, ENDLESS, "limits, L = ∞", linewidth=2.2)
+    step_axis(ax, steps)
+    ax.set_title(f"n = {corner['width']}, η = {corner['learning_rate']:g}")
+
+
+def points(sheet: Sheet, ax, part: xr.Dataset, axis: str, line: Line, label: str) -> bool:
+    """Gaps along one axis with their intervals, hollow where both have learned everything."""
+    middle, low, high = (part[f"gap{end}"].values for end in ("", "_low", "_high"))
+    good, x = np.isfinite(middle), part[axis].values
+    if not good.any():
+        return False
+    ax.plot(x[good], middle[good], color=line.color, linestyle=line.dashes, linewidth=1.2)
+    over = part["reason"].values == "both learned everything"
+    for kind in (good & over, good & ~over):
+        if kind.any():
+            drawn = Line(line.color, line.marker, "", hollow=bool(over[kind][0]))
+            ends = np.stack([middle - low, high - middle])[:, kind]
+            sheet.bars(ax, x[kind], middle[kind], ends, drawn)
+    sheet.legend[label] = line
+    return True
+
+
+def _title(found: xr.Dataset, corner: Mapping) -> str:
+    """The gap at the shallowest and at the deepest network, at the last step that has one."""
+    title = "Gap of losses, independent − reused"
+    values = found["gap"].sel(learning_rate=corner["learning_rate"], width=corner["width"])
+    if not values.notnull().any():
+        return title
+    step, depths = int(covered(values, "step")[-1]), covered(values, "depth")
+    at = {"learning_rate": corner["learning_rate"], "width": corner["width"], "step": step}
+    said = [
+        f"{percents(estimate(found, 'gap', depth=depth, **at))} at L = {depth}"
+        for depth in dict.fromkeys([depths[0], depths[-1]])
+    ]
+    return f"{title}, after {count(step, 'update')}: {', '.join(said)}"
+
+
+def gaps(views: Mapping[str, View]) -> Drawing | None:
+    """Relative gap after training against depth, a panel for each run, a line for each learning rate."""
+    tables = {name: found for name, view in views.items() if known(found := relative_gap(view.tree))}
+    if not tables:
+        return None
+    sheet, lines = Sheet(1, len(tables)), {}
+    for ax, (name, found) in zip(sheet.axes[0], tables.items(), strict=True):
+        found = found.sel(width=covered(found["gap"], "width")[-1]).isel(step=-1)
+        for rate in covered(found["gap"], "learning_rate"):
+            k = len(lines) % len(SERIES)
+            line = lines.setdefault(float(rate), Line(SERIES[k], MARKERS[k]))
+            points(sheet, ax, found.sel(learning_rate=rate), "depth", line, f"networks, η = {rate:g}")
+            limit = _limit(found, {"width": int(found["width"]), "learning_rate": rate})
+            if limit is not None:
+                ax.axhline(float(limit), color=line.color, linestyle=ENDLESS.dashes)
+                sheet.legend["limits, L = ∞"] = ENDLESS
+        size_axis(ax, found["depth"].values, "depth", "the loss has hardly dropped")
+        zero_line(ax)
+        ax.set_title(f"{name}, n = {int(found['width'])}")
+    same_range(sheet.axes, log=False)
+    sheet.axes[0, 0].set_ylabel("relative gap of losses")
+    steps = max(int(found["step"].values[-1]) for found in tables.values())
+    told = " ".join(f"{name}: {' '.join(gap_words(views[name]))}" for name in tables)
+    title = f"Gap of losses after {count(steps, 'update')}, independent − reused, against depth"
+    return sheet.finish("gaps", title, f"{told} {MEANING}")

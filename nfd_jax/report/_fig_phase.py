@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
 from nfd_jax.report._numbers import number, percent
+from nfd_jax.report._pick import largest, pick
 from nfd_jax.report._plot import QUANTITIES, Drawing, Sheet, empty
-from nfd_jax.verdicts import array, covered, measured, settings
+from nfd_jax.verdicts import array, measured, settings
 
 ROWS = {
     "coupling/coupling_effect_ms": ("what reuse changes", {}),
@@ -66,10 +67,8 @@ def first_step_gap(tree: xr.DataTree) -> float | None:
     stored.
     """
     gain = measured(tree, "response/first_step_gain_predicted")
-    if gain is None or not {"reused", "independent"} <= set(map(str, gain["backward_weights"].values)):
-        return None
-    mean = gain.mean([dim for dim in gain.dims if dim != "backward_weights"])
-    return float(mean.sel(backward_weights="reused") / mean.sel(backward_weights="independent")) - 1
+    both = [pick(gain, backward_weights=flag) for flag in ("reused", "independent")]
+    return None if both[0] is None or both[1] is None else float(both[0].mean() / both[1].mean()) - 1
 
 
 def _horizon(tree: xr.DataTree) -> float:
@@ -91,15 +90,10 @@ def _corner(
     """(rates, horizons) for each of h, b, f; None where no variant has the variable."""
     grids = {quantity: np.full((len(rates), len(horizons)), np.nan) for quantity in QUANTITIES}
     for tree in trees.values():
-        values = measured(tree, path)
-        if values is None or any(label not in values[dim] for dim, label in select.items()):
+        values = pick(measured(tree, path), last=True, **select)
+        if values is None:
             continue
-        values = values.sel(select).isel(step=-1)
-        if not values.notnull().any():
-            continue
-        corner = values.sel(width=covered(values, "width")[-1], depth=covered(values, "depth")[-1]).mean(
-            "seed"
-        )
+        corner = largest(values, "width", "depth").mean("seed")
         for rate in corner["learning_rate"].values:
             for quantity, grid in grids.items():
                 place = rates.index(float(rate)), horizons.index(_horizon(tree))

@@ -10,7 +10,7 @@ from nfd_jax.report import _html as html
 from nfd_jax.report._budget import budget
 from nfd_jax.report._claims import MARKS, Card, Judged, cards, decides, judged, tidy
 from nfd_jax.report._diagram import diagram
-from nfd_jax.report._distances import LIMIT_NAMES, Distance, distance, summary_of
+from nfd_jax.report._distances import Distance, distance, summary_of
 from nfd_jax.report._draw import Drawn
 from nfd_jax.report._numbers import count, number, percent
 from nfd_jax.report._rates_table import by_learning_rate
@@ -21,6 +21,7 @@ from nfd_jax.report._words import (
     CLAIM_WORDS,
     FIGURES_OF,
     GLOSSARY,
+    LIMIT_NAMES,
     MEASURED,
     METHOD,
     SOURCE_WORDS,

@@ -13,6 +13,8 @@ CLAIM_WORDS = {
     "C6": "Before training, the error is O(1/n + 1/L) in either order of limits",
 }
 
+LIMIT_NAMES = {"reused": "reused limit", "independent": "independent limit (NFD)"}
+
 SOURCE_WORDS = {"abstract": "abstract", "summaries": "summaries of the body", "assumption": "assumption"}
 
 ATTRIBUTION = (
