@@ -2,13 +2,14 @@
 at zero loss?
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from nfd_jax.report._learning import gap_words
-from nfd_jax.report._numbers import count, percents
+from nfd_jax.report._numbers import count, percent, percents
 from nfd_jax.report._pick import estimate, largest
 from nfd_jax.report._plot import (
     LIMIT,
@@ -19,6 +20,7 @@ from nfd_jax.report._plot import (
     Drawing,
     Line,
     Sheet,
+    empty,
     same_range,
     shades,
     size_axis,
@@ -135,28 +137,34 @@ def _title(found: xr.Dataset, corner: Mapping) -> str:
     return f"{title}, after {count(step, 'update')}: {', '.join(said)}"
 
 
-def gaps(views: Mapping[str, View]) -> Drawing | None:
-    """Relative gap after training against depth, a panel for each run, a line for each learning rate."""
-    tables = {name: found for name, view in views.items() if known(found := relative_gap(view.tree))}
-    if not tables:
-        return None
-    sheet, lines = Sheet(1, len(tables)), {}
-    for ax, (name, found) in zip(sheet.axes[0], tables.items(), strict=True):
+def gap_row(sheet: Sheet, row: Iterable[Axes], views: Mapping[str, View]) -> tuple[str, str]:
+    """Relative gap after training against depth, a panel for each run and a line for each learning rate; what
+    it says, short and at length.
+    """
+    lines: dict[float, Line] = {}
+    said, told, axes = [], [], list(row)
+    for ax, (name, view) in zip(axes, views.items(), strict=True):
+        found = relative_gap(view.tree)
+        ax.set_title(f"gap after training, {name}")
+        if not known(found):
+            empty(ax, "no gap of losses to speak of")
+            continue
         found = found.sel(width=covered(found["gap"], "width")[-1]).isel(step=-1)
         for rate in covered(found["gap"], "learning_rate"):
             k = len(lines) % len(SERIES)
             line = lines.setdefault(float(rate), Line(SERIES[k], MARKERS[k]))
-            points(sheet, ax, found.sel(learning_rate=rate), "depth", line, f"networks, η = {rate:g}")
+            part = found.sel(learning_rate=rate)
+            points(sheet, ax, part, "depth", line, f"gap of networks, η = {rate:g}")
             limit = _limit(found, {"width": int(found["width"]), "learning_rate": rate})
             if limit is not None:
                 ax.axhline(float(limit), color=line.color, linestyle=ENDLESS.dashes)
-                sheet.legend["limits, L = ∞"] = ENDLESS
+                sheet.legend["gap of the limits, L = ∞"] = ENDLESS
         size_axis(ax, found["depth"].values, "depth", "the loss has hardly dropped")
         zero_line(ax)
-        ax.set_title(f"{name}, n = {int(found['width'])}")
-    same_range(sheet.axes, log=False)
-    sheet.axes[0, 0].set_ylabel("relative gap of losses")
-    steps = max(int(found["step"].values[-1]) for found in tables.values())
-    told = " ".join(f"{name}: {' '.join(gap_words(views[name]))}" for name in tables)
-    title = f"Gap of losses after {count(steps, 'update')}, independent − reused, against depth"
-    return sheet.finish("gaps", title, f"{told} {MEANING}")
+        rate = view.rate if view.rate in lines else min(lines)
+        ends = found["gap"].sel(learning_rate=rate).values[[0, -1]]
+        said.append(f"{name} {percent(ends[0])} → {percent(ends[1])}")
+        told.append(f"{name}: {' '.join(gap_words(view))}")
+    same_range(axes, log=False)
+    axes[0].set_ylabel("relative gap of losses")
+    return "; ".join(said), " ".join([*told, MEANING] if told else [])

@@ -1,4 +1,4 @@
-"""Figures across variants or runs: distances side by side, losses by parametrization, gaps, best learning
+"""Figures across variants or runs: distances side by side, losses by parametrization, best learning
 rates, rich against lazy.
 """
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from nfd_jax.config import flat
 from nfd_jax.report._fig_error import SIZE
-from nfd_jax.report._fig_gap import gaps
+from nfd_jax.report._fig_gap import gap_row
 from nfd_jax.report._fig_phase import phase_map
 from nfd_jax.report._fig_transfer import BEST, losses_by_rate, optima_by_size
 from nfd_jax.report._learning import best_rates, limit_rate, rate_words
@@ -63,7 +63,7 @@ def variant_drawings(trees: Trees) -> Iterator[Drawing]:
     made = []
     if "problem.parametrization" in keys:
         ordered = _ordered(views)
-        made += [gaps(ordered), optima(ordered), parametrizations(ordered)]
+        made += [parametrizations(ordered), optima(ordered)]
     if "problem.richness" in keys:
         made.append(richness(views))
     if "problem.horizon" in keys:
@@ -146,35 +146,37 @@ def _called(name: str, view: View) -> str:
 
 
 def parametrizations(found: Views) -> Drawing | None:
-    """Training and held-out loss over steps, a column for each variant: reused full, independent dashed,
-    limits black.
+    """A column for each variant: the relative gap of losses against depth, training and held-out loss over
+    steps (reused full, independent dashed, limits black).
     """
     if not found:
         return None
-    sheet, steps = Sheet(2, len(found)), 1
-    for (name, view), column in zip(found.items(), sheet.axes.T, strict=True):
-        for ax, (variable, words) in zip(
-            column, {"loss": "training", "heldout_loss": "held-out"}.items(), strict=True
-        ):
-            ax.set_title(f"{words}, {name}")
+    sheet, steps = Sheet(3, len(found)), 1
+    said, told = gap_row(sheet, sheet.axes[0], found)
+    variables = {"loss": "training", "heldout_loss": "held-out"}
+    for row, (variable, words) in zip(sheet.axes[1:], variables.items(), strict=True):
+        for ax, (name, view) in zip(row, found.items(), strict=True):
+            ax.set_title(f"{words} loss, {name}")
             values = view.get(f"finite/{variable}")
             if values is None:
-                empty(ax, "every network diverged")
+                empty(ax, "not measured, or every network diverged")
                 continue
             # At most 40 points are drawn: a streamed batch's loss alone is noise.
-            steps = max(steps, values.sizes["step"] // 40)
             window = max(1, values.sizes["step"] // 40)
+            steps = max(steps, window)
             _by_depth(sheet, ax, values, view.get(f"limit/{variable}"), window)
-    for row, words in zip(sheet.axes, ("training loss", "held-out loss"), strict=True):
         same_range(row, log=spans_decade(row))
-        row[0].set_ylabel(words)
+        row[0].set_ylabel(f"{words} loss")
     rates = sorted({view.rate for view in found.values() if view.rate is not None})
     caption = (
-        f"Mean over {f'seeds and {steps} steps' if steps > 1 else 'seeds'} of the loss before each update "
-        f"at the largest width, η = {listed(rates)}. Full: reused backward weights; dashed: independent; "
-        "black: the limits. Networks that diverged are left out."
+        f"Losses: mean over {f'seeds and {steps} steps' if steps > 1 else 'seeds'} before each update at the "
+        f"largest width, η = {listed(rates)}. Full: reused backward weights; dashed: independent; black: the "
+        f"limits. Networks that diverged are left out. {told}"
     )
-    title = f"Losses by parametrization: {listed(dict.fromkeys(map(parametrization, found.values())))}"
+    names = listed(dict.fromkeys(map(parametrization, found.values())))
+    title = f"Losses by parametrization: {names}"
+    if said:
+        title = f"Gap of losses, independent − reused, from the shallowest to the deepest network: {said}"
     return sheet.finish("parametrizations", title, caption)
 
 

@@ -37,7 +37,7 @@ FIGURES: dict[str, Callable[[View], Drawing | None]] = {
     "coordinate_check": coordinate_check,
     "residual": residual,
 }
-VARIANT_FIGURES = ("variants", "gaps", "parametrizations", "phase_map", "richness", "optima", "comparison")
+VARIANT_FIGURES = ("variants", "parametrizations", "phase_map", "richness", "optima", "comparison")
 NAMES = (*FIGURES, *VARIANT_FIGURES, "coupling")
 """Names a report's figures may have, earlier versions' among them; phase_map is followed by a hyphen and
 more.

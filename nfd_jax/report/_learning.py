@@ -161,10 +161,12 @@ def shift_words(found: xr.Dataset) -> str:
 
 
 def checked(view: View) -> xr.Dataset | None:
-    """`nfd_jax.verdicts.coordinate_check` of the networks there are, reused ones first, at one rate."""
+    """`nfd_jax.verdicts.coordinate_check` of the networks there are, reused ones first, at one rate; None
+    where the movement of features was not measured.
+    """
     for flag in FLAGS:
         found = coordinate_check(view.tree, backward_weights=flag)
-        if found is not None:
+        if found is not None and found["size"].sel(quantity="h").notnull().any():
             found = found.assign_attrs(backward_weights=flag)
             return (
                 found.sel(learning_rate=view.rate) if view.rate is not None else found.isel(learning_rate=-1)
