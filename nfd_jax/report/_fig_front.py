@@ -60,6 +60,8 @@ def front_loss(view: View) -> Drawing | None:
         f"Bars: one standard error over {count(len(samples), 'seed')}. Loss of the step's batch before its "
         "update."
     )
+    if solved and "reused" in finite:
+        caption += " Percentages: of the loss that the network has lost, the largest over steps."
     return sheet.finish("front_loss", _loss_title(view), caption)
 
 

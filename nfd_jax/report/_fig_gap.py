@@ -2,7 +2,7 @@
 at zero loss?
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -31,6 +31,7 @@ from nfd_jax.verdicts import View, covered, relative_gap, spread
 
 ENDLESS = Line("#000000", "", LIMIT["independent"].dashes)
 """The gap of the two limits."""
+OVER = "both learned everything"
 MEANING = (
     "Relative gap: (loss of independent − loss of reused)/(loss before training − loss of reused), of "
     "paired seeds; steps before the loss has dropped by 2 % are left out. Bars: 95 % intervals. Hollow: "
@@ -51,12 +52,7 @@ def gap(view: View) -> Drawing | None:
     if not known(found):
         return None
     corner = {dim: largest(found["gap"], dim)[dim].item() for dim in ("width", "depth")}
-    rate = (
-        view.rate
-        if view.rate in covered(found["gap"], "learning_rate")
-        else found["learning_rate"].values[-1]
-    )
-    corner |= {"learning_rate": rate}
+    corner["learning_rate"] = _telling([found.sel(corner).isel(step=-1)])
     axes = [axis for axis in ("depth", "width", "learning_rate") if len(covered(found["gap"], axis)) > 1]
     sheet = Sheet(1, 1 + len(axes))
     steps, limit = found["step"].values, _limit(found, corner)
@@ -112,7 +108,7 @@ def points(sheet: Sheet, ax, part: xr.Dataset, axis: str, line: Line, label: str
     if not good.any():
         return False
     ax.plot(x[good], middle[good], color=line.color, linestyle=line.dashes, linewidth=1.2)
-    over = part["reason"].values == "both learned everything"
+    over = part["reason"].values == OVER
     for kind in (good & over, good & ~over):
         if kind.any():
             drawn = Line(line.color, line.marker, "", hollow=bool(over[kind][0]))
@@ -123,26 +119,33 @@ def points(sheet: Sheet, ax, part: xr.Dataset, axis: str, line: Line, label: str
 
 
 def _title(found: xr.Dataset, corner: Mapping) -> str:
-    """The gap at the shallowest and at the deepest network, at the last step that has one."""
+    """The gap at the shallowest and at the deepest network, at the last step with something left to learn."""
     title = "Gap of losses, independent − reused"
-    values = found["gap"].sel(learning_rate=corner["learning_rate"], width=corner["width"])
-    if not values.notnull().any():
-        return title
-    step, depths = int(covered(values, "step")[-1]), covered(values, "depth")
-    at = {"learning_rate": corner["learning_rate"], "width": corner["width"], "step": step}
+    part = found.sel({dim: corner[dim] for dim in ("learning_rate", "width")})
+    depths = covered(part["gap"], "depth") if part["gap"].notnull().any() else ()
+    part = part.sel(depth=depths)
+    left = np.flatnonzero((part["gap"].notnull() & (part["reason"] != OVER)).any("depth").values)
+    late = ""
+    if not len(left) or left[-1] + 1 < part.sizes["step"]:
+        since = part["step"].values[left[-1] + 1 if len(left) else 0]
+        late = f"; from {count(int(since), 'update')} on both have learned everything"
+    if not len(left):
+        return title + late
+    at = {"step": part["step"].values[left[-1]]}
     said = [
-        f"{percents(estimate(found, 'gap', depth=depth, **at))} at L = {depth}"
+        f"{percents(estimate(part, 'gap', depth=depth, **at))} at L = {depth}"
         for depth in dict.fromkeys([depths[0], depths[-1]])
     ]
-    return f"{title}, after {count(step, 'update')}: {', '.join(said)}"
+    return f"{title}, after {count(int(at['step']), 'update')}: {', '.join(said)}{late}"
 
 
-def gap_row(sheet: Sheet, row: Iterable[Axes], views: Mapping[str, View]) -> tuple[str, str]:
+def gap_row(sheet: Sheet, row: Iterable[Axes], views: Mapping[str, View]) -> str:
     """Relative gap after training against depth, a panel for each run and a line for each learning rate; what
-    it says, short and at length.
+    it says.
     """
     lines: dict[float, Line] = {}
-    said, told, axes = [], [], list(row)
+    tables: dict[str, xr.Dataset] = {}
+    axes = list(row)
     for ax, (name, view) in zip(axes, views.items(), strict=True):
         found = relative_gap(view.tree)
         ax.set_title(f"gap after training, {name}")
@@ -161,10 +164,29 @@ def gap_row(sheet: Sheet, row: Iterable[Axes], views: Mapping[str, View]) -> tup
                 sheet.legend["gap of the limits, L = ∞"] = ENDLESS
         size_axis(ax, found["depth"].values, "depth", "the loss has hardly dropped")
         zero_line(ax)
-        rate = view.rate if view.rate in lines else min(lines)
-        ends = found["gap"].sel(learning_rate=rate).values[[0, -1]]
-        said.append(f"{name} {percent(ends[0])} → {percent(ends[1])}")
-        told.append(f"{name}: {' '.join(gap_words(view))}")
+        tables[name] = found
     same_range(axes, log=False)
     axes[0].set_ylabel("relative gap of losses")
-    return "; ".join(said), " ".join([*told, MEANING] if told else [])
+    return _said(tables)
+
+
+def _said(tables: Mapping[str, xr.Dataset]) -> str:
+    """Gaps from the shallowest to the deepest network."""
+    rate = _telling(list(tables.values()))
+    said = [
+        f"{name} {' → '.join(percent(end) for end in ends)}"
+        for name, found in tables.items()
+        if rate in found["learning_rate"]
+        and np.isfinite(ends := found["gap"].sel(learning_rate=rate).values[[0, -1]]).all()
+    ]
+    return f"{'; '.join(said)} (η = {rate:g})" if said else ""
+
+
+def _telling(tables: Sequence[xr.Dataset]) -> float:
+    """The largest learning rate at which the fewest of the deepest networks have learned everything."""
+    over: dict[float, int] = {}
+    for found in tables:
+        for rate in covered(found["gap"], "learning_rate"):
+            reasons = found["reason"].sel(learning_rate=rate).values
+            over[float(rate)] = over.get(float(rate), 0) + int((reasons == OVER).sum())
+    return max((rate for rate in over if over[rate] == min(over.values())), default=np.nan)

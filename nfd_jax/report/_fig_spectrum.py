@@ -3,6 +3,7 @@
 import xarray as xr
 from matplotlib.axes import Axes
 
+from nfd_jax.report._fig_error import when
 from nfd_jax.report._numbers import number
 from nfd_jax.report._pick import largest, pick
 from nfd_jax.report._plot import (
@@ -47,7 +48,7 @@ def eigenvalues(view: View) -> Drawing | None:
         _panel(sheet, row[0], part.sel(step=last), "t")
         row[0].set_xlim(0, 1)
         row[0].set_xlabel("t = ℓ/L")
-        row[0].set_title(f"{kind}s along t, step {last}")
+        row[0].set_title(f"{kind}s along t, {when(last)}")
         _panel(sheet, row[1], part.min("t"), "step")
         step_axis(row[1], ratio["step"].values)
         row[1].set_title(f"{kind}s, least over t")

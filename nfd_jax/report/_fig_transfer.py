@@ -36,9 +36,10 @@ from nfd_jax.report._plot import (
 from nfd_jax.verdicts import View, covered
 
 BEST = (
-    "Means over seeds; a curve stops where a network diverged. The best learning rate η* is the vertex of "
-    "a parabola through the least loss and its neighbours, with 95 % intervals over seeds; hollow where "
-    "the least loss is at an end of the list, so that η* lies there or beyond."
+    "Means over seeds; a curve stops where a network diverged and leaves the frame at ten times the loss "
+    "of the least rate. The best learning rate η* is the vertex of a parabola through the least loss and "
+    "its neighbours, with 95 % intervals over seeds; hollow where the least loss is at an end of the "
+    "list, so that η* lies there or beyond."
 )
 
 
@@ -65,13 +66,27 @@ def transfer(view: View) -> Drawing | None:
         other = OTHER[axis]
         curves.set_title(f"{other} {SYMBOL[other]} = {int(part[other])}")
         best.set_title(f"best η against {axis}")
-        log_y(best)
-    same_range(sheet.axes[0, : len(axes)])
-    same_range(sheet.axes[0, len(axes) :])
+        rate_range(best, found)
+    same_range(sheet.axes[0, : len(axes)], most=frame(found))
     sheet.axes[0, 0].set_ylabel("training loss after the last update")
     sheet.axes[0, len(axes)].set_ylabel("best learning rate η*")
     caption = f"{flag.capitalize()} backward weights. {shift_words(found)} {BEST}"
     return sheet.finish("transfer", f"Learning rates: {rate_words(found)}", caption)
+
+
+def frame(found: xr.Dataset) -> float:
+    """Losses above this are as good as diverged, and left out of the frame: ten times what small steps
+    leave.
+    """
+    first = found["loss"].isel(learning_rate=0)
+    return 10 * float(first.max()) if first.notnull().any() else np.inf
+
+
+def rate_range(ax: Axes, found: xr.Dataset) -> None:
+    """The whole list of learning rates, so that shifts are seen beside its steps."""
+    rates = found["learning_rate"].values
+    ax.set_ylim(rates[0] / 1.3, rates[-1] * 1.3)
+    log_y(ax)
 
 
 def losses_by_rate(sheet: Sheet, ax: Axes, part: xr.Dataset, axis: str) -> None:
@@ -118,7 +133,8 @@ def coordinate_check(view: View) -> Drawing | None:
             )
             if np.isfinite(middle).any():
                 ends = np.stack([middle - low, high - middle])
-                sheet.bars(ax, found[axis].values, middle, ends, QUANTITY[quantity], QUANTITIES[quantity])
+                x = found[axis].values * (1.02 if quantity == "f" else 1.0)  # bars side by side
+                sheet.bars(ax, x, middle, ends, QUANTITY[quantity], QUANTITIES[quantity])
         size_axis(ax, covered(found["size"], axis), axis)
         ((name, size),) = at.items()
         ax.set_title(f"{name} {SYMBOL[name]} = {size}")
@@ -126,12 +142,12 @@ def coordinate_check(view: View) -> Drawing | None:
     sheet.axes[0, 0].set_ylabel("size of the movement, rms")
     steps = view.get("finite/loss")
     updates = count(int(steps["step"][-1]), "update") if steps is not None else "training"
+    verdict, powers = check_words(found)
     caption = (
         f"Root mean square of h (largest over t) and of f after {updates} minus before training, "
         f"{found.attrs['backward_weights']} weights, η = {float(found['learning_rate']):g}. Bars: 95 % "
-        "intervals over seeds. Flat: the whole interval of the power lies within "
-        f"±{found.attrs['flat']:g}; powers are fitted over the whole grid, the other axis taken out."
+        f"intervals over seeds. Over the whole grid: {powers}; flat is what lies within "
+        f"±{found.attrs['flat']:g}."
     )
-    return sheet.finish(
-        "coordinate_check", f"Coordinate check, what {updates} move: {check_words(found)}", caption
-    )
+    title = f"Coordinate check, size of what {updates} move: {verdict}"
+    return sheet.finish("coordinate_check", title, caption)

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 
 from nfd_jax.config import flat
 from nfd_jax.report._fig_error import SIZE
-from nfd_jax.report._fig_gap import gap_row
+from nfd_jax.report._fig_gap import MEANING, gap_row, known
 from nfd_jax.report._fig_phase import phase_map
-from nfd_jax.report._fig_transfer import BEST, losses_by_rate, optima_by_size
+from nfd_jax.report._fig_transfer import BEST, frame, losses_by_rate, optima_by_size, rate_range
 from nfd_jax.report._learning import best_rates, limit_rate, rate_words
 from nfd_jax.report._numbers import count, listed, signed
 from nfd_jax.report._pick import largest, pick
@@ -37,7 +37,7 @@ from nfd_jax.report._plot import (
     step_axis,
 )
 from nfd_jax.report._trends import trend
-from nfd_jax.verdicts import View, by_seed, covered, section, spread
+from nfd_jax.verdicts import View, by_seed, covered, relative_gap, section, spread
 
 PARAMETRIZATIONS = {"vanilla": "vanilla", "mup": "μP", "depth_mup": "depth-μP"}
 Trees = Mapping[str, xr.DataTree]
@@ -63,7 +63,7 @@ def variant_drawings(trees: Trees) -> Iterator[Drawing]:
     made = []
     if "problem.parametrization" in keys:
         ordered = _ordered(views)
-        made += [parametrizations(ordered), optima(ordered)]
+        made += [optima(ordered), parametrizations(ordered)]
     if "problem.richness" in keys:
         made.append(richness(views))
     if "problem.horizon" in keys:
@@ -151,10 +151,11 @@ def parametrizations(found: Views) -> Drawing | None:
     """
     if not found:
         return None
-    sheet, steps = Sheet(3, len(found)), 1
-    said, told = gap_row(sheet, sheet.axes[0], found)
+    gaps = any(known(relative_gap(view.tree)) for view in found.values())
+    sheet, steps = Sheet(2 + gaps, len(found)), 1
+    said = gap_row(sheet, sheet.axes[0], found) if gaps else ""
     variables = {"loss": "training", "heldout_loss": "held-out"}
-    for row, (variable, words) in zip(sheet.axes[1:], variables.items(), strict=True):
+    for row, (variable, words) in zip(sheet.axes[gaps:], variables.items(), strict=True):
         for ax, (name, view) in zip(row, found.items(), strict=True):
             ax.set_title(f"{words} loss, {name}")
             values = view.get(f"finite/{variable}")
@@ -171,7 +172,7 @@ def parametrizations(found: Views) -> Drawing | None:
     caption = (
         f"Losses: mean over {f'seeds and {steps} steps' if steps > 1 else 'seeds'} before each update at the "
         f"largest width, η = {listed(rates)}. Full: reused backward weights; dashed: independent; black: the "
-        f"limits. Networks that diverged are left out. {told}"
+        f"limits. Networks that diverged are left out. {MEANING if said else ''}"
     )
     names = listed(dict.fromkeys(map(parametrization, found.values())))
     title = f"Losses by parametrization: {names}"
@@ -218,8 +219,8 @@ def optima(views: Views) -> Drawing | None:
             rates, losses = best["learning_rate"].values, best["limit_loss"].sel(limit)
             sheet.line(ax, rates, losses, drawn, "limit, L = ∞", **THICK)
             last.axhline(float(best["limit_optimum"].sel(limit)), color=drawn.color, linestyle=drawn.dashes)
-    same_range(sheet.axes[0, :-1])
-    log_y(last)
+    same_range(sheet.axes[0, :-1], most=max(map(frame, found.values())))
+    rate_range(last, part)
     _depth_axis(last)
     last.set_title("best η against depth")
     last.set_ylabel("learning rate η*")

@@ -6,7 +6,7 @@ import math
 
 import xarray as xr
 
-from nfd_jax.report._numbers import count, number, percent, percents, slope
+from nfd_jax.report._numbers import Estimate, count, number, percent, percents, slope
 from nfd_jax.report._pick import estimate, largest
 from nfd_jax.report._plot import OTHER, SYMBOL
 from nfd_jax.verdicts import View, coordinate_check, gap_constants, relative_gap, transfer
@@ -17,7 +17,10 @@ FLAGS = ("reused", "independent")
 def learning_words(view: View) -> list[str]:
     """A line on the gap of losses and one on learning rates, where a run can say something of them."""
     best = best_rates(view)
-    lines = [" ".join(gap_words(view)), "" if best is None else f"{rate_words(best)}. {shift_words(best)}"]
+    lines = [
+        " ".join(gap_words(view)),
+        "" if best is None else f"Learning rates: {rate_words(best)}. {shift_words(best)}",
+    ]
     return [line.strip() for line in lines if line]
 
 
@@ -40,7 +43,7 @@ def _gap_at(found: xr.Dataset, constants: xr.Dataset | None, rate: float) -> str
     where = {dim: corner[dim].item() for dim in ("learning_rate", "width", "depth", "step")}
     gap, reason = estimate(found, "gap", **where), str(found["reason"].sel(where).item())
     left = [percent(float(found[f"left_{flag}"].sel(where))) for flag in FLAGS]
-    margin = percent(found.attrs["margin"])
+    margin = f"{100 * found.attrs['margin']:g} %"
     start = f"At η = {rate:g}, after {count(int(where['step']), 'update')} (n = {where['width']}, "
     start += f"L = {where['depth']}),"
     if reason == "":
@@ -56,13 +59,17 @@ def _gap_at(found: xr.Dataset, constants: xr.Dataset | None, rate: float) -> str
             f"±{margin} of what has been learned, {percents(gap)}, with {left[0]} of the first loss left"
         )
     elif reason == "they differ":
-        text = f"{start} networks with independent backward weights are {percents(gap)} of what reused ones "
-        text += f"have learned {'behind' if gap.value > 0 else 'ahead of'} them"
+        text = f"{start} networks with independent backward weights have "
+        if gap.value > 0:
+            text += f"yet to learn {percents(gap)} of what reused ones have learned"
+        else:
+            gap = Estimate(-gap.value, -gap.high, -gap.low)
+            text += f"learned {percents(gap)} more than reused ones"
     else:
         text = (
-            f"{start} the gap of losses, {percents(gap)} of what has been learned, may be within ±{margin} "
+            f"{start} the gap of losses, {percents(gap)} of what has been learned, may lie within "
+            f"±{margin} or beyond: more seeds would tell"
         )
-        text += "or beyond: more seeds would tell"
     at = {"learning_rate": rate, "step": where["step"]}
     if "limit_gap" in found and math.isfinite(limit := _limit_gap(found, at, where["width"])):
         text += f"; the limits' own gap is {percent(limit)}"
@@ -81,8 +88,8 @@ def _constant(found: xr.Dataset, wide: bool, scatter: str, depths) -> str:
     """What is left at infinite depth, and from which depth on single runs would not show the gap."""
     to, left = "n, L → ∞" if wide else "L → ∞", estimate(found, "constant")
     text = {
-        "remains": f"As {to} {percents(left)} of it remain",
-        "vanishes": f"As {to} nothing of it remains, {percents(left)}",
+        "remains": f"As {to} a gap of {percents(left)} remains",
+        "vanishes": f"As {to} no gap remains, {percents(left)}",
         "undecided": f"Whether a gap remains as {to} is undecided"
         + (f", {percents(left)}" if math.isfinite(left.low) else ""),
     }[str(found["verdict"].item())]
@@ -174,15 +181,17 @@ def checked(view: View) -> xr.Dataset | None:
     return None
 
 
-def check_words(found: xr.Dataset) -> str:
-    """The verdict of the coordinate check on each axis, in words with its powers."""
-    said = []
+def check_words(found: xr.Dataset) -> tuple[str, str]:
+    """The verdict of the coordinate check on each axis, and the powers that it rests on."""
+    said, powers = [], []
     for axis in OTHER:
-        parts = []
-        for quantity in found["quantity"].values:
-            verdict = str(found[f"{axis}_verdict"].sel(quantity=quantity).item())
+        verdicts = {
+            quantity: word
+            for quantity in map(str, found["quantity"].values)
+            if (word := str(found[f"{axis}_verdict"].sel(quantity=quantity).item()))
+        }
+        said += [f"with {axis} {', '.join(map(' '.join, verdicts.items()))}"] if verdicts else []
+        for quantity in verdicts:
             power = estimate(found, f"{axis}_slope", quantity=quantity)
-            if verdict:
-                parts.append(f"{quantity} {verdict}, {SYMBOL[axis]}^p with p = {slope(power)}")
-        said += [f"with {axis} {'; '.join(parts)}"] if parts else []
-    return ". ".join(said)
+            powers.append(f"{quantity} like {SYMBOL[axis]} to the power {slope(power)}")
+    return "; ".join(said), ", ".join(powers)

@@ -32,59 +32,63 @@ from nfd_jax.verdicts import ARGUMENTS, CLAIMS, READINGS, STATEMENTS, View
 Saved = Mapping[str, Drawn]
 
 
+FRONT = ("front_loss", "front_error", "transfer", "gap")
+"""Figures of the first screen: the first two that there are."""
+SECTIONS = {
+    "transfer": ("Transfer of learning rates", ("transfer",)),
+    "gap": ("Do the losses become the same?", ("gap",)),
+    "sizes": ("Do updates keep their size?", ("coordinate_check",)),
+    "training": ("Along training", ()),
+}
+"""Title and figures of what follows the claims; whatever is left stands in the last."""
+
+
 def sweep_page(
     tree: xr.DataTree, saved: Saved, failed: Sequence[str] = (), folder: Path | None = None
 ) -> str:
     """The page; `saved` are the figures as `draw_all` returns them, `failed` a line for each failed batch."""
-    view, found = View.of(tree), judged(tree)
-    name = view.config.get("name", "results")
-    shown = {"front_loss", "front_error"}
-    body = _first_screen(view, found, saved, failed)
-    body += html.section("compared", "What is compared", diagram())
-    body += html.section("readings", "Verdicts under three readings", readings_table(found), _arguments())
-    for claim in CLAIMS:
-        body += _claim_section(found, claim, saved, shown)
+    view, found, shown = View.of(tree), judged(tree), set()
     rates = by_learning_rate(tree)
-    if rates:
-        body += html.section(
-            "rates", "Learning rates side by side", rates, *_figures(saved, ("learning_rates",), shown)
-        )
-    body += _figure_section(
-        "transfer", "Transfer of learning rates", saved, ("transfer", "coordinate_check"), shown
-    )
-    body += _figure_section("gap", "Do the losses become the same?", saved, ("gap",), shown)
-    body += _figure_section(
-        "training", "Along training", saved, tuple(name for name in saved if name not in shown), shown
-    )
-    body += html.section("run", "What was run", facts(view))
-    body += html.section(
-        "budget",
-        "Error budget",
-        html.folded("How much each approximation still changes", *_budget_parts(view)),
-    )
-    body += html.section("method", "How verdicts come about", html.folded("Rules", html.items(METHOD)))
     terms = "".join(
         f"<dt>{html.escape(term)}</dt><dd>{html.escape(words)}</dd>" for term, words in GLOSSARY.items()
     )
-    body += html.section("glossary", "Glossary", f"<dl>{terms}</dl>\n")
-    body += html.section("reproduce", "To run it again", reproduce(view, folder))
-    return html.page(f"{name}: report", body)
+    parts = [
+        _first_screen(view, found, saved, failed, shown),
+        html.section("compared", "What is compared", diagram()),
+        html.section("readings", "Verdicts under three readings", readings_table(found), _arguments()),
+        *(_claim_section(found, claim, saved, shown) for claim in CLAIMS),
+    ]
+    if rates:
+        figures = _figures(saved, ("learning_rates",), shown)
+        parts.append(html.section("rates", "Learning rates side by side", rates, *figures))
+    for anchor, (title, names) in SECTIONS.items():
+        if figures := _figures(saved, names or tuple(saved), shown):
+            parts.append(html.section(anchor, title, *figures))
+    budgeted = html.folded("How much each approximation still changes", *_budget_parts(view))
+    parts += [
+        html.section("run", "What was run", facts(view)),
+        html.section("budget", "Error budget", budgeted),
+        html.section("method", "How verdicts come about", html.folded("Rules", html.items(METHOD))),
+        html.section("glossary", "Glossary", f"<dl>{terms}</dl>\n"),
+        html.section("reproduce", "To run it again", reproduce(view, folder)),
+    ]
+    return html.page(f"{view.config.get('name', 'results')}: report", "".join(parts))
 
 
-def lead(view: View) -> str:
-    """The one sentence."""
+def lead(view: View, *, whole: bool = False) -> str:
+    """The one sentence; with `whole` what training curves say beside it, where no limit was compared with."""
     both = {limit: item for limit in LIMIT_NAMES if (item := distance(view, "reused", limit)) is not None}
     if len(both) < 2:
-        return " ".join(summary_of(view))
+        lines = summary_of(view)
+        return " ".join(lines if whole or both else lines[:1])
     reused, independent = both["reused"], both["independent"]
     where = f"{reused.width} wide, {reused.depth} deep, {count(reused.step, 'update')}"
     text = (
         f"Features of {what(view)} ({where}) miss the reused limit by {_off(reused)}, and NFD, the limit "
-        "with independent "
+        f"with independent backward weights, by {_off(independent)}."
     )
-    text += f"backward weights, by {_off(independent)}"
     words = [item.trend(slope=False).removesuffix(" with L") for item in (reused, independent)]
-    return f"{text}. With depth the first {words[0]}, the second {words[1]}." if all(words) else f"{text}."
+    return f"{text} With depth the first {words[0]}, the second {words[1]}." if all(words) else text
 
 
 def _off(item: Distance) -> str:
@@ -93,16 +97,14 @@ def _off(item: Distance) -> str:
     return f"{number(item.size.value)} (mean square)"
 
 
-def _first_screen(view: View, found: Judged, saved: Saved, failed: Sequence[str]) -> str:
-    name = view.config.get("name", "results")
-    parts = [f"<h1>{html.escape(name)}</h1>\n", html.paragraph(lead(view), "lead")]
-    figures = _figures(saved, ("front_loss", "front_error"), set(), columns=1)
-    if figures:
-        parts.append(f"<div class='pair front'>{''.join(figures)}</div>\n")
-    parts.append(claim_cards(cards(found)))
-    parts.append(html.paragraph(ATTRIBUTION, "small"))
-    parts.append(remarks(view, failed))
-    return f"<header id=front>{''.join(parts)}</header>\n"
+def _first_screen(view: View, found: Judged, saved: Saved, failed: Sequence[str], shown: set[str]) -> str:
+    title = html.escape(view.config.get("name", "results"))
+    figures = _figures(saved, [name for name in FRONT if name in saved][:2], shown, columns=2)
+    pair = f"<div class='pair front'>{''.join(figures)}</div>\n" if figures else ""
+    return (
+        f"<header id=front><h1>{title}</h1>\n{html.paragraph(lead(view), 'lead')}{pair}"
+        f"{claim_cards(cards(found))}{html.paragraph(ATTRIBUTION, 'small')}{remarks(view, failed)}</header>\n"
+    )
 
 
 def claim_cards(found: Sequence[Card]) -> str:
@@ -222,11 +224,6 @@ def _figures(saved: Saved, names: Sequence[str], shown: set[str], columns: int =
             made.append(html.figure(saved[name], columns))
             shown.add(name)
     return made
-
-
-def _figure_section(anchor: str, title: str, saved: Saved, names: Sequence[str], shown: set[str]) -> str:
-    figures = _figures(saved, names, shown)
-    return html.section(anchor, title, *figures) if figures else ""
 
 
 def _budget_parts(view: View) -> list[str]:

@@ -32,7 +32,7 @@ def variants_page(
     title = next((name for view in views.values() if (name := view.config.get("name"))), folder.name)
     title = title if kind == "variant" else f"{count(len(trees), 'run')} compared"
     head = f"{title}: {count(len(trees), kind)}" if kind == "variant" else title
-    leads = html.items(f"{name}: {lead(view)}" for name, view in views.items())
+    leads = html.items(f"{name}: {lead(view, whole=True)}" for name, view in views.items())
     body = (
         "<header "
         f"id=front><h1>{html.escape(head)}</h1>\n{leads}{html.paragraph(ATTRIBUTION, 'small')}</header>\n"

@@ -145,7 +145,7 @@ class Sheet:
         y = np.asarray(y, float)
         if not np.isfinite(y).any():
             return False
-        if y.size > 12:  # of many points few carry a marker
+        if y.size > 12:  # Of many points few carry a marker.
             style = {"markevery": max(1, y.size // 12)} | style
         ax.plot(np.asarray(x), y, **line.keywords() | style)
         if label:
@@ -157,6 +157,8 @@ class Sheet:
     ) -> None:
         """Points with bars, `error` long; bars that have no end are left out."""
         keywords = {"capsize": 2, "elinewidth": 0.8} | line.keywords() | style
+        if len(y) > 20:
+            keywords |= {"errorevery": len(y) // 12, "markevery": len(y) // 12}
         ax.errorbar(np.asarray(x), y, np.where(np.isfinite(error), error, 0), **keywords)
         if label:
             self.legend[label] = line
@@ -185,7 +187,8 @@ class Sheet:
 
     def finish(self, name: str, title: str, caption: str) -> Drawing:
         """The drawing, laid out: margins are inches, whatever the number of panels."""
-        legend, (panel_width, panel_height) = self.legend, self.panel
+        legend = dict(sorted(self.legend.items(), key=lambda entry: entry[1] == GUIDES))  # guides come last
+        panel_width, panel_height = self.panel
         width, height = panel_width * self.columns, panel_height * self.rows
         lines = wrap(title, int(width * 11)) or [""]
         above = 0.1 + 0.2 * len(lines)
@@ -210,7 +213,7 @@ class Sheet:
             handles = [Line2D([], [], **line.keywords()) for line in legend.values()]
             place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.0), "borderaxespad": 0.2}
             self.figure.legend(handles, list(legend), ncols=columns, **place)
-        return Drawing(name, title, caption, self.figure, tuple(boxes), tuple(titles), dict(legend))
+        return Drawing(name, title, caption, self.figure, tuple(boxes), tuple(titles), legend)
 
 
 def levels(count: int) -> list[tuple]:
@@ -240,13 +243,13 @@ def log_y(ax: Axes) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def same_range(axes: ArrayLike, *, log: bool = True) -> None:
+def same_range(axes: ArrayLike, *, log: bool = True, most: float = np.inf) -> None:
     """One y range for panels that compare; empty ones are left as they are. On a log axis what is not
-    positive is left out.
+    positive is left out; what is above `most` leaves the frame.
     """
     drawn = [ax for ax in np.asarray(axes).flat if ax.lines]
     values = _heights(drawn)
-    values = values[(values > 0) | (not log)]
+    values = values[((values > 0) | (not log)) & (values <= most)]
     if not values.size:
         return
     low, high = values.min(), values.max()
