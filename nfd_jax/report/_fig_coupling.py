@@ -2,9 +2,9 @@
 width.
 """
 
+from nfd_jax.report import _plot as plot
 from nfd_jax.report._fig_error import SIZE, ends, when
 from nfd_jax.report._pick import largest
-from nfd_jax.report._plot import OTHER, QUANTITY, SYMBOL, Drawing, Line, Sheet, log_y, size_axis
 from nfd_jax.report._trends import moves, trend
 from nfd_jax.verdicts import View, by_seed, covered
 
@@ -23,43 +23,46 @@ GUIDED = {
 }
 
 
-def coupling(view: View, axis: str) -> Drawing | None:
+def coupling(view: View, axis: str) -> plot.Drawing | None:
     """Against depth after the last update, or against width before the first and after the last."""
     found = {name: values for name in PANELS if (values := view.get(f"coupling/{name}")) is not None}
     any_of = next(iter(found.values()), None)
     if any_of is None or len(covered(any_of, axis)) < 2:
         return None
-    other, sizes = OTHER[axis], covered(any_of, axis)
+    other, sizes = plot.OTHER[axis], covered(any_of, axis)
     size = int(largest(any_of, other)[other])
     steps = ends(any_of)[-1:] if axis == "depth" else ends(any_of)
-    sheet, messages = Sheet(1, len(found)), {}
+    sheet, messages = plot.Sheet(1, len(found)), {}
     for ax, (name, values) in zip(sheet.axes[0], found.items(), strict=True):
         over = "direction" if "direction" in values.dims else "quantity"
-        for label in DIRECTIONS if over == "direction" else QUANTITY:
+        for label in DIRECTIONS if over == "direction" else plot.QUANTITY:
             quantity = DIRECTIONS.get(label, label)
             for step in steps[::-1]:
                 samples = by_seed(values.sel({other: size, "step": step, over: label, axis: sizes}), axis)
                 first = step == 0 and len(steps) > 1
-                line = Line(
-                    QUANTITY[quantity].color, QUANTITY[quantity].marker, "--" if first else "-", hollow=first
+                line = plot.Line(
+                    plot.QUANTITY[quantity].color,
+                    plot.QUANTITY[quantity].marker,
+                    "--" if first else "-",
+                    hollow=first,
                 )
                 words = LABELS[quantity] if len(steps) < 2 else f"{LABELS[quantity]}, {when(step)}"
                 if sheet.curve(ax, sizes, samples, line, words, floor=view.floor):
-                    said = moves(trend(sizes, samples, view.floor), SYMBOL[axis])
+                    said = moves(trend(sizes, samples, view.floor), plot.SYMBOL[axis])
                     messages.setdefault((name, step, label), said)
         ax.set_title(PANELS[name])
         if ax.lines:
             if power := POWERS[axis].get(name):
                 top = max(float(max(line.get_ydata())) for line in ax.lines)
                 sheet.guide(ax, sizes, power, 1.3 * top, GUIDED[axis])
-            log_y(ax)
-        size_axis(ax, sizes, axis)
+            plot.log_y(ax)
+        plot.size_axis(ax, sizes, axis)
     sheet.axes[0, 0].set_ylabel(SIZE)
     caption = (
         "Left to right: the coupling term of one layer, mean over layers; these terms added up along the "
         f"depth, largest over t; reused minus independent network on the same noise. {other.capitalize()} "
-        f"{SYMBOL[other]} = {size}. Bars: one standard error over seeds. What is zero to rounding is left "
-        "out."
+        f"{plot.SYMBOL[other]} = {size}. Bars: one standard error over seeds. What is zero to rounding is "
+        "left out."
     )
     return sheet.finish(f"coupling_{axis}", _title(messages, axis, steps), caption)
 

@@ -4,30 +4,18 @@ from collections.abc import Iterator
 
 import xarray as xr
 
+from nfd_jax.report import _plot as plot
 from nfd_jax.report._numbers import count
 from nfd_jax.report._pick import largest, pick
-from nfd_jax.report._plot import (
-    OTHER,
-    PAIRS,
-    QUANTITIES,
-    SYMBOL,
-    Drawing,
-    Line,
-    Sheet,
-    pair_name,
-    same_range,
-    shades,
-    size_axis,
-)
 from nfd_jax.report._trends import moves, trend
 from nfd_jax.verdicts import View, by_seed, covered, measured
 
 SIZE = "mean square per coordinate"
 
 
-def pairs(values: xr.DataArray) -> Iterator[tuple[tuple[str, str], Line, xr.DataArray]]:
+def pairs(values: xr.DataArray) -> Iterator[tuple[tuple[str, str], plot.Line, xr.DataArray]]:
     """Every pair of network and limit there is data for."""
-    for (network, limit), line in PAIRS.items():
+    for (network, limit), line in plot.PAIRS.items():
         part = pick(values, backward_weights=network, limit_backward_weights=limit)
         if part is not None:
             yield (network, limit), line, part
@@ -43,34 +31,34 @@ def when(step: int) -> str:
     return "before training" if step == 0 else f"after {count(step, 'update')}"
 
 
-def limit_error(view: View, axis: str) -> Drawing | None:
+def limit_error(view: View, axis: str) -> plot.Drawing | None:
     """All pairs of network and limit against depth or width, for h, b, f after the last update (and before
     the first).
     """
     values = view.get("compare/limit_error_ms")
     if values is None or len(covered(values, axis)) < 2:
         return None
-    other, symbol = OTHER[axis], SYMBOL[axis]
+    other, symbol = plot.OTHER[axis], plot.SYMBOL[axis]
     values, sizes = largest(values, other), covered(values, axis)
     steps = ends(values)[::-1] if axis == "depth" else ends(values)[-1:]
-    sheet, slopes = Sheet(len(steps), 3), {}
+    sheet, slopes = plot.Sheet(len(steps), 3), {}
     for row, step in zip(sheet.axes, steps, strict=True):
-        for ax, (quantity, words) in zip(row, QUANTITIES.items(), strict=True):
+        for ax, (quantity, words) in zip(row, plot.QUANTITIES.items(), strict=True):
             for pair, line, part in pairs(values.sel(step=step, quantity=quantity)):
                 samples = by_seed(part.sel({axis: sizes}), axis)
-                drawn = sheet.curve(ax, sizes, samples, line, pair_name(*pair), floor=view.floor)
+                drawn = sheet.curve(ax, sizes, samples, line, plot.pair_name(*pair), floor=view.floor)
                 if drawn and quantity == "h" and step == steps[0]:
                     slopes[pair] = moves(trend(sizes, samples, view.floor), symbol)
             ax.set_title(f"{words}, {when(step)}")
-            size_axis(ax, sizes, axis)
-        same_range(row)
+            plot.size_axis(ax, sizes, axis)
+        plot.same_range(row)
         for ax in (ax for ax in row if ax.lines):
             sheet.guide(ax, sizes, 1, ax.get_ylim()[1] * 0.8, f"slope of 1/{symbol}")
         row[0].set_ylabel(SIZE)
     rate = "" if view.rate is None else f", η = {view.rate:g}"
     caption = (
         "Mean square of network minus limit on the same noise, path by path, the largest over t; "
-        f"{other} {SYMBOL[other]} = {int(values[other])}{rate}. Bars: one standard error over seeds."
+        f"{other} {plot.SYMBOL[other]} = {int(values[other])}{rate}. Bars: one standard error over seeds."
     )
     if 0 in steps:
         caption += " Before training neither h nor f has met a backward pass, so that their pairs coincide."
@@ -89,7 +77,7 @@ def _message(slopes: dict[tuple[str, str], str], axis: str) -> str:
     return title + (": two points give no slope" if slopes and not any(slopes.values()) else "")
 
 
-def joint_limits(view: View) -> Drawing | None:
+def joint_limits(view: View) -> plot.Drawing | None:
     """Error before training against width for each depth: against the large reference limit where there is
     one.
     """
@@ -100,17 +88,17 @@ def joint_limits(view: View) -> Drawing | None:
     values = pick(values, backward_weights="reused", limit_backward_weights="independent")
     if values is None or not (values := values.isel(step=0)).notnull().any():
         return None
-    if min(len(covered(values, dim)) for dim in OTHER) < 2:
+    if min(len(covered(values, dim)) for dim in plot.OTHER) < 2:
         return None
-    shown = [quantity for quantity in QUANTITIES if reference or quantity != "f"]
-    sheet = Sheet(1, len(shown))
+    shown = [quantity for quantity in plot.QUANTITIES if reference or quantity != "f"]
+    sheet = plot.Sheet(1, len(shown))
     for ax, quantity in zip(sheet.axes[0], shown, strict=True):
-        for depth, line in shades(covered(values, "depth"), 6):
+        for depth, line in plot.shades(covered(values, "depth"), 6):
             samples = by_seed(values.sel(quantity=quantity, depth=depth), "width")
             sheet.curve(ax, values["width"].values, samples, line, f"L = {depth}", floor=view.floor)
-        ax.set_title(QUANTITIES[quantity])
-        size_axis(ax, covered(values, "width"), "width")
-    same_range(sheet.axes)
+        ax.set_title(plot.QUANTITIES[quantity])
+        plot.size_axis(ax, covered(values, "width"), "width")
+    plot.same_range(sheet.axes)
     sheet.axes[0, 0].set_ylabel(SIZE)
     against = "many more particles on nested noise" if reference else "as many particles on the same noise"
     caption = (
@@ -125,21 +113,21 @@ def joint_limits(view: View) -> Drawing | None:
     return sheet.finish("joint_limits", "Before training: error over width and depth together", caption)
 
 
-def learning_rates(view: View) -> Drawing | None:
+def learning_rates(view: View) -> plot.Drawing | None:
     """Distance of a standard network to each limit against the learning rate, largest width and depth."""
     values = measured(view.tree, "compare/limit_error_ms")
     if values is None or len(covered(values, "learning_rate")) < 2:
         return None
     values = largest(values.isel(step=-1), "width", "depth")
-    rates, sheet = covered(values, "learning_rate"), Sheet(1, 3)
-    for ax, (quantity, words) in zip(sheet.axes[0], QUANTITIES.items(), strict=True):
+    rates, sheet = covered(values, "learning_rate"), plot.Sheet(1, 3)
+    for ax, (quantity, words) in zip(sheet.axes[0], plot.QUANTITIES.items(), strict=True):
         for pair, line, part in pairs(values.sel(quantity=quantity)):
             if pair[0] == "reused":
                 samples = by_seed(part.sel(learning_rate=rates), "learning_rate")
-                sheet.curve(ax, rates, samples, line, pair_name(*pair), floor=view.floor)
+                sheet.curve(ax, rates, samples, line, plot.pair_name(*pair), floor=view.floor)
         ax.set_title(words)
-        size_axis(ax, rates, "learning_rate")
-    same_range(sheet.axes)
+        plot.size_axis(ax, rates, "learning_rate")
+    plot.same_range(sheet.axes)
     sheet.axes[0, 0].set_ylabel(SIZE)
     caption = (
         f"Network minus limit, n = {int(values['width'])}, L = {int(values['depth'])}, "

@@ -4,44 +4,31 @@ limit against depth.
 
 import numpy as np
 
+from nfd_jax.report import _plot as plot
 from nfd_jax.report._distances import distance, loss_gap, losses_at
 from nfd_jax.report._numbers import count, percent
-from nfd_jax.report._plot import (
-    GREEN,
-    LIMIT,
-    NETWORK,
-    THICK,
-    VERMILION,
-    Drawing,
-    Line,
-    Sheet,
-    log_y,
-    size_axis,
-    spans_decade,
-    step_axis,
-)
 from nfd_jax.report._words import LIMIT_NAMES
 from nfd_jax.verdicts import View
 
 WIDE = (5.3, 2.55)
-SERIES = {"reused": Line(GREEN, "^"), "independent": Line(VERMILION, "o")}
+SERIES = {"reused": plot.Line(plot.GREEN, "^"), "independent": plot.Line(plot.VERMILION, "o")}
 """Distances of a standard network, by the limit's backward weights."""
 SHORT = {"reused": "the reused limit", "independent": "NFD"}
 
 
-def front_loss(view: View) -> Drawing | None:
+def front_loss(view: View) -> plot.Drawing | None:
     """Training loss of the standard network at the largest width and depth, and of both limits."""
     finite, solved, where = losses_at(view)
     if not finite and not solved:
         return None
-    sheet = Sheet(1, 1, panel=WIDE)
+    sheet = plot.Sheet(1, 1, panel=WIDE)
     ax = sheet.axes[0, 0]
     for flag, samples in solved.items():
         mean = np.nanmean(samples, 0)
-        sheet.line(ax, range(len(mean)), mean, LIMIT[flag], LIMIT_NAMES[flag], **THICK)
+        sheet.line(ax, range(len(mean)), mean, plot.LIMIT[flag], LIMIT_NAMES[flag], **plot.THICK)
     for flag, samples in finite.items():
         if not solved or flag == "reused" or "reused" not in finite:
-            line = Line(NETWORK[flag].color, NETWORK[flag].marker, "" if solved else "-")
+            line = plot.Line(plot.NETWORK[flag].color, plot.NETWORK[flag].marker, "" if solved else "-")
             whole = samples[np.isfinite(samples).all(1)]
             sheet.curve(
                 ax, range(samples.shape[1]), whole, line, f"network, {flag} weights, {where}",
@@ -50,10 +37,10 @@ def front_loss(view: View) -> Drawing | None:
     if not ax.lines:
         return None
     samples = next(iter((finite or solved).values()))
-    step_axis(ax, range(samples.shape[1]))
+    plot.step_axis(ax, range(samples.shape[1]))
     ax.set_ylabel("training loss, mean over seeds")
-    if spans_decade(sheet.axes):
-        log_y(ax)
+    if plot.spans_decade(sheet.axes):
+        plot.log_y(ax)
     elif ax.get_ylim()[0] < 0:
         ax.set_ylim(bottom=0)
     caption = (
@@ -71,12 +58,12 @@ def _loss_title(view: View) -> str:
     return f"Loss: the network stays {', '.join(said)}" if said else "Loss along training"
 
 
-def front_error(view: View) -> Drawing | None:
+def front_error(view: View) -> plot.Drawing | None:
     """h of a standard network minus each limit against depth, with the 1/L line."""
     found = [item for limit in SERIES if (item := distance(view, "reused", limit)) is not None]
     if not found or len(found[0].depths) < 2:
         return None
-    first, sheet = found[0], Sheet(1, 1, panel=WIDE)
+    first, sheet = found[0], plot.Sheet(1, 1, panel=WIDE)
     ax = sheet.axes[0, 0]
     for item in found:
         sheet.curve(
@@ -87,8 +74,8 @@ def front_error(view: View) -> Drawing | None:
         return None
     start = min(height for item in found if (height := item.samples.mean(0)[0]) > 0)
     sheet.guide(ax, first.depths, 1, start, "slope of 1/L")
-    log_y(ax)
-    size_axis(ax, first.depths, "depth")
+    plot.log_y(ax)
+    plot.size_axis(ax, first.depths, "depth")
     ax.set_ylabel("mean square per coordinate")
     caption = (
         "h of networks with reused weights minus h of each limit on the same noise, "

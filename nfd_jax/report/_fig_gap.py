@@ -8,28 +8,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from nfd_jax.report import _plot as plot
 from nfd_jax.report._learning import gap_words
 from nfd_jax.report._numbers import count, percent, percents
 from nfd_jax.report._pick import estimate, largest
-from nfd_jax.report._plot import (
-    LIMIT,
-    MARKERS,
-    SERIES,
-    SLATE,
-    SYMBOL,
-    Drawing,
-    Line,
-    Sheet,
-    empty,
-    same_range,
-    shades,
-    size_axis,
-    step_axis,
-    zero_line,
-)
 from nfd_jax.verdicts import View, covered, relative_gap, spread
 
-ENDLESS = Line("#000000", "", LIMIT["independent"].dashes)
+ENDLESS = plot.Line("#000000", "", plot.LIMIT["independent"].dashes)
 """The gap of the two limits."""
 OVER = "both learned everything"
 MEANING = (
@@ -44,7 +29,7 @@ def known(found: xr.Dataset | None) -> bool:
     return found is not None and "gap" in found and bool(found["gap"].notnull().any())
 
 
-def gap(view: View) -> Drawing | None:
+def gap(view: View) -> plot.Drawing | None:
     """Relative gap over steps for each depth, and at three steps against depth, width and learning rate, the
     largest sizes of the others; with the limits' own gap.
     """
@@ -54,7 +39,7 @@ def gap(view: View) -> Drawing | None:
     corner = {dim: largest(found["gap"], dim)[dim].item() for dim in ("width", "depth")}
     corner["learning_rate"] = _telling([found.sel(corner).isel(step=-1)])
     axes = [axis for axis in ("depth", "width", "learning_rate") if len(covered(found["gap"], axis)) > 1]
-    sheet = Sheet(1, 1 + len(axes))
+    sheet = plot.Sheet(1, 1 + len(axes))
     steps, limit = found["step"].values, _limit(found, corner)
     _over_steps(sheet, sheet.axes[0, 0], found, corner, limit)
     shown = [int(step) for step in spread(list(steps[1:]), 3)]
@@ -68,14 +53,14 @@ def gap(view: View) -> Drawing | None:
                 ax,
                 found.sel(at | {"step": step, axis: sizes}),
                 axis,
-                Line(SLATE, marker, dashes),
+                plot.Line(plot.SLATE, marker, dashes),
                 label,
             )
-        size_axis(ax, sizes, axis, "the loss has hardly dropped")
-        ax.set_title(", ".join(f"{SYMBOL[dim]} = {place:g}" for dim, place in at.items()))
+        plot.size_axis(ax, sizes, axis, "the loss has hardly dropped")
+        ax.set_title(", ".join(f"{plot.SYMBOL[dim]} = {place:g}" for dim, place in at.items()))
     for ax in sheet.axes.flat:
-        zero_line(ax)
-    same_range(sheet.axes, log=False)
+        plot.zero_line(ax)
+    plot.same_range(sheet.axes, log=False)
     sheet.axes[0, 0].set_ylabel("relative gap of losses")
     return sheet.finish("gap", _title(found, corner), f"{' '.join(gap_words(view))} {MEANING}")
 
@@ -90,18 +75,20 @@ def _limit(found: xr.Dataset, corner: Mapping) -> xr.DataArray | None:
     return values if values.notnull().any() else None
 
 
-def _over_steps(sheet: Sheet, ax, found: xr.Dataset, corner: Mapping, limit: xr.DataArray | None) -> None:
+def _over_steps(
+    sheet: plot.Sheet, ax, found: xr.Dataset, corner: Mapping, limit: xr.DataArray | None
+) -> None:
     part = found["gap"].sel({dim: place for dim, place in corner.items() if dim != "depth"})
     steps = found["step"].values
-    for depth, line in shades(covered(part, "depth") if part.notnull().any() else ()):
+    for depth, line in plot.shades(covered(part, "depth") if part.notnull().any() else ()):
         sheet.line(ax, steps, part.sel(depth=depth), line, f"networks, L = {depth}", markersize=4.5)
     if limit is not None:
         sheet.line(ax, steps, limit, ENDLESS, "limits, L = ∞", linewidth=2.2)
-    step_axis(ax, steps)
+    plot.step_axis(ax, steps)
     ax.set_title(f"n = {corner['width']}, η = {corner['learning_rate']:g}")
 
 
-def points(sheet: Sheet, ax, part: xr.Dataset, axis: str, line: Line, label: str) -> bool:
+def points(sheet: plot.Sheet, ax, part: xr.Dataset, axis: str, line: plot.Line, label: str) -> bool:
     """Gaps along one axis with their intervals, hollow where both have learned everything."""
     middle, low, high = (part[f"gap{end}"].values for end in ("", "_low", "_high"))
     good, x = np.isfinite(middle), part[axis].values
@@ -111,7 +98,7 @@ def points(sheet: Sheet, ax, part: xr.Dataset, axis: str, line: Line, label: str
     over = part["reason"].values == OVER
     for kind in (good & over, good & ~over):
         if kind.any():
-            drawn = Line(line.color, line.marker, "", hollow=bool(over[kind][0]))
+            drawn = plot.Line(line.color, line.marker, "", hollow=bool(over[kind][0]))
             ends = np.stack([middle - low, high - middle])[:, kind]
             sheet.bars(ax, x[kind], middle[kind], ends, drawn)
     sheet.legend[label] = line
@@ -139,33 +126,33 @@ def _title(found: xr.Dataset, corner: Mapping) -> str:
     return f"{title}, after {count(int(at['step']), 'update')}: {', '.join(said)}{late}"
 
 
-def gap_row(sheet: Sheet, row: Iterable[Axes], views: Mapping[str, View]) -> str:
+def gap_row(sheet: plot.Sheet, row: Iterable[Axes], views: Mapping[str, View]) -> str:
     """Relative gap after training against depth, a panel for each run and a line for each learning rate; what
     it says.
     """
-    lines: dict[float, Line] = {}
+    lines: dict[float, plot.Line] = {}
     tables: dict[str, xr.Dataset] = {}
     axes = list(row)
     for ax, (name, view) in zip(axes, views.items(), strict=True):
         found = relative_gap(view.tree)
         ax.set_title(f"gap after training, {name}")
         if not known(found):
-            empty(ax, "no gap of losses to speak of")
+            plot.empty(ax, "no gap of losses to speak of")
             continue
         found = found.sel(width=covered(found["gap"], "width")[-1]).isel(step=-1)
         for rate in covered(found["gap"], "learning_rate"):
-            k = len(lines) % len(SERIES)
-            line = lines.setdefault(float(rate), Line(SERIES[k], MARKERS[k]))
+            k = len(lines) % len(plot.SERIES)
+            line = lines.setdefault(float(rate), plot.Line(plot.SERIES[k], plot.MARKERS[k]))
             part = found.sel(learning_rate=rate)
             points(sheet, ax, part, "depth", line, f"gap of networks, η = {rate:g}")
             limit = _limit(found, {"width": int(found["width"]), "learning_rate": rate})
             if limit is not None:
                 ax.axhline(float(limit), color=line.color, linestyle=ENDLESS.dashes)
                 sheet.legend["gap of the limits, L = ∞"] = ENDLESS
-        size_axis(ax, found["depth"].values, "depth", "the loss has hardly dropped")
-        zero_line(ax)
+        plot.size_axis(ax, found["depth"].values, "depth", "the loss has hardly dropped")
+        plot.zero_line(ax)
         tables[name] = found
-    same_range(axes, log=False)
+    plot.same_range(axes, log=False)
     axes[0].set_ylabel("relative gap of losses")
     return _said(tables)
 

@@ -7,23 +7,10 @@ import math
 import numpy as np
 import xarray as xr
 
+from nfd_jax.report import _plot as plot
 from nfd_jax.report._fig_error import SIZE, pairs
 from nfd_jax.report._numbers import count, number
 from nfd_jax.report._pick import largest, pick
-from nfd_jax.report._plot import (
-    GUIDES,
-    LIMIT,
-    NETWORK,
-    OTHER,
-    SYMBOL,
-    Drawing,
-    Line,
-    Sheet,
-    pair_name,
-    same_range,
-    size_axis,
-    zero_line,
-)
 from nfd_jax.verdicts import View, by_seed, covered, student
 
 BIASES = {
@@ -59,12 +46,12 @@ def _cut(values: xr.DataArray) -> tuple[str, np.ndarray, dict, str]:
     words.
     """
     axis = "width" if len(covered(values, "width")) > 1 else "depth"
-    other, sizes = OTHER[axis], covered(values, axis)
+    other, sizes = plot.OTHER[axis], covered(values, axis)
     size = int(largest(values, other)[other])
-    return axis, sizes, {other: size, axis: sizes}, f"{other} {SYMBOL[other]} = {size}"
+    return axis, sizes, {other: size, axis: sizes}, f"{other} {plot.SYMBOL[other]} = {size}"
 
 
-def law(view: View) -> Drawing | None:
+def law(view: View) -> plot.Drawing | None:
     """Bias² of outputs and kernels, and W₂² of marginals, against width, standard network against both
     limits.
     """
@@ -75,31 +62,33 @@ def law(view: View) -> Drawing | None:
         return None
     axis, sizes, at, where = _cut(any_of)
     columns = len(found) + (0 if w2 is None else len(MARGINALS))
-    sheet, shares = Sheet(-(-columns // 3), min(columns, 3)), {}
+    sheet, shares = plot.Sheet(-(-columns // 3), min(columns, 3)), {}
     spots = iter(sheet.axes.flat)
     for name, values in found.items():
         ax = next(spots)
         for pair, line, part in pairs(values.isel(step=-1).sel(at)):
             if pair[0] == "reused":
                 mean, error = bias_squared(part, axis)
-                sheet.bars(ax, sizes, mean, error, line, pair_name(*pair))
+                sheet.bars(ax, sizes, mean, error, line, plot.pair_name(*pair))
                 shares[name, pair[1]] = mean[-1], error[-1]
         ax.set_title(BIASES[name])
         ax.set_ylabel("square, unbiased")
-        size_axis(ax, sizes, axis, "not measured")
-        zero_line(ax)
+        plot.size_axis(ax, sizes, axis, "not measured")
+        plot.zero_line(ax)
     for quantity, words in MARGINALS.items() if w2 is not None else ():
         ax = next(spots)
         for pair, line, part in pairs(w2.isel(step=-1).sel(at | {"quantity": quantity})):
             if pair[0] == "reused":
-                sheet.curve(ax, sizes, by_seed(part, axis), line, pair_name(*pair))
+                sheet.curve(ax, sizes, by_seed(part, axis), line, plot.pair_name(*pair))
         if null is not None:
             part = null.isel(step=-1).sel(at | {"quantity": quantity})
             part = part.mean([dim for dim in part.dims if dim not in ("seed", axis)])
-            sheet.curve(ax, sizes, by_seed(part, axis), GUIDES, "limit against limit on other noise (null)")
+            sheet.curve(
+                ax, sizes, by_seed(part, axis), plot.GUIDES, "limit against limit on other noise (null)"
+            )
         ax.set_title(words)
         ax.set_ylabel(SIZE)
-        size_axis(ax, sizes, axis, "not measured")
+        plot.size_axis(ax, sizes, axis, "not measured")
     for ax in spots:
         ax.set_axis_off()
     caption = (
@@ -122,15 +111,15 @@ def _law_title(shares: dict) -> str:
     )
 
 
-def response(view: View) -> Drawing | None:
+def response(view: View) -> plot.Drawing | None:
     """Gain of the first step as η → 0 against width, measured and by the formulas of both systems."""
     gain, expected = view.get("response/first_step_gain"), view.get("response/first_step_gain_predicted")
     if gain is None:
         return None
     axis, sizes, at, where = _cut(gain)
-    sheet, said = Sheet(1, 1, panel=(5.3, 3.05)), []
+    sheet, said = plot.Sheet(1, 1, panel=(5.3, 3.05)), []
     ax = sheet.axes[0, 0]
-    for flag, line in NETWORK.items():
+    for flag, line in plot.NETWORK.items():
         part = pick(gain, backward_weights=flag)
         if part is None:
             continue
@@ -141,7 +130,7 @@ def response(view: View) -> Drawing | None:
         if formula is None:
             continue
         formula = float(formula.sel(at).mean())
-        drawn = Line(line.color, "", LIMIT[flag].dashes)
+        drawn = plot.Line(line.color, "", plot.LIMIT[flag].dashes)
         ax.axhline(formula, color=drawn.color, linestyle=drawn.dashes)
         sheet.legend[f"{flag} system, formula"] = drawn
         error = samples[:, -1].std(ddof=1) / math.sqrt(len(samples)) if len(samples) > 1 else math.nan
@@ -151,9 +140,9 @@ def response(view: View) -> Drawing | None:
             said.append(f"{flag} {number(middle)} against {number(formula)} ({off:.1f} standard errors)")
     if not ax.lines:
         return None
-    size_axis(ax, sizes, axis)
+    plot.size_axis(ax, sizes, axis)
     ax.set_ylabel("gain of the first step")
-    same_range(sheet.axes, log=False)
+    plot.same_range(sheet.axes, log=False)
     caption = (
         f"(f₁ − f₀)/(−η χ₀) as η → 0 on one sample, {where}, against the closed forms at n = L = ∞: no fit "
         f"stands between them. Bars: one standard error over {count(gain.sizes['seed'], 'seed')}; 95 % "

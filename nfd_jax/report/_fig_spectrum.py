@@ -3,26 +3,18 @@
 import xarray as xr
 from matplotlib.axes import Axes
 
+from nfd_jax.report import _plot as plot
 from nfd_jax.report._fig_error import when
 from nfd_jax.report._numbers import number
 from nfd_jax.report._pick import largest, pick
-from nfd_jax.report._plot import (
-    BLUE,
-    VERMILION,
-    Drawing,
-    Line,
-    Sheet,
-    empty,
-    same_range,
-    shades,
-    size_axis,
-    step_axis,
-)
 from nfd_jax.verdicts import View, covered
 
 LOWEST = 1e-17  # drawn here: what is smaller is rounding of the largest eigenvalue
-KINDS = {"feature": Line(BLUE, "o", "--", hollow=True), "gradient": Line(VERMILION, "s", "--", hollow=True)}
-SCOPES = {"step": (BLUE, "one step's batch"), "joint": (VERMILION, "all steps so far")}
+KINDS = {
+    "feature": plot.Line(plot.BLUE, "o", "--", hollow=True),
+    "gradient": plot.Line(plot.VERMILION, "s", "--", hollow=True),
+}
+SCOPES = {"step": (plot.BLUE, "one step's batch"), "joint": (plot.VERMILION, "all steps so far")}
 DASHES = {"reused": ("o", "-"), "independent": ("s", "--")}
 
 
@@ -36,13 +28,13 @@ def ratios(view: View) -> xr.DataArray | None:
     return largest(inside, "width") if inside.sizes["t"] and inside.notnull().any() else None
 
 
-def eigenvalues(view: View) -> Drawing | None:
+def eigenvalues(view: View) -> plot.Drawing | None:
     """Along t after the last step, and the least over t against the step, for features and gradients."""
     ratio = ratios(view)
     if ratio is None:
         return None
     ratio = largest(ratio, "depth")
-    last, sheet = int(ratio["step"].values[-1]), Sheet(2, 2)
+    last, sheet = int(ratio["step"].values[-1]), plot.Sheet(2, 2)
     for row, kind in zip(sheet.axes, KINDS, strict=True):
         part = ratio.sel(kind=kind)
         _panel(sheet, row[0], part.sel(step=last), "t")
@@ -50,10 +42,10 @@ def eigenvalues(view: View) -> Drawing | None:
         row[0].set_xlabel("t = ℓ/L")
         row[0].set_title(f"{kind}s along t, {when(last)}")
         _panel(sheet, row[1], part.min("t"), "step")
-        step_axis(row[1], ratio["step"].values)
+        plot.step_axis(row[1], ratio["step"].values)
         row[1].set_title(f"{kind}s, least over t")
         row[0].set_ylabel("smallest / largest eigenvalue")
-    same_range(sheet.axes)
+    plot.same_range(sheet.axes)
     least = pick(ratio, scope="step")
     caption = (
         f"Gram matrix of φ(h) and of b, n = {int(ratio['width'])}, L = {int(ratio['depth'])}: of one "
@@ -68,7 +60,7 @@ def eigenvalues(view: View) -> Drawing | None:
     return sheet.finish("eigenvalues", title, caption)
 
 
-def _panel(sheet: Sheet, ax: Axes, values: xr.DataArray, axis: str) -> None:
+def _panel(sheet: plot.Sheet, ax: Axes, values: xr.DataArray, axis: str) -> None:
     for scope, (color, words) in SCOPES.items():
         for flag, (marker, dashes) in DASHES.items():
             part = pick(values, scope=scope, backward_weights=flag)
@@ -77,16 +69,16 @@ def _panel(sheet: Sheet, ax: Axes, values: xr.DataArray, axis: str) -> None:
                     ax,
                     part[axis],
                     part.median("seed"),
-                    Line(color, marker, dashes),
+                    plot.Line(color, marker, dashes),
                     f"{words}, {flag} weights",
                 )
                 ends = part.min("seed"), part.max("seed")
                 ax.fill_between(part[axis], *ends, color=color, alpha=0.15, linewidth=0)
     if not ax.lines:
-        empty(ax, "not measured")
+        plot.empty(ax, "not measured")
 
 
-def nondegeneracy(view: View) -> Drawing | None:
+def nondegeneracy(view: View) -> plot.Drawing | None:
     """The least relative eigenvalue against the number of samples K·P seen so far, and against depth."""
     ratio, batch = ratios(view), (view.config.get("problem") or {}).get("batch_size")
     if ratio is None or not batch or "joint" not in ratio["scope"] or ratio.sizes["step"] < 2:
@@ -94,12 +86,12 @@ def nondegeneracy(view: View) -> Drawing | None:
     parts = (pick(ratio, backward_weights=flag) for flag in DASHES)
     least = next(part for part in parts if part is not None).min("t")
     samples, depths = (least["step"].values + 1) * int(batch), covered(least, "depth")
-    sheet = Sheet(1, 2 + (len(depths) > 1))
+    sheet = plot.Sheet(1, 2 + (len(depths) > 1))
     for ax, kind in zip(sheet.axes[0], KINDS, strict=False):
-        for depth, line in shades(depths):
+        for depth, line in plot.shades(depths):
             part = least.sel(scope="joint", kind=kind, depth=depth).median("seed")
             sheet.line(ax, samples, part, line, f"all steps so far, L = {depth}")
-        size_axis(ax, samples, "samples met so far, k·P", "not measured")
+        plot.size_axis(ax, samples, "samples met so far, k·P", "not measured")
         ax.set_title(f"{kind}s, joint Gram")
     if len(depths) > 1:
         ax = sheet.axes[0, 2]
@@ -109,9 +101,9 @@ def nondegeneracy(view: View) -> Drawing | None:
                 sheet.line(
                     ax, part["depth"], part.min("step").median("seed"), line, f"one step's batch, {kind}s"
                 )
-        size_axis(ax, depths, "depth", "not measured")
+        plot.size_axis(ax, depths, "depth", "not measured")
         ax.set_title("within a batch, against depth")
-    same_range(sheet.axes)
+    plot.same_range(sheet.axes)
     sheet.axes[0, 0].set_ylabel("smallest / largest eigenvalue")
     flag = str(least["backward_weights"].values)
     caption = (

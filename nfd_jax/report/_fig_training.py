@@ -4,32 +4,14 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from nfd_jax.report import _plot as plot
 from nfd_jax.report._numbers import count
 from nfd_jax.report._pick import largest, matched, pick
-from nfd_jax.report._plot import (
-    LIMIT,
-    NETWORK,
-    PAIRS,
-    THICK,
-    THIN,
-    Drawing,
-    Line,
-    Sheet,
-    depth_axis,
-    empty,
-    log_y,
-    pair_name,
-    same_range,
-    shades,
-    spans_decade,
-    step_axis,
-    zero_line,
-)
 from nfd_jax.report._words import LIMIT_NAMES
 from nfd_jax.verdicts import View, by_seed, covered
 
 
-def losses(view: View, held_out: bool) -> Drawing | None:
+def losses(view: View, held_out: bool) -> plot.Drawing | None:
     """Training or held-out loss over steps: networks of each depth at the largest width, and both limits."""
     name, words = ("heldout_loss", "held-out") if held_out else ("loss", "training")
     finite, limit = view.get(f"finite/{name}"), view.get(f"limit/{name}")
@@ -39,21 +21,21 @@ def losses(view: View, held_out: bool) -> Drawing | None:
     width = 0 if finite is None else int(finite["width"])
     limit = None if limit is None else matched(limit, width)
     steps = (limit if finite is None else finite)["step"].values
-    flags = [flag for flag in NETWORK if pick(finite, backward_weights=flag) is not None] or [""]
-    sheet = Sheet(1, len(flags) + (finite is not None and limit is not None))
+    flags = [flag for flag in plot.NETWORK if pick(finite, backward_weights=flag) is not None] or [""]
+    sheet = plot.Sheet(1, len(flags) + (finite is not None and limit is not None))
     panels = sheet.axes[0, : len(flags)]
     for ax, flag in zip(panels, flags, strict=True):
         part = pick(finite, backward_weights=flag)
-        for depth, line in shades(covered(part, "depth")) if part is not None else ():
+        for depth, line in plot.shades(covered(part, "depth")) if part is not None else ():
             mean = by_seed(part.sel(depth=depth), "step").mean(0)
-            sheet.line(ax, steps, mean, line, f"network, L = {depth}", **THIN)
+            sheet.line(ax, steps, mean, line, f"network, L = {depth}", **plot.THIN)
         for own, words_of in LIMIT_NAMES.items():
             if (solved := pick(limit, backward_weights=own)) is not None:
                 mean = by_seed(solved, "step").mean(0)
-                sheet.line(ax, steps, mean, LIMIT[own], words_of, zorder=3, **THICK)
+                sheet.line(ax, steps, mean, plot.LIMIT[own], words_of, zorder=3, **plot.THICK)
         ax.set_title(f"{flag} weights, n = {width}" if flag else "limits")
-        step_axis(ax, steps)
-    same_range(panels, log=spans_decade(panels))
+        plot.step_axis(ax, steps)
+    plot.same_range(panels, log=plot.spans_decade(panels))
     panels[0].set_ylabel(f"{words} loss, mean over seeds")
     rate = "" if view.rate is None else f" at η = {view.rate:g}"
     caption = f"Mean over seeds of the {words} loss before each update."
@@ -71,26 +53,26 @@ def losses(view: View, held_out: bool) -> Drawing | None:
     return sheet.finish(name, f"{words.capitalize()} loss{rate}, depth by depth", caption)
 
 
-def _difference(sheet: Sheet, ax: Axes, finite: xr.DataArray, limit: xr.DataArray) -> None:
+def _difference(sheet: plot.Sheet, ax: Axes, finite: xr.DataArray, limit: xr.DataArray) -> None:
     finite = largest(finite, "depth")
     ax.set_title(f"network − limit, n = {int(finite['width'])}, L = {int(finite['depth'])}")
-    for place, ((network, other), line) in enumerate(PAIRS.items()):
+    for place, ((network, other), line) in enumerate(plot.PAIRS.items()):
         one, two = pick(finite, backward_weights=network), pick(limit, backward_weights=other)
         if one is None or two is None:
             continue
         # Side by side, so that bars can be told apart.
         x = finite["step"].values + 0.06 * (place - 1.5)
         gap = by_seed(one.drop_vars("backward_weights") - two.drop_vars("backward_weights"), "step")
-        sheet.curve(ax, x, gap, line, pair_name(network, other), floor=-np.inf, **THIN)
+        sheet.curve(ax, x, gap, line, plot.pair_name(network, other), floor=-np.inf, **plot.THIN)
     if not ax.lines:
-        empty(ax, "no pair of network and limit")
+        plot.empty(ax, "no pair of network and limit")
         return
-    zero_line(ax)
-    step_axis(ax, finite["step"].values)
+    plot.zero_line(ax)
+    plot.step_axis(ax, finite["step"].values)
     ax.set_ylabel("difference of losses")
 
 
-def kernels(view: View) -> Drawing | None:
+def kernels(view: View) -> plot.Drawing | None:
     """Kernels and the shift of features along t, networks against limits, after the last update."""
     titles = {"feature": "⟨φ(h) φ(h′)⟩", "gradient": "⟨b b′⟩"}
     found = {name: values for name in titles if (values := view.get(f"kernels/{name}_kernel")) is not None}
@@ -100,7 +82,7 @@ def kernels(view: View) -> Drawing | None:
         return None
     corner = largest(reference.isel(step=-1), "width", "depth")
     where = {dim: corner[dim].item() for dim in ("width", "depth", "step")}
-    sheet = Sheet(1, len(found) + (shift is not None))
+    sheet = plot.Sheet(1, len(found) + (shift is not None))
     for ax, (name, values) in zip(sheet.axes[0], found.items(), strict=False):
         _kernel_panel(sheet, ax, values.sel(where).mean("seed"))
         ax.set_title(titles[name])
@@ -110,11 +92,11 @@ def kernels(view: View) -> Drawing | None:
         ax = sheet.axes[0, -1]
         limit = None if moved is None else matched(moved.sel(step=where["step"]), where["width"])
         for source, values in (("finite", shift.sel(where)), ("limit", limit)):
-            for flag in NETWORK:
+            for flag in plot.NETWORK:
                 if (part := pick(values, backward_weights=flag)) is not None:
                     _along(sheet, ax, part.mean("seed"), source, flag)
         ax.set_title("movement of h since step 0")
-        depth_axis(ax)
+        plot.depth_axis(ax)
         ax.set_ylabel("mean square per coordinate")
     caption = (
         f"After {count(int(where['step']), 'update')}, n = {int(where['width'])}, L = "
@@ -124,43 +106,43 @@ def kernels(view: View) -> Drawing | None:
     return sheet.finish("kernels", "Kernels and movement of features along the depth", caption)
 
 
-def _kernel_panel(sheet: Sheet, ax: Axes, values: xr.DataArray) -> None:
+def _kernel_panel(sheet: plot.Sheet, ax: Axes, values: xr.DataArray) -> None:
     same = np.eye(values.sizes["sample"], dtype=bool)
     for words, mask in {"a sample with itself": same, "two samples": ~same}.items():
         mean = values.where(xr.DataArray(mask, dims=("sample", "sample2"))).mean(["sample", "sample2"])
-        for flag in NETWORK:
+        for flag in plot.NETWORK:
             for source in map(str, values["source"].values):
                 if (part := pick(mean, backward_weights=flag, source=source)) is not None:
                     _along(sheet, ax, part, source, flag, words)
 
 
-def _along(sheet: Sheet, ax: Axes, part: xr.DataArray, source: str, flag: str, words: str = "") -> None:
+def _along(sheet: plot.Sheet, ax: Axes, part: xr.DataArray, source: str, flag: str, words: str = "") -> None:
     """Along t: networks as markers, limits as lines; pairs of two samples hollow and dotted."""
-    two, color = words == "two samples", NETWORK[flag].color
+    two, color = words == "two samples", plot.NETWORK[flag].color
     line = (
-        Line(color, NETWORK[flag].marker, "", two)
+        plot.Line(color, plot.NETWORK[flag].marker, "", two)
         if source == "finite"
-        else Line(color, "", ":" if two else "-")
+        else plot.Line(color, "", ":" if two else "-")
     )
     who = f"{flag} {'network' if source == 'finite' else 'limit'}"
     sheet.line(ax, part["t"], part, line, f"{who}, {words}" if words else "", markevery=None)
 
 
-def residual(view: View) -> Drawing | None:
+def residual(view: View) -> plot.Drawing | None:
     """Where histories are bounded: the largest part of a query that is not remembered, over steps."""
     found = {group: view.get(f"{group}/history_residual") for group in ("finite", "limit")}
     found = {group: values for group, values in found.items() if values is not None and values.max() > 0}
     if not found:
         return None
-    sheet = Sheet(1, len(found))
+    sheet = plot.Sheet(1, len(found))
     for ax, (group, values) in zip(sheet.axes[0], found.items(), strict=True):
         most = values.max([dim for dim in values.dims if dim not in ("backward_weights", "step")])
-        for flag, line in NETWORK.items():
+        for flag, line in plot.NETWORK.items():
             if (part := pick(most, backward_weights=flag)) is not None:
-                sheet.line(ax, part["step"], part, Line(line.color, "", line.dashes), f"{flag} weights")
-        step_axis(ax, values["step"].values)
+                sheet.line(ax, part["step"], part, plot.Line(line.color, "", line.dashes), f"{flag} weights")
+        plot.step_axis(ax, values["step"].values)
         ax.set_title("networks" if group == "finite" else "limits")
-        log_y(ax)
+        plot.log_y(ax)
     sheet.axes[0, 0].set_ylabel("norm not remembered / norm")
     most = max(float(values.max()) for values in found.values())
     caption = (

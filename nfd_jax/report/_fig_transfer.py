@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from nfd_jax.report import _plot as plot
 from nfd_jax.report._learning import (
     best_rates,
     check_words,
@@ -17,22 +18,6 @@ from nfd_jax.report._learning import (
 )
 from nfd_jax.report._numbers import count
 from nfd_jax.report._pick import largest
-from nfd_jax.report._plot import (
-    LIMIT,
-    OTHER,
-    QUANTITIES,
-    QUANTITY,
-    SYMBOL,
-    THICK,
-    VERMILION,
-    Drawing,
-    Line,
-    Sheet,
-    log_y,
-    same_range,
-    shades,
-    size_axis,
-)
 from nfd_jax.verdicts import View, covered
 
 BEST = (
@@ -43,7 +28,7 @@ BEST = (
 )
 
 
-def transfer(view: View) -> Drawing | None:
+def transfer(view: View) -> plot.Drawing | None:
     """Loss against η for depths at the largest width, for widths at the largest depth, and for the limit; and
     the best η against either.
     """
@@ -51,23 +36,23 @@ def transfer(view: View) -> Drawing | None:
     if found is None:
         return None
     axes = [axis for axis in ("depth", "width") if len(covered(found["optimum"], axis)) > 1] or ["depth"]
-    sheet, limit = Sheet(1, 2 * len(axes)), limit_rate(found)
+    sheet, limit = plot.Sheet(1, 2 * len(axes)), limit_rate(found)
     flag = found.attrs["backward_weights"]
     for i, axis in enumerate(axes):
         curves, best = sheet.axes[0, i], sheet.axes[0, len(axes) + i]
         part = found.sel(cut(found, axis))
         losses_by_rate(sheet, curves, part, axis)
-        optima_by_size(sheet, best, part, axis, Line(VERMILION, "s"), "best η of networks")
+        optima_by_size(sheet, best, part, axis, plot.Line(plot.VERMILION, "s"), "best η of networks")
         if limit is not None:
             rates, losses = found["learning_rate"].values, found["limit_loss"].sel(limit)
-            sheet.line(curves, rates, losses, LIMIT[flag], f"{flag} limit, L = ∞", **THICK)
+            sheet.line(curves, rates, losses, plot.LIMIT[flag], f"{flag} limit, L = ∞", **plot.THICK)
             at = float(found["limit_optimum"].sel(limit))
-            best.axhline(at, color=LIMIT[flag].color, linestyle=LIMIT[flag].dashes, **THICK)
-        other = OTHER[axis]
-        curves.set_title(f"{other} {SYMBOL[other]} = {int(part[other])}")
+            best.axhline(at, color=plot.LIMIT[flag].color, linestyle=plot.LIMIT[flag].dashes, **plot.THICK)
+        other = plot.OTHER[axis]
+        curves.set_title(f"{other} {plot.SYMBOL[other]} = {int(part[other])}")
         best.set_title(f"best η against {axis}")
         rate_range(best, found)
-    same_range(sheet.axes[0, : len(axes)], most=frame(found))
+    plot.same_range(sheet.axes[0, : len(axes)], most=frame(found))
     sheet.axes[0, 0].set_ylabel("training loss after the last update")
     sheet.axes[0, len(axes)].set_ylabel("best learning rate η*")
     caption = f"{flag.capitalize()} backward weights. {shift_words(found)} {BEST}"
@@ -86,34 +71,36 @@ def rate_range(ax: Axes, found: xr.Dataset) -> None:
     """The whole list of learning rates, so that shifts are seen beside its steps."""
     rates = found["learning_rate"].values
     ax.set_ylim(rates[0] / 1.3, rates[-1] * 1.3)
-    log_y(ax)
+    plot.log_y(ax)
 
 
-def losses_by_rate(sheet: Sheet, ax: Axes, part: xr.Dataset, axis: str) -> None:
+def losses_by_rate(sheet: plot.Sheet, ax: Axes, part: xr.Dataset, axis: str) -> None:
     """Loss against η, a line for each size."""
     rates = part["learning_rate"].values
-    for size, line in shades(covered(part["loss"], axis)):
+    for size, line in plot.shades(covered(part["loss"], axis)):
         losses = part["loss"].sel({axis: size})
-        sheet.line(ax, rates, losses, line, f"{SYMBOL[axis]} = {size}", markersize=4.5)
-    size_axis(ax, rates, "learning_rate", "every network diverged")
+        sheet.line(ax, rates, losses, line, f"{plot.SYMBOL[axis]} = {size}", markersize=4.5)
+    plot.size_axis(ax, rates, "learning_rate", "every network diverged")
 
 
-def optima_by_size(sheet: Sheet, ax: Axes, part: xr.Dataset, axis: str, line: Line, label: str) -> None:
+def optima_by_size(
+    sheet: plot.Sheet, ax: Axes, part: xr.Dataset, axis: str, line: plot.Line, label: str
+) -> None:
     """Best η against size; where it is not inside the list of rates it is hollow and has no interval."""
     sizes, inner = part[axis].values, part["inner"].values
     best, low, high = (part[f"optimum{end}"].values for end in ("", "_low", "_high"))
     ax.plot(sizes, best, color=line.color, linestyle=line.dashes)
     for kind in (inner, ~inner & np.isfinite(best)):
         if kind.any():
-            drawn = Line(line.color, line.marker, "", hollow=not inner[kind][0])
+            drawn = plot.Line(line.color, line.marker, "", hollow=not inner[kind][0])
             ends = np.stack([best - low, high - best])[:, kind]
             ends = np.zeros_like(ends) if drawn.hollow else ends
             sheet.bars(ax, sizes[kind], best[kind], ends, drawn)
     sheet.legend[label] = line
-    size_axis(ax, sizes, axis)
+    plot.size_axis(ax, sizes, axis)
 
 
-def coordinate_check(view: View) -> Drawing | None:
+def coordinate_check(view: View) -> plot.Drawing | None:
     """Size of what learning moves, h and f, against width and depth: flat where a parametrization keeps
     features moving.
     """
@@ -123,10 +110,10 @@ def coordinate_check(view: View) -> Drawing | None:
     ]
     if found is None or not axes:
         return None
-    sheet = Sheet(1, len(axes))
+    sheet = plot.Sheet(1, len(axes))
     for ax, axis in zip(sheet.axes[0], axes, strict=True):
-        part = largest(found["size"], OTHER[axis])
-        at = {OTHER[axis]: int(part[OTHER[axis]])}
+        part = largest(found["size"], plot.OTHER[axis])
+        at = {plot.OTHER[axis]: int(part[plot.OTHER[axis]])}
         for quantity in found["quantity"].values:
             middle, low, high = (
                 found[f"size{end}"].sel(at | {"quantity": quantity}).values for end in ("", "_low", "_high")
@@ -134,11 +121,11 @@ def coordinate_check(view: View) -> Drawing | None:
             if np.isfinite(middle).any():
                 ends = np.stack([middle - low, high - middle])
                 x = found[axis].values * (1.02 if quantity == "f" else 1.0)  # bars side by side
-                sheet.bars(ax, x, middle, ends, QUANTITY[quantity], QUANTITIES[quantity])
-        size_axis(ax, covered(found["size"], axis), axis)
+                sheet.bars(ax, x, middle, ends, plot.QUANTITY[quantity], plot.QUANTITIES[quantity])
+        plot.size_axis(ax, covered(found["size"], axis), axis)
         ((name, size),) = at.items()
-        ax.set_title(f"{name} {SYMBOL[name]} = {size}")
-    same_range(sheet.axes)
+        ax.set_title(f"{name} {plot.SYMBOL[name]} = {size}")
+    plot.same_range(sheet.axes)
     sheet.axes[0, 0].set_ylabel("size of the movement, rms")
     steps = view.get("finite/loss")
     updates = count(int(steps["step"][-1]), "update") if steps is not None else "training"

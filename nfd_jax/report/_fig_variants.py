@@ -9,6 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from nfd_jax.config import flat
+from nfd_jax.report import _plot as plot
 from nfd_jax.report._fig_error import SIZE
 from nfd_jax.report._fig_gap import MEANING, gap_row, known
 from nfd_jax.report._fig_phase import phase_map
@@ -16,26 +17,6 @@ from nfd_jax.report._fig_transfer import BEST, frame, losses_by_rate, optima_by_
 from nfd_jax.report._learning import best_rates, limit_rate, rate_words
 from nfd_jax.report._numbers import count, listed, signed
 from nfd_jax.report._pick import largest, pick
-from nfd_jax.report._plot import (
-    BLACK,
-    LIMIT,
-    MARKERS,
-    NETWORK,
-    QUANTITIES,
-    SERIES,
-    THICK,
-    THIN,
-    Drawing,
-    Line,
-    Sheet,
-    empty,
-    log_y,
-    same_range,
-    shades,
-    size_axis,
-    spans_decade,
-    step_axis,
-)
 from nfd_jax.report._trends import trend
 from nfd_jax.verdicts import View, by_seed, covered, relative_gap, section, spread
 
@@ -56,7 +37,7 @@ def varying(trees: Trees) -> dict[str, dict[str, object]]:
     return {name: {key: config.get(key) for key in differ} for name, config in configs.items()}
 
 
-def variant_drawings(trees: Trees) -> Iterator[Drawing]:
+def variant_drawings(trees: Trees) -> Iterator[plot.Drawing]:
     """Every figure across variants there is data for, to be drawn within `styled`."""
     differing, views = varying(trees), {name: View.of(tree) for name, tree in trees.items()}
     keys = {key for changes in differing.values() for key in changes}
@@ -83,17 +64,17 @@ def _by_other_keys(trees: Trees, differing: Mapping[str, dict]) -> list[dict[str
     return [group for group in groups.values() if len(group) > 1]
 
 
-def side_by_side(views: Views) -> Drawing | None:
+def side_by_side(views: Views) -> plot.Drawing | None:
     """Distance of standard networks to both limits against depth, last step, a colour for each variant."""
-    sheet, said = Sheet(1, 3), []
-    shown = spread(list(views), len(SERIES))
-    for name, color, marker in zip(shown, SERIES, MARKERS, strict=False):
+    sheet, said = plot.Sheet(1, 3), []
+    shown = spread(list(views), len(plot.SERIES))
+    for name, color, marker in zip(shown, plot.SERIES, plot.MARKERS, strict=False):
         view = views[name]
         errors = pick(view.get("compare/limit_error_ms"), backward_weights="reused")
         for limit, dashes in (("independent", "-"), ("reused", "--")):
-            line = Line(color, marker, dashes, hollow=limit == "reused")
+            line = plot.Line(color, marker, dashes, hollow=limit == "reused")
             label = f"{name}, to {'NFD' if limit == 'independent' else 'the reused limit'}"
-            for ax, quantity in zip(sheet.axes[0], QUANTITIES, strict=True):
+            for ax, quantity in zip(sheet.axes[0], plot.QUANTITIES, strict=True):
                 part = pick(errors, last=True, limit_backward_weights=limit, quantity=quantity)
                 if part is None:
                     continue
@@ -105,10 +86,10 @@ def side_by_side(views: Views) -> Drawing | None:
                     said.append(f"{name} {signed(slope)}")
     if not sheet.legend:
         return None
-    for ax, words in zip(sheet.axes[0], QUANTITIES.values(), strict=True):
+    for ax, words in zip(sheet.axes[0], plot.QUANTITIES.values(), strict=True):
         ax.set_title(words)
         _depth_axis(ax)
-    same_range(sheet.axes)
+    plot.same_range(sheet.axes)
     sheet.axes[0, 0].set_ylabel(SIZE)
     title = "Distance of standard networks to each limit against depth"
     title += f"; slope of h to NFD: {', '.join(said)}" if said else ""
@@ -122,7 +103,7 @@ def side_by_side(views: Views) -> Drawing | None:
 def _depth_axis(ax: Axes) -> None:
     """The depths of every variant."""
     depths = {float(x) for line in ax.lines for x in np.atleast_1d(line.get_xdata())}
-    size_axis(ax, sorted(depths), "depth", "not measured, or zero to rounding")
+    plot.size_axis(ax, sorted(depths), "depth", "not measured, or zero to rounding")
 
 
 def parametrization(view: View) -> str:
@@ -145,14 +126,14 @@ def _called(name: str, view: View) -> str:
     return own if PARAMETRIZATIONS.get(name, name) == own else f"{name} ({own})"
 
 
-def parametrizations(found: Views) -> Drawing | None:
+def parametrizations(found: Views) -> plot.Drawing | None:
     """A column for each variant: the relative gap of losses against depth, training and held-out loss over
     steps (reused full, independent dashed, limits black).
     """
     if not found:
         return None
     gaps = any(known(relative_gap(view.tree)) for view in found.values())
-    sheet, steps = Sheet(2 + gaps, len(found)), 1
+    sheet, steps = plot.Sheet(2 + gaps, len(found)), 1
     said = gap_row(sheet, sheet.axes[0], found) if gaps else ""
     variables = {"loss": "training", "heldout_loss": "held-out"}
     for row, (variable, words) in zip(sheet.axes[gaps:], variables.items(), strict=True):
@@ -160,13 +141,13 @@ def parametrizations(found: Views) -> Drawing | None:
             ax.set_title(f"{words} loss, {name}")
             values = view.get(f"finite/{variable}")
             if values is None:
-                empty(ax, "not measured, or every network diverged")
+                plot.empty(ax, "not measured, or every network diverged")
                 continue
             # At most 40 points are drawn: a streamed batch's loss alone is noise.
             window = max(1, values.sizes["step"] // 40)
             steps = max(steps, window)
             _by_depth(sheet, ax, values, view.get(f"limit/{variable}"), window)
-        same_range(row, log=spans_decade(row))
+        plot.same_range(row, log=plot.spans_decade(row))
         row[0].set_ylabel(f"{words} loss")
     rates = sorted({view.rate for view in found.values() if view.rate is not None})
     caption = (
@@ -181,45 +162,49 @@ def parametrizations(found: Views) -> Drawing | None:
     return sheet.finish("parametrizations", title, caption)
 
 
-def _by_depth(sheet: Sheet, ax: Axes, values: xr.DataArray, limit: xr.DataArray | None, window: int) -> None:
+def _by_depth(
+    sheet: plot.Sheet, ax: Axes, values: xr.DataArray, limit: xr.DataArray | None, window: int
+) -> None:
     def smooth(part: xr.DataArray) -> xr.DataArray:
         return part.mean("seed").coarsen(step=window, boundary="trim").mean()
 
     values = largest(values, "width")
     for flag, dashes in (("reused", "-"), ("independent", "--")):
-        for depth, line in shades(covered(values, "depth"), dashes=dashes):
+        for depth, line in plot.shades(covered(values, "depth"), dashes=dashes):
             part = pick(values, backward_weights=flag, depth=depth)
             if part is not None:
                 part, every = smooth(part), max(1, part.sizes["step"] // window // 8)
-                sheet.line(ax, part["step"], part, line, f"L = {depth}, {flag}", markevery=every, **THIN)
+                sheet.line(ax, part["step"], part, line, f"L = {depth}, {flag}", markevery=every, **plot.THIN)
         solved = pick(limit, backward_weights=flag)
         if solved is not None:
             solved = smooth(largest(solved, "particles"))
-            line = Line(BLACK, "", LIMIT[flag].dashes)
+            line = plot.Line(plot.BLACK, "", plot.LIMIT[flag].dashes)
             sheet.line(ax, solved["step"], solved, line, f"{flag} limit, L = ∞")
-    step_axis(ax, values["step"].values)
+    plot.step_axis(ax, values["step"].values)
 
 
-def optima(views: Views) -> Drawing | None:
+def optima(views: Views) -> plot.Drawing | None:
     """Loss after training against η for every depth, a column for each parametrization, and where the best η
     lies.
     """
     found = {name: best for name, view in views.items() if (best := best_rates(view)) is not None}
     if not found:
         return None
-    sheet = Sheet(1, len(found) + 1)
+    sheet = plot.Sheet(1, len(found) + 1)
     last = sheet.axes[0, -1]
-    for ax, (name, best), color, mark in zip(sheet.axes[0], found.items(), SERIES, MARKERS, strict=False):
+    for ax, (name, best), color, mark in zip(
+        sheet.axes[0], found.items(), plot.SERIES, plot.MARKERS, strict=False
+    ):
         part = best.sel(width=largest(best["optimum"], "width")["width"])
         losses_by_rate(sheet, ax, part, "depth")
         ax.set_title(f"{name}, n = {int(part['width'])}")
-        optima_by_size(sheet, last, part, "depth", Line(color, mark, "--"), f"best η, {name}")
+        optima_by_size(sheet, last, part, "depth", plot.Line(color, mark, "--"), f"best η, {name}")
         if (limit := limit_rate(best)) is not None:
-            drawn = LIMIT[best.attrs["backward_weights"]]
+            drawn = plot.LIMIT[best.attrs["backward_weights"]]
             rates, losses = best["learning_rate"].values, best["limit_loss"].sel(limit)
-            sheet.line(ax, rates, losses, drawn, "limit, L = ∞", **THICK)
+            sheet.line(ax, rates, losses, drawn, "limit, L = ∞", **plot.THICK)
             last.axhline(float(best["limit_optimum"].sel(limit)), color=drawn.color, linestyle=drawn.dashes)
-    same_range(sheet.axes[0, :-1], most=max(map(frame, found.values())))
+    plot.same_range(sheet.axes[0, :-1], most=max(map(frame, found.values())))
     rate_range(last, part)
     _depth_axis(last)
     last.set_title("best η against depth")
@@ -235,30 +220,30 @@ def optima(views: Views) -> Drawing | None:
     )
 
 
-def richness(views: Views) -> Drawing | None:
+def richness(views: Views) -> plot.Drawing | None:
     """Over γ: how far features move, the loss reached, and how far networks are from either limit."""
     ordered = sorted(views.values(), key=_gamma)
     gammas = [_gamma(view) for view in ordered]
     if len(set(gammas)) < len(gammas) or len(gammas) < 2:
         return None
-    sheet = Sheet(1, 3)
+    sheet = plot.Sheet(1, 3)
     moved, lost, apart = sheet.axes[0]
-    for flag in NETWORK:
-        for group, line in (("finite", NETWORK[flag]), ("limit", LIMIT[flag])):
+    for flag in plot.NETWORK:
+        for group, line in (("finite", plot.NETWORK[flag]), ("limit", plot.LIMIT[flag])):
             who = f"{flag} {'network' if group == 'finite' else 'limit'}"
             for ax, name in ((moved, "feature_shift_ms"), (lost, "loss")):
                 points = [_last(view, f"{group}/{name}", backward_weights=flag) for view in ordered]
                 sheet.line(ax, gammas, points, line, who)
         labels = {"backward_weights": "reused", "limit_backward_weights": flag, "quantity": "f"}
         points = [_last(view, "compare/limit_error_ms", **labels) for view in ordered]
-        drawn = Line(NETWORK[flag].color, "D", ":", hollow=True)
+        drawn = plot.Line(plot.NETWORK[flag].color, "D", ":", hollow=True)
         sheet.line(apart, gammas, points, drawn, f"reused network minus {flag} limit")
     titles = ("movement of h since step 0", "training loss at the end", "outputs: network − limit")
     for ax, title in zip(sheet.axes[0], titles, strict=True):
         ax.set_title(title)
-        if spans_decade([ax]):
-            log_y(ax)
-        size_axis(ax, gammas, "richness γ", "not measured")
+        if plot.spans_decade([ax]):
+            plot.log_y(ax)
+        plot.size_axis(ax, gammas, "richness γ", "not measured")
     moved.set_ylabel(SIZE)
     caption = (
         "Small γ: features stay, the network is kernel regression (lazy). γ = 1: depth-μP (rich). After "

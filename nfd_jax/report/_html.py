@@ -3,7 +3,7 @@ paper.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -47,10 +47,11 @@ def table(
     )
 
 
-def facts(rows: Iterable[tuple[str, Cell]]) -> str:
+def facts(rows: Mapping[str, Cell]) -> str:
     """A table of names and what they are."""
     body = "".join(
-        f"<tr><th scope='row'>{escape(name)}</th><td>{render(cell)}</td></tr>\n" for name, cell in rows
+        f"<tr><th scope='row'>{escape(name)}</th><td>{render(cell)}</td></tr>\n"
+        for name, cell in rows.items()
     )
     return f"<div class=wide tabindex=0><table><tbody>{body}</tbody></table></div>\n"
 

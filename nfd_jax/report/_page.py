@@ -8,7 +8,7 @@ import xarray as xr
 
 from nfd_jax.report import _html as html
 from nfd_jax.report._budget import budget
-from nfd_jax.report._claims import MARKS, Card, Judged, cards, decides, judged, tidy
+from nfd_jax.report._claims import Card, Judged, cards, decides, judged, mark, tidy
 from nfd_jax.report._diagram import diagram
 from nfd_jax.report._distances import Distance, distance, summary_of
 from nfd_jax.report._draw import Drawn
@@ -109,9 +109,10 @@ def _first_screen(view: View, found: Judged, saved: Saved, failed: Sequence[str]
 
 def claim_cards(found: Sequence[Card]) -> str:
     """A line for each claim."""
+    shorter = {"not detectable": "not seen", "hypothesis not met": "no hypothesis"}
     lines = "".join(
-        f"<li class=card><span class='mark {card.kind}'><b>{card.symbol}</b> <a "
-        f"href='#{card.claim}'>{card.claim}</a> {_word(card)}"
+        f"<li class=card><span class='mark {card.kind}'><b>{card.symbol}</b> "
+        f"<a href='#{card.claim}'>{card.claim}</a> {html.escape(shorter.get(card.verdict, card.verdict))}"
         f"</span><span>{html.escape(card.words)}</span><span>{html.escape(card.decides)}</span>"
         f"<span class=then>{html.escape(card.next)}</span></li>\n"
         for card in found
@@ -119,15 +120,9 @@ def claim_cards(found: Sequence[Card]) -> str:
     return f"<ol class=cards>{lines}</ol>\n"
 
 
-def _word(card: Card) -> str:
-    return html.escape(
-        {"not detectable": "not seen", "hypothesis not met": "no hypothesis"}.get(card.verdict, card.verdict)
-    )
-
-
 def marked(verdict: str) -> html.Raw:
     """A verdict with its symbol."""
-    symbol, kind = MARKS.get(verdict, ("?", "open"))
+    symbol, kind = mark(verdict)
     return html.Raw(f"<span class='mark {kind}'><b>{symbol}</b> {html.escape(verdict)}</span>")
 
 
@@ -157,55 +152,35 @@ def _arguments() -> str:
 
 
 def _claim_section(found: Judged, claim: str, saved: Saved, shown: set[str]) -> str:
-    statement = STATEMENTS[claim]
-    verdicts = [
-        f"{ARGUMENTS[reading][0]}: {marked(found.verdict(claim, reading)).html}" for reading in READINGS
-    ]
-    parts = [
-        html.paragraph(statement.text),
-        f"<p>{' &nbsp; '.join(verdicts)}</p>\n",
-        html.paragraph(
-            f"Source: {SOURCE_WORDS[statement.source]}. Our definition: {statement.ours}. {MEASURED[claim]}",
-            "small",
-        ),
-    ]
-    reason = tidy(found.reason(claim))
+    statement, rows, reason = STATEMENTS[claim], found.rows(claim), tidy(found.reason(claim))
+    verdicts = [f"{ARGUMENTS[name][0]}: {marked(found.verdict(claim, name)).html}" for name in READINGS]
+    source = f"Source: {SOURCE_WORDS[statement.source]}. Our definition: {statement.ours}. {MEASURED[claim]}"
+    parts = [html.paragraph(statement.text), f"<p>{' &nbsp; '.join(verdicts)}</p>\n"]
+    parts += [html.paragraph(source, "small")]
     parts += [html.paragraph(f"Under mean square: {reason}")] if reason else []
     parts += _figures(saved, FIGURES_OF[claim], shown)
-    rows = found.rows(claim)
     if rows:
         parts.append(html.folded(f"{count(len(rows), 'row')} behind these verdicts", rows_table(rows)))
     return html.section(claim, f"{claim}: {CLAIM_WORDS[claim]}", *parts)
 
 
+ROWS = {
+    "reading": lambda row: ARGUMENTS[row["reading"]][0],
+    "quantity": lambda row: plain(row["quantity"]),
+    "number [95 %]": decides,
+    "says": lambda row: tidy(row["verdict"]),
+    "where": lambda row: _where(row),
+    "seeds": lambda row: f"{row['seeds']:.0f}",
+    "smallest effect this run sees": lambda row: percent(row["smallest_effect_seen"]),
+    "decides": lambda row: "yes" if row["decides"] else "for comparison",
+    "why": lambda row: tidy(row["reason"]),
+}
+"""Columns of the table of rows."""
+
+
 def rows_table(rows: Sequence[dict]) -> str:
     """A line for each row of /rates."""
-    lines = [
-        [
-            ARGUMENTS[row["reading"]][0],
-            plain(row["quantity"]),
-            decides(row),
-            tidy(row["verdict"]),
-            _where(row),
-            f"{row['seeds']:.0f}",
-            percent(row["smallest_effect_seen"]),
-            "yes" if row["decides"] else "for comparison",
-            tidy(row["reason"]),
-        ]
-        for row in rows
-    ]
-    head = [
-        "reading",
-        "quantity",
-        "number [95 %]",
-        "says",
-        "where",
-        "seeds",
-        "smallest effect this run sees",
-        "decides",
-        "why",
-    ]
-    return html.table(head, lines, numeric=(5, 6))
+    return html.table(list(ROWS), [[say(row) for say in ROWS.values()] for row in rows], numeric=(5, 6))
 
 
 def _where(row: dict) -> str:
@@ -229,8 +204,7 @@ def _figures(saved: Saved, names: Sequence[str], shown: set[str], columns: int =
 def _budget_parts(view: View) -> list[str]:
     words = (
         "Mean squares per coordinate after the last update: what is still left of each approximation, "
-        "found by refining it. A part "
-        "whose refinement is not in the sweep is not measured."
+        "found by refining it. A part whose refinement is not in the sweep is not measured."
     )
     lines = [[part.name, part.system, *part.sizes.values(), part.how] for part in budget(view)]
     return [html.paragraph(words), html.table(["Part", "of", "h", "b", "f", "how"], lines)]
