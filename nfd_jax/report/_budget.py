@@ -14,8 +14,7 @@ MISSING = "not measured"
 
 class Part(NamedTuple):
     """One line: what is refined, of which system, its size in h, b and f (mean squares), and how that was
-    got.
-    """
+    got."""
 
     name: str
     system: str
@@ -96,8 +95,7 @@ def _doubling(view: View, path: str, dim: str, flag: str) -> Part:
 
 def _depth_steps(view: View, flag: str, errors: Errors | None) -> Part:
     """The limit's own discretization: errors of coarser grids, carried on to its M steps as they fall between
-    the last two.
-    """
+    the last two."""
     sizes, reference = dict.fromkeys(QUANTITIES, MISSING), view.reference
     for quantity, means in errors.means.items() if errors is not None and reference else ():
         good = (errors.depths < reference) & (means > view.floor)

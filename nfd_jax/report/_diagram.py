@@ -1,6 +1,5 @@
 """The picture of what is compared: forward and backward pass through one layer, with reused and with
-independent weights.
-"""
+independent weights."""
 
 from html import escape
 

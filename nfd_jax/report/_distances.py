@@ -1,6 +1,5 @@
 """How far networks are from each limit, and what of it matters: the numbers that the terminal and the first
-screen lead with.
-"""
+screen lead with."""
 
 import math
 from dataclasses import dataclass
@@ -72,8 +71,7 @@ Losses = dict[str, np.ndarray]
 
 def losses_at(view: View) -> tuple[Losses, Losses, str]:
     """Losses (seed, step) of the largest networks and of the limits beside them, each by backward weights;
-    where that is, in words.
-    """
+    where that is, in words."""
     finite, solved = view.get("finite/loss"), view.get("limit/loss")
     where = ""
     if finite is not None:
@@ -93,8 +91,7 @@ def losses_at(view: View) -> tuple[Losses, Losses, str]:
 
 def loss_gap(view: View, limit: str) -> float | None:
     """Of the reused network at the largest width and depth against a limit, paired seeds: the largest gap
-    over steps as part of the loss that the network has lost.
-    """
+    over steps as part of the loss that the network has lost."""
     finite, solved, _ = losses_at(view)
     if "reused" not in finite or limit not in solved:
         return None

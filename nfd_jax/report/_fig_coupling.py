@@ -1,6 +1,5 @@
 """What reusing the weights does: one layer's coupling, its sum over layers, and its effect, against depth and
-width.
-"""
+width."""
 
 from nfd_jax.report import _plot as plot
 from nfd_jax.report._fig_error import SIZE, ends, when

@@ -33,8 +33,7 @@ def when(step: int) -> str:
 
 def limit_error(view: View, axis: str) -> plot.Drawing | None:
     """All pairs of network and limit against depth or width, for h, b, f after the last update (and before
-    the first).
-    """
+    the first)."""
     values = view.get("compare/limit_error_ms")
     if values is None or len(covered(values, axis)) < 2:
         return None
@@ -79,8 +78,7 @@ def _message(slopes: dict[tuple[str, str], str], axis: str) -> str:
 
 def joint_limits(view: View) -> plot.Drawing | None:
     """Error before training against width for each depth: against the large reference limit where there is
-    one.
-    """
+    one."""
     values = view.get("compare/reference_error_ms")
     reference = values is not None
     if not reference:

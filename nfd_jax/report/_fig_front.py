@@ -1,6 +1,5 @@
 """The two figures of the first screen: the loss of a network beside its limits, and its distance to each
-limit against depth.
-"""
+limit against depth."""
 
 import numpy as np
 

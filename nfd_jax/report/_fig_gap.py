@@ -1,6 +1,5 @@
 """Figure 2 of the paper: do the losses of reused and independent networks become the same with depth, or only
-at zero loss?
-"""
+at zero loss?"""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -9,9 +8,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from nfd_jax.report import _plot as plot
-from nfd_jax.report._learning import gap_words
+from nfd_jax.report._learning import gap_words, limit_gap
 from nfd_jax.report._numbers import count, percent, percents
-from nfd_jax.report._pick import estimate, largest
+from nfd_jax.report._pick import ends, estimate, largest
 from nfd_jax.verdicts import View, covered, relative_gap, spread
 
 ENDLESS = plot.Line("#000000", "", plot.LIMIT["independent"].dashes)
@@ -31,8 +30,7 @@ def known(found: xr.Dataset | None) -> bool:
 
 def gap(view: View) -> plot.Drawing | None:
     """Relative gap over steps for each depth, and at three steps against depth, width and learning rate, the
-    largest sizes of the others; with the limits' own gap.
-    """
+    largest sizes of the others; with the limits' own gap."""
     found = relative_gap(view.tree)
     if not known(found):
         return None
@@ -40,22 +38,23 @@ def gap(view: View) -> plot.Drawing | None:
     corner["learning_rate"] = _telling([found.sel(corner).isel(step=-1)])
     axes = [axis for axis in ("depth", "width", "learning_rate") if len(covered(found["gap"], axis)) > 1]
     sheet = plot.Sheet(1, 1 + len(axes))
-    steps, limit = found["step"].values, _limit(found, corner)
-    _over_steps(sheet, sheet.axes[0, 0], found, corner, limit)
+    ax, steps = sheet.axes[0, 0], found["step"].values
+    part = found["gap"].sel({dim: corner[dim] for dim in ("learning_rate", "width")})
+    for depth, line in plot.shades(covered(part, "depth")):
+        sheet.line(ax, steps, part.sel(depth=depth), line, f"networks, L = {depth}", markersize=4.5)
+    limit = limit_gap(found, corner["learning_rate"], corner["width"])
+    if limit is not None:
+        sheet.line(ax, steps, limit, ENDLESS, "limits, L = ∞", linewidth=2.2)
+    plot.step_axis(ax, steps)
+    ax.set_title(f"n = {corner['width']}, η = {corner['learning_rate']:g}")
     shown = [int(step) for step in spread(list(steps[1:]), 3)]
     for ax, axis in zip(sheet.axes[0, 1:], axes, strict=True):
         sizes = covered(found["gap"], axis)
         at = {dim: place for dim, place in corner.items() if dim != axis}
         for step, (dashes, marker) in zip(shown, (("-", "o"), ("--", "s"), (":", "^")), strict=False):
-            label = f"after {count(step, 'update')}"
-            points(
-                sheet,
-                ax,
-                found.sel(at | {"step": step, axis: sizes}),
-                axis,
-                plot.Line(plot.SLATE, marker, dashes),
-                label,
-            )
+            line = plot.Line(plot.SLATE, marker, dashes)
+            part = found.sel(at | {"step": step, axis: sizes})
+            points(sheet, ax, part, axis, line, f"after {count(step, 'update')}")
         plot.size_axis(ax, sizes, axis, "the loss has hardly dropped")
         ax.set_title(", ".join(f"{plot.SYMBOL[dim]} = {place:g}" for dim, place in at.items()))
     for ax in sheet.axes.flat:
@@ -65,56 +64,22 @@ def gap(view: View) -> plot.Drawing | None:
     return sheet.finish("gap", _title(found, corner), f"{' '.join(gap_words(view))} {MEANING}")
 
 
-def _limit(found: xr.Dataset, corner: Mapping) -> xr.DataArray | None:
-    """The limits' own gap over steps, of as many particles as the network is wide or of most."""
-    if "limit_gap" not in found or not found["limit_gap"].notnull().any():
-        return None
-    counts = covered(found["limit_gap"], "particles")
-    particles = corner["width"] if corner["width"] in counts else counts[-1]
-    values = found["limit_gap"].sel(particles=particles, learning_rate=corner["learning_rate"])
-    return values if values.notnull().any() else None
-
-
-def _over_steps(
-    sheet: plot.Sheet, ax, found: xr.Dataset, corner: Mapping, limit: xr.DataArray | None
-) -> None:
-    part = found["gap"].sel({dim: place for dim, place in corner.items() if dim != "depth"})
-    steps = found["step"].values
-    for depth, line in plot.shades(covered(part, "depth") if part.notnull().any() else ()):
-        sheet.line(ax, steps, part.sel(depth=depth), line, f"networks, L = {depth}", markersize=4.5)
-    if limit is not None:
-        sheet.line(ax, steps, limit, ENDLESS, "limits, L = ∞", linewidth=2.2)
-    plot.step_axis(ax, steps)
-    ax.set_title(f"n = {corner['width']}, η = {corner['learning_rate']:g}")
-
-
-def points(sheet: plot.Sheet, ax, part: xr.Dataset, axis: str, line: plot.Line, label: str) -> bool:
+def points(sheet: plot.Sheet, ax: Axes, part: xr.Dataset, axis: str, line: plot.Line, label: str) -> None:
     """Gaps along one axis with their intervals, hollow where both have learned everything."""
-    middle, low, high = (part[f"gap{end}"].values for end in ("", "_low", "_high"))
-    good, x = np.isfinite(middle), part[axis].values
-    if not good.any():
-        return False
-    ax.plot(x[good], middle[good], color=line.color, linestyle=line.dashes, linewidth=1.2)
-    over = part["reason"].values == OVER
-    for kind in (good & over, good & ~over):
-        if kind.any():
-            drawn = plot.Line(line.color, line.marker, "", hollow=bool(over[kind][0]))
-            ends = np.stack([middle - low, high - middle])[:, kind]
-            sheet.bars(ax, x[kind], middle[kind], ends, drawn)
-    sheet.legend[label] = line
-    return True
+    sheet.intervals(ax, part[axis].values, ends(part, "gap"), line, label, part["reason"].values == OVER)
 
 
 def _title(found: xr.Dataset, corner: Mapping) -> str:
     """The gap at the shallowest and at the deepest network, at the last step with something left to learn."""
     title = "Gap of losses, independent − reused"
     part = found.sel({dim: corner[dim] for dim in ("learning_rate", "width")})
-    depths = covered(part["gap"], "depth") if part["gap"].notnull().any() else ()
+    depths = covered(part["gap"], "depth")
     part = part.sel(depth=depths)
-    left = np.flatnonzero((part["gap"].notnull() & (part["reason"] != OVER)).any("depth").values)
+    over = (part["reason"] == OVER).all("depth").values
+    left = np.flatnonzero(part["gap"].notnull().any("depth").values & ~over)
     late = ""
-    if not len(left) or left[-1] + 1 < part.sizes["step"]:
-        since = part["step"].values[left[-1] + 1 if len(left) else 0]
+    if over[-1]:
+        since = part["step"].values[np.flatnonzero(~over)[-1] + 1]
         late = f"; from {count(int(since), 'update')} on both have learned everything"
     if not len(left):
         return title + late
@@ -128,8 +93,7 @@ def _title(found: xr.Dataset, corner: Mapping) -> str:
 
 def gap_row(sheet: plot.Sheet, row: Iterable[Axes], views: Mapping[str, View]) -> str:
     """Relative gap after training against depth, a panel for each run and a line for each learning rate; what
-    it says.
-    """
+    it says."""
     lines: dict[float, plot.Line] = {}
     tables: dict[str, xr.Dataset] = {}
     axes = list(row)
@@ -145,7 +109,7 @@ def gap_row(sheet: plot.Sheet, row: Iterable[Axes], views: Mapping[str, View]) -
             line = lines.setdefault(float(rate), plot.Line(plot.SERIES[k], plot.MARKERS[k]))
             part = found.sel(learning_rate=rate)
             points(sheet, ax, part, "depth", line, f"gap of networks, η = {rate:g}")
-            limit = _limit(found, {"width": int(found["width"]), "learning_rate": rate})
+            limit = limit_gap(found, rate, int(found["width"]))
             if limit is not None:
                 ax.axhline(float(limit), color=line.color, linestyle=ENDLESS.dashes)
                 sheet.legend["gap of the limits, L = ∞"] = ENDLESS

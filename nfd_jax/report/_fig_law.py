@@ -1,6 +1,5 @@
 """What does not depend on the path: biases and marginal laws, network against limit, and the first step as η
-→ 0.
-"""
+→ 0."""
 
 import math
 
@@ -23,8 +22,7 @@ MARGINALS = {"h": "W₂² of h at t = 1", "b": "W₂² of b at t = 0"}
 
 def bias_squared(values: xr.DataArray, axis: str) -> tuple[np.ndarray, np.ndarray]:
     """(points,) unbiased bias², mean² − variance/S over seeds, the mean over whatever other dims there are;
-    and its jackknife standard error (0 below three seeds).
-    """
+    and its jackknife standard error (0 below three seeds)."""
     samples = values.transpose("seed", axis, ...).values
     samples = samples.reshape(*samples.shape[:2], -1)
     samples = samples[np.isfinite(samples).all((1, 2))]
@@ -43,8 +41,7 @@ def bias_squared(values: xr.DataArray, axis: str) -> tuple[np.ndarray, np.ndarra
 
 def _cut(values: xr.DataArray) -> tuple[str, np.ndarray, dict, str]:
     """The axis along which there is most to see, its sizes, where they are taken, and where that is in
-    words.
-    """
+    words."""
     axis = "width" if len(covered(values, "width")) > 1 else "depth"
     other, sizes = plot.OTHER[axis], covered(values, axis)
     size = int(largest(values, other)[other])
@@ -53,8 +50,7 @@ def _cut(values: xr.DataArray) -> tuple[str, np.ndarray, dict, str]:
 
 def law(view: View) -> plot.Drawing | None:
     """Bias² of outputs and kernels, and W₂² of marginals, against width, standard network against both
-    limits.
-    """
+    limits."""
     found = {name: values for name in BIASES if (values := view.get(f"law/{name}")) is not None}
     w2, null = view.get("law/marginal_w2"), view.get("law/marginal_w2_null")
     any_of = next(iter(found.values()), w2)

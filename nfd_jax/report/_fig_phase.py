@@ -1,6 +1,5 @@
 """The phase map: what reuse changes and the distance to NFD over horizon T and learning rate, and the first
-step's gap where stored.
-"""
+step's gap where stored."""
 
 from collections.abc import Mapping
 
@@ -13,7 +12,7 @@ from matplotlib.colors import LogNorm
 from nfd_jax.report._numbers import number, percent
 from nfd_jax.report._pick import largest, pick
 from nfd_jax.report._plot import QUANTITIES, Drawing, Sheet, empty
-from nfd_jax.verdicts import array, measured, settings
+from nfd_jax.verdicts import array, measured, section, settings
 
 ROWS = {
     "coupling/coupling_effect_ms": ("what reuse changes", {}),
@@ -26,8 +25,7 @@ ROWS = {
 
 def phase_map(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
     """Heat maps of h, b and f at the largest width and depth, last step, from variants that differ in the
-    horizon.
-    """
+    horizon."""
     horizons = sorted({_horizon(tree) for tree in trees.values()})
     rates = sorted({float(rate) for tree in trees.values() for rate in _rates(tree)})
     found = [(words, _corner(trees, path, select, rates, horizons)) for path, (words, select) in ROWS.items()]
@@ -41,38 +39,31 @@ def phase_map(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
             _heat(ax, grids[quantity], horizons, rates, values)
             ax.set_title(f"{words}: {name}")
         row[0].set_ylabel("learning rate η")
-    problem = settings(next(iter(trees.values()))).get("problem") or {}
+    problem = section(settings(next(iter(trees.values()))), "problem")
     caption = (
         "Mean square per coordinate after the last update, mean over seeds at the largest width and depth; "
-        "darker is smaller, on one "
-        "logarithmic scale a row. A cross marks what diverged or is not there yet."
+        "darker is smaller, on one logarithmic scale a row. A cross marks what diverged or is not there yet."
     )
     gaps = {_horizon(tree): gap for tree in trees.values() if (gap := first_step_gap(tree)) is not None}
     if gaps:
-        said = ", ".join(f"{percent(gaps[T])} at T = {T:g}" for T in sorted(gaps))
-        caption += (
-            " First step as η → 0, by the formulas of both systems, reused over independent less one: "
-            f"{said}."
-        )
+        caption += " First step as η → 0, by the formulas of both systems, reused over independent less one: "
+        caption += ", ".join(f"{percent(gaps[T])} at T = {T:g}" for T in sorted(gaps)) + "."
     name = "-".join(str(problem.get(key)) for key in ("activation", "train"))
-    title = (
-        f"Over horizon and learning rate, {problem.get('activation')}: "
-        f"{' and '.join(words for words, _ in found)}"
-    )
+    words = " and ".join(words for words, _ in found)
+    title = f"Over horizon and learning rate, {problem.get('activation')}: {words}"
     return sheet.finish(f"phase_map-{name}", title, caption)
 
 
 def first_step_gap(tree: xr.DataTree) -> float | None:
     """Predicted gain of the first step, reused over independent, less one; None where /response is not
-    stored.
-    """
+    stored."""
     gain = measured(tree, "response/first_step_gain_predicted")
     both = [pick(gain, backward_weights=flag) for flag in ("reused", "independent")]
     return None if both[0] is None or both[1] is None else float(both[0].mean() / both[1].mean()) - 1
 
 
 def _horizon(tree: xr.DataTree) -> float:
-    return float((settings(tree).get("problem") or {}).get("horizon", 1.0))
+    return float(section(settings(tree), "problem").get("horizon", 1.0))
 
 
 def _rates(tree: xr.DataTree) -> np.ndarray:

@@ -7,7 +7,7 @@ from nfd_jax.report import _plot as plot
 from nfd_jax.report._fig_error import when
 from nfd_jax.report._numbers import number
 from nfd_jax.report._pick import largest, pick
-from nfd_jax.verdicts import View, covered
+from nfd_jax.verdicts import View, covered, section
 
 LOWEST = 1e-17  # drawn here: what is smaller is rounding of the largest eigenvalue
 KINDS = {
@@ -80,7 +80,7 @@ def _panel(sheet: plot.Sheet, ax: Axes, values: xr.DataArray, axis: str) -> None
 
 def nondegeneracy(view: View) -> plot.Drawing | None:
     """The least relative eigenvalue against the number of samples K·P seen so far, and against depth."""
-    ratio, batch = ratios(view), (view.config.get("problem") or {}).get("batch_size")
+    ratio, batch = ratios(view), section(view.config, "problem").get("batch_size")
     if ratio is None or not batch or "joint" not in ratio["scope"] or ratio.sizes["step"] < 2:
         return None
     parts = (pick(ratio, backward_weights=flag) for flag in DASHES)

@@ -1,6 +1,5 @@
 """Transfer of learning rates: loss after training against η for networks and limits, and whether the limit's
-best η serves. The coordinate check beside it.
-"""
+best η serves. The coordinate check beside it."""
 
 import numpy as np
 import xarray as xr
@@ -17,7 +16,7 @@ from nfd_jax.report._learning import (
     shift_words,
 )
 from nfd_jax.report._numbers import count
-from nfd_jax.report._pick import largest
+from nfd_jax.report._pick import ends, largest
 from nfd_jax.verdicts import View, covered
 
 BEST = (
@@ -30,8 +29,7 @@ BEST = (
 
 def transfer(view: View) -> plot.Drawing | None:
     """Loss against η for depths at the largest width, for widths at the largest depth, and for the limit; and
-    the best η against either.
-    """
+    the best η against either."""
     found = best_rates(view)
     if found is None:
         return None
@@ -61,8 +59,7 @@ def transfer(view: View) -> plot.Drawing | None:
 
 def frame(found: xr.Dataset) -> float:
     """Losses above this are as good as diverged, and left out of the frame: ten times what small steps
-    leave.
-    """
+    leave."""
     first = found["loss"].isel(learning_rate=0)
     return 10 * float(first.max()) if first.notnull().any() else np.inf
 
@@ -87,23 +84,14 @@ def optima_by_size(
     sheet: plot.Sheet, ax: Axes, part: xr.Dataset, axis: str, line: plot.Line, label: str
 ) -> None:
     """Best η against size; where it is not inside the list of rates it is hollow and has no interval."""
-    sizes, inner = part[axis].values, part["inner"].values
-    best, low, high = (part[f"optimum{end}"].values for end in ("", "_low", "_high"))
-    ax.plot(sizes, best, color=line.color, linestyle=line.dashes)
-    for kind in (inner, ~inner & np.isfinite(best)):
-        if kind.any():
-            drawn = plot.Line(line.color, line.marker, "", hollow=not inner[kind][0])
-            ends = np.stack([best - low, high - best])[:, kind]
-            ends = np.zeros_like(ends) if drawn.hollow else ends
-            sheet.bars(ax, sizes[kind], best[kind], ends, drawn)
-    sheet.legend[label] = line
+    sizes, inner, best = part[axis].values, part["inner"].values, ends(part, "optimum")
+    sheet.intervals(ax, sizes, np.where(inner, best, best[0]), line, label, ~inner)
     plot.size_axis(ax, sizes, axis)
 
 
 def coordinate_check(view: View) -> plot.Drawing | None:
     """Size of what learning moves, h and f, against width and depth: flat where a parametrization keeps
-    features moving.
-    """
+    features moving."""
     found = checked(view)
     axes = [
         axis for axis in ("width", "depth") if found is not None and len(covered(found["size"], axis)) > 1
@@ -115,13 +103,9 @@ def coordinate_check(view: View) -> plot.Drawing | None:
         part = largest(found["size"], plot.OTHER[axis])
         at = {plot.OTHER[axis]: int(part[plot.OTHER[axis]])}
         for quantity in found["quantity"].values:
-            middle, low, high = (
-                found[f"size{end}"].sel(at | {"quantity": quantity}).values for end in ("", "_low", "_high")
-            )
-            if np.isfinite(middle).any():
-                ends = np.stack([middle - low, high - middle])
-                x = found[axis].values * (1.02 if quantity == "f" else 1.0)  # bars side by side
-                sheet.bars(ax, x, middle, ends, plot.QUANTITY[quantity], plot.QUANTITIES[quantity])
+            x = found[axis].values * (1.02 if quantity == "f" else 1.0)  # bars side by side
+            sizes = ends(found.sel(at | {"quantity": quantity}), "size")
+            sheet.intervals(ax, x, sizes, plot.QUANTITY[quantity], plot.QUANTITIES[quantity])
         plot.size_axis(ax, covered(found["size"], axis), axis)
         ((name, size),) = at.items()
         ax.set_title(f"{name} {plot.SYMBOL[name]} = {size}")

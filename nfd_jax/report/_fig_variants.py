@@ -1,6 +1,5 @@
 """Figures across variants or runs: distances side by side, losses by parametrization, best learning
-rates, rich against lazy.
-"""
+rates, rich against lazy."""
 
 from collections.abc import Iterator, Mapping
 
@@ -27,8 +26,7 @@ Views = Mapping[str, View]
 
 def varying(trees: Trees) -> dict[str, dict[str, object]]:
     """For each variant, the keys of the config in which the variants differ, with its values; measures are
-    left out.
-    """
+    left out."""
     configs = {name: dict(flat(View.of(tree).config)) for name, tree in trees.items()}
     keys = dict.fromkeys(
         key for config in configs.values() for key in config if key not in ("name", "measure")
@@ -113,8 +111,7 @@ def parametrization(view: View) -> str:
 
 def _ordered(views: Views) -> dict[str, View]:
     """At most four with networks, as parametrizations are listed; by their parametrization where that is a
-    name.
-    """
+    name."""
     order = list(PARAMETRIZATIONS.values())
     found = {name: view for name, view in views.items() if view.get("finite/loss") is not None}
     names = sorted(found, key=lambda name: order.index(parametrization(found[name])))
@@ -128,8 +125,7 @@ def _called(name: str, view: View) -> str:
 
 def parametrizations(found: Views) -> plot.Drawing | None:
     """A column for each variant: the relative gap of losses against depth, training and held-out loss over
-    steps (reused full, independent dashed, limits black).
-    """
+    steps (reused full, independent dashed, limits black)."""
     if not found:
         return None
     gaps = any(known(relative_gap(view.tree)) for view in found.values())
@@ -185,8 +181,7 @@ def _by_depth(
 
 def optima(views: Views) -> plot.Drawing | None:
     """Loss after training against η for every depth, a column for each parametrization, and where the best η
-    lies.
-    """
+    lies."""
     found = {name: best for name, view in views.items() if (best := best_rates(view)) is not None}
     if not found:
         return None

@@ -40,8 +40,7 @@ FIGURES: dict[str, Callable[[View], Drawing | None]] = {
 VARIANT_FIGURES = ("variants", "parametrizations", "phase_map", "richness", "optima", "comparison")
 NAMES = (*FIGURES, *VARIANT_FIGURES, "coupling")
 """Names a report's figures may have, earlier versions' among them; phase_map is followed by a hyphen and
-more.
-"""
+more."""
 
 
 class Remembering(View):

@@ -1,6 +1,5 @@
 """Small pieces of HTML: everything escaped, nothing fetched from anywhere, readable on a phone, a screen and
-paper.
-"""
+paper."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,13 +1,12 @@
 """What training curves say, in sentences: the gap between backward weights, the transfer of learning rates,
-the size of updates. Every number is one of `nfd_jax.verdicts`.
-"""
+the size of updates. Every number is one of `nfd_jax.verdicts`."""
 
 import math
 
 import xarray as xr
 
 from nfd_jax.report._numbers import Estimate, count, number, percent, percents, slope
-from nfd_jax.report._pick import estimate, largest
+from nfd_jax.report._pick import estimate, largest, matched, pick
 from nfd_jax.report._plot import OTHER, SYMBOL
 from nfd_jax.verdicts import View, coordinate_check, gap_constants, relative_gap, transfer
 
@@ -26,8 +25,7 @@ def learning_words(view: View) -> list[str]:
 
 def gap_words(view: View) -> list[str]:
     """What the losses of networks with reused and with independent backward weights say at the end, a
-    sentence or two for each learning rate, largest width and depth.
-    """
+    sentence or two for each learning rate, largest width and depth."""
     found = relative_gap(view.tree)
     if found is None or "gap" not in found:
         return []
@@ -71,17 +69,22 @@ def _gap_at(found: xr.Dataset, constants: xr.Dataset | None, rate: float) -> str
             f"±{margin} or beyond: more seeds would tell"
         )
     at = {"learning_rate": rate, "step": where["step"]}
-    if "limit_gap" in found and math.isfinite(limit := _limit_gap(found, at, where["width"])):
-        text += f"; the limits' own gap is {percent(limit)}"
+    limit = limit_gap(found, rate, where["width"])
+    if limit is not None and limit.sel(step=where["step"]).notnull():
+        text += f"; the limits' own gap is {percent(float(limit.sel(step=where['step'])))}"
     if constants is not None and where["step"] in constants["step"]:
         scatter = percent(float(found["scatter"].sel(where)))
         text += f". {_constant(constants.sel(at), found.sizes['width'] > 1, scatter, found['depth'].values)}"
     return f"{text}."
 
 
-def _limit_gap(found: xr.Dataset, at: dict, width: int) -> float:
-    counts = found["particles"].values
-    return float(found["limit_gap"].sel(at | {"particles": width if width in counts else counts[-1]}))
+def limit_gap(found: xr.Dataset, rate: float, width: int) -> xr.DataArray | None:
+    """The limits' own gap, of as many particles as the network is wide or of most; None where there is
+    none."""
+    if "limit_gap" not in found:
+        return None
+    values = pick(found["limit_gap"], learning_rate=rate)
+    return None if values is None else matched(values, width)
 
 
 def _constant(found: xr.Dataset, wide: bool, scatter: str, depths) -> str:
@@ -169,8 +172,7 @@ def shift_words(found: xr.Dataset) -> str:
 
 def checked(view: View) -> xr.Dataset | None:
     """`nfd_jax.verdicts.coordinate_check` of the networks there are, reused ones first, at one rate; None
-    where the movement of features was not measured.
-    """
+    where the movement of features was not measured."""
     for flag in FLAGS:
         found = coordinate_check(view.tree, backward_weights=flag)
         if found is not None and found["size"].sel(quantity="h").notnull().any():

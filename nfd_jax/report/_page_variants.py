@@ -1,6 +1,5 @@
 """The report of several trees: a config's variants, or runs compared on purpose; verdicts and figures side by
-side.
-"""
+side."""
 
 from collections.abc import Mapping
 from pathlib import Path

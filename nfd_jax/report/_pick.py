@@ -1,5 +1,6 @@
 """Parts of stored arrays, as figures and sentences ask for them."""
 
+import numpy as np
 import xarray as xr
 
 from nfd_jax.report._numbers import Estimate
@@ -8,8 +9,7 @@ from nfd_jax.verdicts import covered
 
 def pick(values: xr.DataArray | None, *, last: bool = False, **labels: object) -> xr.DataArray | None:
     """The part with these labels (and of the last step); None where a label is missing or nothing was
-    measured under it.
-    """
+    measured under it."""
     for dim, label in labels.items():
         if values is None or label not in values[dim].values:
             return None
@@ -35,4 +35,9 @@ def matched(limit: xr.DataArray, width: int) -> xr.DataArray:
 
 def estimate(found: xr.Dataset, name: str, **where: object) -> Estimate:
     """A number of a verdict's table with its interval."""
-    return Estimate(*(float(found[name + end].sel(where)) for end in ("", "_low", "_high")))
+    return Estimate(*map(float, ends(found.sel(where), name)))
+
+
+def ends(found: xr.Dataset, name: str) -> np.ndarray:
+    """Numbers of a verdict's table with their intervals: estimate, low and high."""
+    return np.stack([found[name + end].values for end in ("", "_low", "_high")])

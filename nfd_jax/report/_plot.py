@@ -163,12 +163,33 @@ class Sheet:
         if label:
             self.legend[label] = line
 
+    def intervals(
+        self,
+        ax: Axes,
+        x: np.ndarray,
+        ends: np.ndarray,
+        line: Line,
+        label: str = "",
+        hollow: ArrayLike = False,
+    ) -> bool:
+        """Points with intervals, ends = (estimate, low, high), joined by a line; hollow ones stand apart.
+        False where there is none."""
+        middle, low, high = ends
+        good, hollow = np.isfinite(middle), np.broadcast_to(hollow, middle.shape)
+        if good.any():
+            ax.plot(x[good], middle[good], color=line.color, linestyle=line.dashes, linewidth=1.2)
+            self.legend[label] = line
+        for kind in (good & hollow, good & ~hollow):
+            if kind.any():
+                drawn = Line(line.color, line.marker, "", hollow=bool(hollow[kind][0]))
+                self.bars(ax, x[kind], middle[kind], np.stack([middle - low, high - middle])[:, kind], drawn)
+        return bool(good.any())
+
     def curve(
         self, ax: Axes, x: ArrayLike, samples: np.ndarray, line: Line, label: str = "", *, floor=0.0, **style
     ) -> bool:
         """Mean over seeds of samples (seeds, points) with bars of one standard error; False where nothing is
-        above floor.
-        """
+        above floor."""
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = samples.mean(0)
             error = samples.std(0, ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else 0 * mean
@@ -245,8 +266,7 @@ def log_y(ax: Axes) -> None:
 
 def same_range(axes: ArrayLike, *, log: bool = True, most: float = np.inf) -> None:
     """One y range for panels that compare; empty ones are left as they are. On a log axis what is not
-    positive is left out; what is above `most` leaves the frame.
-    """
+    positive is left out; what is above `most` leaves the frame."""
     drawn = [ax for ax in np.asarray(axes).flat if ax.lines]
     values = _heights(drawn)
     values = values[((values > 0) | (not log)) & (values <= most)]

@@ -133,8 +133,7 @@ def _progress_table(folder: Path, state: Mapping[str, Counts | None]) -> Table:
 
 def _verdict_table(verdicts: Mapping[str, list[Card]]) -> Table:
     """Claims with what decides them and what would settle them; of several variants, the verdicts side by
-    side.
-    """
+    side."""
     table = Table(show_lines=True, expand=True)
     alone = verdicts.get("") if list(verdicts) == [""] else None
     columns = {"": None, "claim": 3} | (
