@@ -44,7 +44,7 @@ def front_loss(view: View) -> plot.Drawing | None:
         ax.set_ylim(bottom=0)
     caption = (
         f"Bars: one standard error over {count(len(samples), 'seed')}. Loss of the step's batch before its "
-        "update."
+        f"update{'' if view.rate is None else f', η = {view.rate:g}'}."
     )
     if solved and "reused" in finite:
         caption += " Percentages: of the loss that the network has lost, the largest over steps."

@@ -71,7 +71,7 @@ def points(sheet: plot.Sheet, ax: Axes, part: xr.Dataset, axis: str, line: plot.
 
 def _title(found: xr.Dataset, corner: Mapping) -> str:
     """The gap at the shallowest and at the deepest network, at the last step with something left to learn."""
-    title = "Gap of losses, independent − reused"
+    title = f"Gap of losses, independent − reused, η = {corner['learning_rate']:g}"
     part = found.sel({dim: corner[dim] for dim in ("learning_rate", "width")})
     depths = covered(part["gap"], "depth")
     part = part.sel(depth=depths)

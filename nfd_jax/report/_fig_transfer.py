@@ -34,59 +34,48 @@ def transfer(view: View) -> plot.Drawing | None:
     if found is None:
         return None
     axes = [axis for axis in ("depth", "width") if len(covered(found["optimum"], axis)) > 1] or ["depth"]
-    sheet, limit = plot.Sheet(1, 2 * len(axes)), limit_rate(found)
-    flag = found.attrs["backward_weights"]
-    for i, axis in enumerate(axes):
-        curves, best = sheet.axes[0, i], sheet.axes[0, len(axes) + i]
-        part = found.sel(cut(found, axis))
-        losses_by_rate(sheet, curves, part, axis)
-        optima_by_size(sheet, best, part, axis, plot.Line(plot.VERMILION, "s"), "best η of networks")
-        if limit is not None:
-            rates, losses = found["learning_rate"].values, found["limit_loss"].sel(limit)
-            sheet.line(curves, rates, losses, plot.LIMIT[flag], f"{flag} limit, L = ∞", **plot.THICK)
-            at = float(found["limit_optimum"].sel(limit))
-            best.axhline(at, color=plot.LIMIT[flag].color, linestyle=plot.LIMIT[flag].dashes, **plot.THICK)
-        other = plot.OTHER[axis]
-        curves.set_title(f"{other} {plot.SYMBOL[other]} = {int(part[other])}")
-        best.set_title(f"best η against {axis}")
-        rate_range(best, found)
-    plot.same_range(sheet.axes[0, : len(axes)], most=frame(found))
-    sheet.axes[0, 0].set_ylabel("training loss after the last update")
-    sheet.axes[0, len(axes)].set_ylabel("best learning rate η*")
-    caption = f"{flag.capitalize()} backward weights. {shift_words(found)} {BEST}"
+    sheet = plot.Sheet(1, 2 * len(axes))
+    curves, best = sheet.axes[0, : len(axes)], sheet.axes[0, len(axes) :]
+    line = plot.Line(plot.VERMILION, "s")
+    for ax, beside, axis in zip(curves, best, axes, strict=True):
+        rate_panels(sheet, ax, beside, found, axis, line, "best η of networks")
+    plot.same_range(curves, most=frame(found))
+    flag = found.attrs["backward_weights"].capitalize()
+    caption = f"{flag} backward weights. {shift_words(found)} {BEST}"
     return sheet.finish("transfer", f"Learning rates: {rate_words(found)}", caption)
 
 
 def frame(found: xr.Dataset) -> float:
-    """Losses above this are as good as diverged, and left out of the frame: ten times what small steps
-    leave."""
+    """Losses above this are as good as diverged, and left out: ten times what small steps leave."""
     first = found["loss"].isel(learning_rate=0)
     return 10 * float(first.max()) if first.notnull().any() else np.inf
 
 
-def rate_range(ax: Axes, found: xr.Dataset) -> None:
-    """The whole list of learning rates, so that shifts are seen beside its steps."""
-    rates = found["learning_rate"].values
-    ax.set_ylim(rates[0] / 1.3, rates[-1] * 1.3)
-    plot.log_y(ax)
-
-
-def losses_by_rate(sheet: plot.Sheet, ax: Axes, part: xr.Dataset, axis: str) -> None:
-    """Loss against η, a line for each size."""
-    rates = part["learning_rate"].values
-    for size, line in plot.shades(covered(part["loss"], axis)):
-        losses = part["loss"].sel({axis: size})
-        sheet.line(ax, rates, losses, line, f"{plot.SYMBOL[axis]} = {size}", markersize=4.5)
-    plot.size_axis(ax, rates, "learning_rate", "every network diverged")
-
-
-def optima_by_size(
-    sheet: plot.Sheet, ax: Axes, part: xr.Dataset, axis: str, line: plot.Line, label: str
+def rate_panels(
+    sheet: plot.Sheet, ax: Axes, beside: Axes, found: xr.Dataset, axis: str, line: plot.Line, label: str
 ) -> None:
-    """Best η against size; where it is not inside the list of rates it is hollow and has no interval."""
-    sizes, inner, best = part[axis].values, part["inner"].values, ends(part, "optimum")
-    sheet.intervals(ax, sizes, np.where(inner, best, best[0]), line, label, ~inner)
-    plot.size_axis(ax, sizes, axis)
+    """Loss against η with a line for each size along one axis; beside it the best η against size, hollow and
+    without interval where it is at an end of the list. The limit's in both."""
+    other, part = plot.OTHER[axis], found.sel(cut(found, axis))
+    rates, sizes, inner = part["learning_rate"].values, part[axis].values, part["inner"].values
+    for size, drawn in plot.shades(covered(part["loss"], axis)):
+        losses = part["loss"].sel({axis: size})
+        sheet.line(ax, rates, losses, drawn, f"{plot.SYMBOL[axis]} = {size}", markersize=4.5)
+    best = ends(part, "optimum")
+    sheet.intervals(beside, sizes, np.where(inner, best, best[0]), line, label, ~inner)
+    if (limit := limit_rate(found)) is not None:
+        drawn = plot.LIMIT[found.attrs["backward_weights"]]
+        sheet.line(ax, rates, found["limit_loss"].sel(limit), drawn, "limit, L = ∞", **plot.THICK)
+        at = float(found["limit_optimum"].sel(limit))
+        beside.axhline(at, color=drawn.color, linestyle=drawn.dashes, **plot.THICK)
+    plot.size_axis(ax, rates, "learning_rate", "every network diverged")
+    plot.size_axis(beside, sizes, axis)
+    beside.set_ylim(rates[0] / 1.3, rates[-1] * 1.3)  # the whole list: shifts are seen beside its steps
+    plot.log_y(beside)
+    ax.set_title(f"{other} {plot.SYMBOL[other]} = {int(part[other])}")
+    beside.set_title(f"best η against {axis}")
+    sheet.axes[0, 0].set_ylabel("training loss after the last update")
+    beside.set_ylabel("best learning rate η*")
 
 
 def coordinate_check(view: View) -> plot.Drawing | None:

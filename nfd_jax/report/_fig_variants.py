@@ -12,9 +12,9 @@ from nfd_jax.report import _plot as plot
 from nfd_jax.report._fig_error import SIZE
 from nfd_jax.report._fig_gap import MEANING, gap_row, known
 from nfd_jax.report._fig_phase import phase_map
-from nfd_jax.report._fig_transfer import BEST, frame, losses_by_rate, optima_by_size, rate_range
-from nfd_jax.report._learning import best_rates, limit_rate, rate_words
-from nfd_jax.report._numbers import count, listed, signed
+from nfd_jax.report._fig_transfer import BEST, frame, rate_panels
+from nfd_jax.report._learning import best_rates, rate_words
+from nfd_jax.report._numbers import count, listed, number, signed
 from nfd_jax.report._pick import largest, pick
 from nfd_jax.report._trends import trend
 from nfd_jax.verdicts import View, by_seed, covered, relative_gap, section, spread
@@ -185,34 +185,20 @@ def optima(views: Views) -> plot.Drawing | None:
     found = {name: best for name, view in views.items() if (best := best_rates(view)) is not None}
     if not found:
         return None
-    sheet = plot.Sheet(1, len(found) + 1)
+    sheet, styles = plot.Sheet(1, len(found) + 1), zip(plot.SERIES, plot.MARKERS, strict=True)
     last = sheet.axes[0, -1]
-    for ax, (name, best), color, mark in zip(
-        sheet.axes[0], found.items(), plot.SERIES, plot.MARKERS, strict=False
-    ):
-        part = best.sel(width=largest(best["optimum"], "width")["width"])
-        losses_by_rate(sheet, ax, part, "depth")
-        ax.set_title(f"{name}, n = {int(part['width'])}")
-        optima_by_size(sheet, last, part, "depth", plot.Line(color, mark, "--"), f"best η, {name}")
-        if (limit := limit_rate(best)) is not None:
-            drawn = plot.LIMIT[best.attrs["backward_weights"]]
-            rates, losses = best["learning_rate"].values, best["limit_loss"].sel(limit)
-            sheet.line(ax, rates, losses, drawn, "limit, L = ∞", **plot.THICK)
-            last.axhline(float(best["limit_optimum"].sel(limit)), color=drawn.color, linestyle=drawn.dashes)
+    for ax, (name, best), (color, mark) in zip(sheet.axes[0], found.items(), styles, strict=False):
+        line = plot.Line(color, mark, "--")
+        rate_panels(sheet, ax, last, best, "depth", line, f"best η, {name}")
+        ax.set_title(f"{name}, {ax.get_title(loc='left')}")
     plot.same_range(sheet.axes[0, :-1], most=max(map(frame, found.values())))
-    rate_range(last, part)
-    _depth_axis(last)
-    last.set_title("best η against depth")
-    last.set_ylabel("learning rate η*")
-    sheet.axes[0, 0].set_ylabel("training loss after the last update")
     told = ". ".join(f"{name}: {rate_words(best)}" for name, best in found.items())
     flag = next(iter(found.values())).attrs["backward_weights"]
     caption = f"{told}. {flag.capitalize()} backward weights, largest width. {BEST}"
-    ends = {name: best["optimum"].isel(width=-1).values[[0, -1]] for name, best in found.items()}
-    said = "; ".join(f"{name} {first:.2g} → {deep:.2g}" for name, (first, deep) in ends.items())
-    return sheet.finish(
-        "optima", f"Best learning rate from the shallowest to the deepest network: {said}", caption
-    )
+    ends = {name: largest(best["optimum"], "width").values[[0, -1]] for name, best in found.items()}
+    said = "; ".join(f"{name} {number(first)} → {number(deep)}" for name, (first, deep) in ends.items())
+    title = f"Best learning rate from the shallowest to the deepest network: {said}"
+    return sheet.finish("optima", title, caption)
 
 
 def richness(views: Views) -> plot.Drawing | None:
