@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from nfd_jax.report import _plot as plot
 from nfd_jax.report._numbers import count
@@ -31,6 +33,31 @@ def when(step: int) -> str:
     return "before training" if step == 0 else f"after {count(step, 'update')}"
 
 
+def panels(
+    sheet: plot.Sheet,
+    row: np.ndarray,
+    values: xr.DataArray,
+    axis: str,
+    sizes: ArrayLike,
+    floor: float,
+    at: str = "",
+) -> dict[tuple[str, str], str]:
+    """A panel for each of h, b and f with every pair of network and limit; what h does along the axis, by
+    pair."""
+    moved = {}
+    for ax, (quantity, words) in zip(row, plot.QUANTITIES.items(), strict=True):
+        for pair, line, part in pairs(values.sel(quantity=quantity)):
+            samples = by_seed(part.sel({axis: sizes}), axis)
+            drawn = sheet.curve(ax, sizes, samples, line, plot.pair_name(*pair), floor=floor)
+            if drawn and quantity == "h":
+                moved[pair] = moves(trend(sizes, samples, floor), plot.SYMBOL[axis])
+        ax.set_title(f"{words}{at}")
+        plot.size_axis(ax, sizes, axis)
+    plot.same_range(row)
+    row[0].set_ylabel(SIZE)
+    return moved
+
+
 def limit_error(view: View, axis: str) -> plot.Drawing | None:
     """All pairs of network and limit against depth or width, for h, b, f after the last update (and before
     the first)."""
@@ -40,20 +67,13 @@ def limit_error(view: View, axis: str) -> plot.Drawing | None:
     other, symbol = plot.OTHER[axis], plot.SYMBOL[axis]
     values, sizes = largest(values, other), covered(values, axis)
     steps = ends(values)[::-1] if axis == "depth" else ends(values)[-1:]
-    sheet, slopes = plot.Sheet(len(steps), 3), {}
-    for row, step in zip(sheet.axes, steps, strict=True):
-        for ax, (quantity, words) in zip(row, plot.QUANTITIES.items(), strict=True):
-            for pair, line, part in pairs(values.sel(step=step, quantity=quantity)):
-                samples = by_seed(part.sel({axis: sizes}), axis)
-                drawn = sheet.curve(ax, sizes, samples, line, plot.pair_name(*pair), floor=view.floor)
-                if drawn and quantity == "h" and step == steps[0]:
-                    slopes[pair] = moves(trend(sizes, samples, view.floor), symbol)
-            ax.set_title(f"{words}, {when(step)}")
-            plot.size_axis(ax, sizes, axis)
-        plot.same_range(row)
-        for ax in (ax for ax in row if ax.lines):
-            sheet.guide(ax, sizes, 1, ax.get_ylim()[1] * 0.8, f"slope of 1/{symbol}")
-        row[0].set_ylabel(SIZE)
+    sheet = plot.Sheet(len(steps), 3)
+    slopes = [
+        panels(sheet, row, values.sel(step=step), axis, sizes, view.floor, f", {when(step)}")
+        for row, step in zip(sheet.axes, steps, strict=True)
+    ][0]
+    for ax in (ax for ax in sheet.axes.flat if ax.lines):
+        sheet.guide(ax, sizes, 1, ax.get_ylim()[1] * 0.8, f"slope of 1/{symbol}")
     rate = "" if view.rate is None else f", η = {view.rate:g}"
     caption = (
         "Mean square of network minus limit on the same noise, path by path, the largest over t; "
@@ -118,15 +138,8 @@ def learning_rates(view: View) -> plot.Drawing | None:
         return None
     values = largest(values.isel(step=-1), "width", "depth")
     rates, sheet = covered(values, "learning_rate"), plot.Sheet(1, 3)
-    for ax, (quantity, words) in zip(sheet.axes[0], plot.QUANTITIES.items(), strict=True):
-        for pair, line, part in pairs(values.sel(quantity=quantity)):
-            if pair[0] == "reused":
-                samples = by_seed(part.sel(learning_rate=rates), "learning_rate")
-                sheet.curve(ax, rates, samples, line, plot.pair_name(*pair), floor=view.floor)
-        ax.set_title(words)
-        plot.size_axis(ax, rates, "learning_rate")
-    plot.same_range(sheet.axes)
-    sheet.axes[0, 0].set_ylabel(SIZE)
+    values = values.sel(backward_weights=["reused"])
+    panels(sheet, sheet.axes[0], values, "learning_rate", rates, view.floor)
     caption = (
         f"Network minus limit, n = {int(values['width'])}, L = {int(values['depth'])}, "
         f"{when(int(values['step']))}. Bars: one standard error over seeds. Rates at which every network "

@@ -35,7 +35,8 @@ def gap(view: View) -> plot.Drawing | None:
     if not known(found):
         return None
     corner = {dim: largest(found["gap"], dim)[dim].item() for dim in ("width", "depth")}
-    corner["learning_rate"] = _telling([found.sel(corner).isel(step=-1)])
+    rates = covered(found["gap"].sel(width=corner["width"]), "learning_rate")
+    corner["learning_rate"] = _telling([found.sel(corner).isel(step=-1)], rates[-1])
     axes = [axis for axis in ("depth", "width", "learning_rate") if len(covered(found["gap"], axis)) > 1]
     sheet = plot.Sheet(1, 1 + len(axes))
     ax, steps = sheet.axes[0, 0], found["step"].values
@@ -74,6 +75,8 @@ def _title(found: xr.Dataset, corner: Mapping) -> str:
     title = f"Gap of losses, independent − reused, η = {corner['learning_rate']:g}"
     part = found.sel({dim: corner[dim] for dim in ("learning_rate", "width")})
     depths = covered(part["gap"], "depth")
+    if not len(depths):
+        return title
     part = part.sel(depth=depths)
     over = (part["reason"] == OVER).all("depth").values
     left = np.flatnonzero(part["gap"].notnull().any("depth").values & ~over)
@@ -133,11 +136,11 @@ def _said(tables: Mapping[str, xr.Dataset]) -> str:
     return f"{'; '.join(said)} (η = {rate:g})" if said else ""
 
 
-def _telling(tables: Sequence[xr.Dataset]) -> float:
+def _telling(tables: Sequence[xr.Dataset], default: float = np.nan) -> float:
     """The largest learning rate at which the fewest of the deepest networks have learned everything."""
     over: dict[float, int] = {}
     for found in tables:
         for rate in covered(found["gap"], "learning_rate"):
             reasons = found["reason"].sel(learning_rate=rate).values
             over[float(rate)] = over.get(float(rate), 0) + int((reasons == OVER).sum())
-    return max((rate for rate in over if over[rate] == min(over.values())), default=np.nan)
+    return max((rate for rate in over if over[rate] == min(over.values())), default=default)

@@ -7,6 +7,7 @@ from pathlib import Path
 import xarray as xr
 
 from nfd_jax.report import _html as html
+from nfd_jax.report import _words as texts
 from nfd_jax.report._budget import budget
 from nfd_jax.report._claims import Card, Judged, cards, decides, judged, mark, tidy
 from nfd_jax.report._diagram import diagram
@@ -15,23 +16,9 @@ from nfd_jax.report._draw import Drawn
 from nfd_jax.report._numbers import count, number, percent
 from nfd_jax.report._rates_table import by_learning_rate
 from nfd_jax.report._run import facts, remarks, reproduce, what
-from nfd_jax.report._words import (
-    ATTRIBUTION,
-    ATTRIBUTION_MORE,
-    CLAIM_WORDS,
-    FIGURES_OF,
-    GLOSSARY,
-    LIMIT_NAMES,
-    MEASURED,
-    METHOD,
-    SOURCE_WORDS,
-    plain,
-)
 from nfd_jax.verdicts import ARGUMENTS, CLAIMS, READINGS, STATEMENTS, View
 
 Saved = Mapping[str, Drawn]
-
-
 FRONT = ("front_loss", "front_error", "transfer", "gap")
 """Figures of the first screen: the first two that there are."""
 SECTIONS = {
@@ -50,7 +37,7 @@ def sweep_page(
     view, found, shown = View.of(tree), judged(tree), set()
     rates = by_learning_rate(tree)
     terms = "".join(
-        f"<dt>{html.escape(term)}</dt><dd>{html.escape(words)}</dd>" for term, words in GLOSSARY.items()
+        f"<dt>{html.escape(term)}</dt><dd>{html.escape(words)}</dd>" for term, words in texts.GLOSSARY.items()
     )
     parts = [
         _first_screen(view, found, saved, failed, shown),
@@ -68,7 +55,7 @@ def sweep_page(
     parts += [
         html.section("run", "What was run", facts(view)),
         html.section("budget", "Error budget", budgeted),
-        html.section("method", "How verdicts come about", html.folded("Rules", html.items(METHOD))),
+        html.section("method", "How verdicts come about", html.folded("Rules", html.items(texts.METHOD))),
         html.section("glossary", "Glossary", f"<dl>{terms}</dl>\n"),
         html.section("reproduce", "To run it again", reproduce(view, folder)),
     ]
@@ -77,7 +64,9 @@ def sweep_page(
 
 def lead(view: View, *, whole: bool = False) -> str:
     """The one sentence; with `whole` what training curves say beside it, where no limit was compared with."""
-    both = {limit: item for limit in LIMIT_NAMES if (item := distance(view, "reused", limit)) is not None}
+    both = {
+        limit: item for limit in texts.LIMIT_NAMES if (item := distance(view, "reused", limit)) is not None
+    }
     if len(both) < 2:
         lines = summary_of(view)
         return " ".join(lines if whole or both else lines[:1])
@@ -101,10 +90,9 @@ def _first_screen(view: View, found: Judged, saved: Saved, failed: Sequence[str]
     title = html.escape(view.config.get("name", "results"))
     figures = _figures(saved, [name for name in FRONT if name in saved][:2], shown, columns=2)
     pair = f"<div class='pair front'>{''.join(figures)}</div>\n" if figures else ""
-    return (
-        f"<header id=front><h1>{title}</h1>\n{html.paragraph(lead(view), 'lead')}{pair}"
-        f"{claim_cards(cards(found))}{html.paragraph(ATTRIBUTION, 'small')}{remarks(view, failed)}</header>\n"
-    )
+    end = html.paragraph(texts.ATTRIBUTION, "small") + remarks(view, failed)
+    body = f"{html.paragraph(lead(view), 'lead')}{pair}{claim_cards(cards(found))}{end}"
+    return f"<header id=front><h1>{title}</h1>\n{body}</header>\n"
 
 
 def claim_cards(found: Sequence[Card]) -> str:
@@ -131,8 +119,8 @@ def readings_table(found: Judged) -> str:
     lines = [
         [
             html.Raw(f"<a href='#{claim}'>{claim}</a>"),
-            CLAIM_WORDS[claim],
-            SOURCE_WORDS[STATEMENTS[claim].source],
+            texts.CLAIM_WORDS[claim],
+            texts.SOURCE_WORDS[STATEMENTS[claim].source],
             *(marked(found.verdict(claim, reading)) for reading in READINGS),
         ]
         for claim in CLAIMS
@@ -148,25 +136,26 @@ def _arguments() -> str:
             [text.replace("n^{-1/2}", "1/√n") for text in ARGUMENTS[reading]] for reading in READINGS
         )
     )
-    return f"<div class=columns>{columns}</div>\n{html.paragraph(ATTRIBUTION_MORE, 'small')}"
+    return f"<div class=columns>{columns}</div>\n{html.paragraph(texts.ATTRIBUTION_MORE, 'small')}"
 
 
 def _claim_section(found: Judged, claim: str, saved: Saved, shown: set[str]) -> str:
     statement, rows, reason = STATEMENTS[claim], found.rows(claim), tidy(found.reason(claim))
     verdicts = [f"{ARGUMENTS[name][0]}: {marked(found.verdict(claim, name)).html}" for name in READINGS]
-    source = f"Source: {SOURCE_WORDS[statement.source]}. Our definition: {statement.ours}. {MEASURED[claim]}"
+    source = f"Source: {texts.SOURCE_WORDS[statement.source]}. Our definition: {statement.ours}. "
+    source += texts.MEASURED[claim]
     parts = [html.paragraph(statement.text), f"<p>{' &nbsp; '.join(verdicts)}</p>\n"]
     parts += [html.paragraph(source, "small")]
     parts += [html.paragraph(f"Under mean square: {reason}")] if reason else []
-    parts += _figures(saved, FIGURES_OF[claim], shown)
+    parts += _figures(saved, texts.FIGURES_OF[claim], shown)
     if rows:
         parts.append(html.folded(f"{count(len(rows), 'row')} behind these verdicts", rows_table(rows)))
-    return html.section(claim, f"{claim}: {CLAIM_WORDS[claim]}", *parts)
+    return html.section(claim, f"{claim}: {texts.CLAIM_WORDS[claim]}", *parts)
 
 
 ROWS = {
     "reading": lambda row: ARGUMENTS[row["reading"]][0],
-    "quantity": lambda row: plain(row["quantity"]),
+    "quantity": lambda row: texts.plain(row["quantity"]),
     "number [95 %]": decides,
     "says": lambda row: tidy(row["verdict"]),
     "where": lambda row: _where(row),

@@ -327,8 +327,9 @@ def depth_axis(ax: Axes) -> None:
 
 
 def zero_line(ax: Axes) -> None:
-    """A thin line at 0."""
-    ax.axhline(0, color="black", linewidth=0.8)
+    """A thin line at 0 where something is drawn."""
+    if ax.lines:
+        ax.axhline(0, color="black", linewidth=0.8)
 
 
 def empty(ax: Axes, text: str) -> None:
