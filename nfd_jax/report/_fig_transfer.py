@@ -41,7 +41,7 @@ def transfer(view: View) -> plot.Drawing | None:
         rate_panels(sheet, ax, beside, found, axis, line, "best η of networks")
     plot.same_range(curves, most=frame(found))
     flag = found.attrs["backward_weights"].capitalize()
-    caption = f"{flag} backward weights. {shift_words(found)} {BEST}"
+    caption = " ".join(filter(None, [f"{flag} backward weights.", shift_words(found), BEST]))
     return sheet.finish("transfer", f"Learning rates: {rate_words(found)}", caption)
 
 

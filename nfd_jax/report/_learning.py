@@ -8,7 +8,7 @@ import xarray as xr
 from nfd_jax.report._numbers import Estimate, count, number, percent, percents, slope
 from nfd_jax.report._pick import estimate, largest, matched, pick
 from nfd_jax.report._plot import OTHER, SYMBOL
-from nfd_jax.verdicts import View, coordinate_check, gap_constants, relative_gap, transfer
+from nfd_jax.verdicts import View, coordinate_check, gap_constants, relative_gap, spread, transfer
 
 FLAGS = ("reused", "independent")
 
@@ -25,12 +25,12 @@ def learning_words(view: View) -> list[str]:
 
 def gap_words(view: View) -> list[str]:
     """What the losses of networks with reused and with independent backward weights say at the end, a
-    sentence or two for each learning rate, largest width and depth."""
+    sentence or two for at most three learning rates, largest width and depth."""
     found = relative_gap(view.tree)
     if found is None or "gap" not in found:
         return []
     constants = gap_constants(view.tree, steps=2)
-    return [_gap_at(found, constants, rate) for rate in found["learning_rate"].values]
+    return [_gap_at(found, constants, rate) for rate in spread(list(found["learning_rate"].values), 3)]
 
 
 def _gap_at(found: xr.Dataset, constants: xr.Dataset | None, rate: float) -> str:
