@@ -16,10 +16,7 @@ DIRECTIONS = {"forward": "h", "backward": "b"}
 LABELS = {"h": "features h (forward)", "b": "gradients b (backward)", "f": "outputs f"}
 POWERS = {"depth": {"coupling_layer_ms": 2}, "width": dict.fromkeys(PANELS, 1)}
 """Power of the grey line: what C3 claims of a layer against L, C1 before training against n."""
-GUIDED = {
-    "depth": "the decay that C3 claims, 1/L²",
-    "width": "the decay that C1 claims before training, 1/n",
-}
+GUIDED = {"depth": "the decay that C3 claims, 1/L²", "width": "the decay that C1 claims before training, 1/n"}
 
 
 def coupling(view: View, axis: str) -> plot.Drawing | None:

@@ -136,12 +136,6 @@ class View:
         """Euler steps of the limit."""
         return section(self.config, "limit").get("depth_steps")
 
-    @property
-    def subject(self) -> str:
-        """What a figure's title says of its data: name and learning rate."""
-        name = self.config.get("name", "results")
-        return name if self.rate is None else f"{name}, learning rate {self.rate:g}"
-
 
 def spread(values: Sequence[T], count: int) -> list[T]:
     """At most `count` of the values, evenly spread, the first and the last among them."""
