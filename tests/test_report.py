@@ -13,15 +13,14 @@ import xarray as xr
 from _report_trees import config, judged_tree, stored, whole, with_rates, without
 from rich.console import Console
 
-from nfd_jax import report
+from nfd_jax import report, verdicts
 from nfd_jax.report import _show
 from nfd_jax.report._claims import cards, decides, deciding, judged, step, tidy
 from nfd_jax.report._distances import distance
 from nfd_jax.report._draw import rendered
-from nfd_jax.report._fig_gap import relative_gap
 from nfd_jax.report._fig_law import bias_squared
 from nfd_jax.report._fig_training import losses
-from nfd_jax.report._fig_transfer import optimum, transfer
+from nfd_jax.report._fig_transfer import transfer
 from nfd_jax.report._fig_variants import variant_drawings, varying
 from nfd_jax.report._figures import FIGURES, drawings
 from nfd_jax.report._numbers import Estimate, count, number, percent, percents, signed
@@ -349,6 +348,26 @@ def test_learning_rates_stand_side_by_side(tree):
         assert NOT_HERE - {"residual"} < {drawing.name for drawing in drawings(several)}
 
 
+def networks(losses: np.ndarray, flags: list[str], rates=(1.0,)) -> xr.DataTree:
+    """Losses (flags, rates, seeds, steps) of one width and depth as results."""
+    dims = ("backward_weights", "learning_rate", "width", "depth", "seed", "step")
+    coords = {"backward_weights": flags, "learning_rate": list(rates), "width": [64], "depth": [4]}
+    finite = xr.Dataset({"loss": (dims, losses[:, :, None, None])}, coords)
+    return xr.DataTree.from_dict({"/finite": finite})
+
+
+def best(rates: np.ndarray, losses: np.ndarray) -> dict[str, float]:
+    """The best rate of losses (seeds, rates)."""
+    found = verdicts.transfer(networks(losses.T[None, ..., None], ["reused"], rates))
+    return {name: found[name].item() for name in ("optimum_low", "optimum_high", "inner")}
+
+
+def gaps(*both: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The gap of losses (seeds, steps) of reused and independent networks, with its ends, each (steps,)."""
+    found = verdicts.relative_gap(networks(np.stack(both)[:, None], ["reused", "independent"])).squeeze()
+    return tuple(found[name].values for name in ("gap", "gap_low", "gap_high"))
+
+
 def test_optima_cover_the_truth():
     rng, rates, hits = np.random.default_rng(1), 2.0 ** np.arange(-4, 3), 0
     for _ in range(60):
@@ -359,10 +378,10 @@ def test_optima_cover_the_truth():
             + 0.2 * rng.normal(size=(16, 1)) * (np.log(rates) + 1)
             + 0.05 * rng.normal(size=(16, len(rates)))
         )
-        found = optimum(rates, losses)
-        hits += found.low <= 0.6 <= found.high
+        found = best(rates, losses)
+        hits += found["optimum_low"] <= 0.6 <= found["optimum_high"]
     assert hits >= 60 * 0.95 - 3 * np.sqrt(60 * 0.95 * 0.05)
-    assert not optimum(rates, 1 + np.log(rates / 100) ** 2 + np.zeros((4, 1))).inner
+    assert not best(rates, 1 + np.log(rates / 100) ** 2 + np.zeros((4, 1)))["inner"]
 
 
 def test_transfer_says_where_the_optimum_lies(tree):
@@ -381,14 +400,14 @@ def test_gaps_are_seen_where_they_are_and_only_there():
     noise = lambda: 1 + 0.01 * rng.normal(size=(16, 1)) * steps
     curve = 0.8**steps
     reused = curve * noise()
-    middle, half = relative_gap(reused, reused + 0.02 * (1 - curve))
-    assert np.all(np.abs(middle[2:] - 0.02) < half[2:] + 1e-9) and np.all(middle[2:] - half[2:] > 0)
+    _, low, high = gaps(reused, reused + 0.02 * (1 - curve))
+    assert np.all((low[2:] < 0.02 + 1e-9) & (high[2:] > 0.02 - 1e-9)) and np.all(low[2:] > 0)
     inside = 0
     for _ in range(100):
-        middle, half = relative_gap(curve * noise(), curve * noise())
-        inside += abs(middle[-1]) < half[-1]
+        _, low, high = gaps(curve * noise(), curve * noise())
+        inside += low[-1] < 0 < high[-1]
     assert inside > 95 - 3 * np.sqrt(0.95 * 0.05 * 100)
-    assert np.isnan(relative_gap(reused, reused)[0][0])
+    assert np.isnan(gaps(reused, reused)[0][0])
 
 
 def test_biases_are_squared_without_their_noise():

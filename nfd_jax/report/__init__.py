@@ -18,9 +18,8 @@ def summary_lines(tree: "xr.DataTree") -> list[str]:
     """What a run found, in three lines: distance of networks to each limit, and how many claims hold, fail
     and are open.
 
-    Without a limit a line on the losses stands in place of the distances. Slopes are of log mean square on
-    log depth,
-    with 95 % intervals over seeds.
+    Without a limit what the losses say stands in place of the distances. Slopes are of log mean square on log
+    depth, with 95 % intervals over seeds.
     """
     from nfd_jax.report._claims import counted, judged
     from nfd_jax.report._distances import summary_of
@@ -33,8 +32,7 @@ def write_report(folder: Path) -> Path:
     """Writes folder/report.html and folder/figures/*.png; returns the report's path.
 
     In a folder of variants, which has no results.zarr of its own but sub-folders with one, the report puts
-    them side by
-    side and links to their own. Raises StoreError where there are no results.
+    them side by side and links to their own. Raises StoreError where there are no results.
     """
     from nfd_jax.report._report import write
 
@@ -56,9 +54,8 @@ def show(folder: Path, console: "Console", watch: bool = False) -> None:
     """Prints progress and verdicts of the sweep in `folder`, variants side by side.
 
     With `watch` they are refreshed until the sweep is finished or Ctrl-C, which is no error. Reads only: the
-    sweep may
-    be running in another process. Raises StoreError where there are no results, unless it is to wait for
-    them.
+    sweep may be running in another process. Raises StoreError where there are no results, unless it is to
+    wait for them.
     """
     from nfd_jax.report import _show
 

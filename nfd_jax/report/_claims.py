@@ -14,7 +14,7 @@ import xarray as xr
 from nfd_jax import verdicts as _verdicts
 from nfd_jax.report._numbers import Estimate, number
 from nfd_jax.report._words import CLAIM_WORDS, plain
-from nfd_jax.verdicts import ARGUMENTS, CLAIMS, READINGS, STATEMENTS
+from nfd_jax.verdicts import ARGUMENTS, CLAIMS, READINGS
 
 MARKS = {
     "holds": ("✓", "holds"),
@@ -25,7 +25,13 @@ MARKS = {
     "not measured": ("–", "open"),
 }
 """Verdict → (symbol, kind). The words say it all, the symbol helps the eye."""
+FORMS = {"holds": ("holds", "hold"), "fails": ("fails", "fail"), "open": ("is open", "are open")}
 SETTLED = "settled on this grid"
+
+
+def mark(verdict: str) -> tuple[str, str]:
+    """(symbol, kind) of a verdict."""
+    return MARKS.get(verdict, ("?", "open"))
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,10 @@ class Judged:
 
 def judged(tree: xr.DataTree) -> Judged:
     """The stored groups; worked out where they are missing or some cells are still to come."""
-    stored = [
-        tree.children[name].to_dataset(inherit=False)
-        for name in ("rates", "verdicts")
-        if name in tree.children
-    ]
-    if len(stored) == 2 and {"claim", "reading", "effect", "decides"} <= set(stored[0].variables):
-        return Judged(*stored)
+    if {"rates", "verdicts"} <= set(tree.children):
+        stored = [tree[name].to_dataset(inherit=False) for name in ("rates", "verdicts")]
+        if {"claim", "reading", "effect", "decides"} <= set(stored[0].variables):
+            return Judged(*stored)
     return Judged(_verdicts.rates(tree), _verdicts.verdicts(tree))
 
 
@@ -78,33 +81,27 @@ class Card:
 
     claim: str
     words: str
-    source: str
     verdict: str
     symbol: str
     kind: str
-    readings: dict[str, str]
     decides: str
     next: str
 
 
 def cards(found: Judged, reading: str = "ms") -> list[Card]:
-    """The six, under one reading, with the others beside it."""
+    """The six, under one reading."""
     return [_card(found, claim, reading) for claim in CLAIMS]
 
 
 def _card(found: Judged, claim: str, reading: str) -> Card:
-    verdict = found.verdict(claim, reading)
-    symbol, kind = MARKS.get(verdict, ("?", "open"))
-    row = deciding(found, claim, reading)
+    verdict, row = found.verdict(claim, reading), deciding(found, claim, reading)
+    symbol, kind = mark(verdict)
     said = decides(row) if row is not None and verdict != "not measured" else ""
     reason = row["reason"] if row is not None else found.reason(claim, reading)
     then = SETTLED if kind != "open" else step(str(reason))
     if verdict == "hypothesis not met":
         then = "C5 is violated: the claim assumes it"
-    readings = {name: found.verdict(claim, name) for name in READINGS}
-    return Card(
-        claim, CLAIM_WORDS[claim], STATEMENTS[claim].source, verdict, symbol, kind, readings, said, then
-    )
+    return Card(claim, CLAIM_WORDS[claim], verdict, symbol, kind, said, then)
 
 
 def deciding(found: Judged, claim: str, reading: str) -> dict[str, Any] | None:
@@ -144,26 +141,19 @@ def tidy(text: str) -> str:
 
 
 def counted(found: Judged, reading: str = "ms") -> str:
-    """How many claims hold, fail and are open."""
-    kinds = {claim: MARKS.get(found.verdict(claim, reading), ("?", "open"))[1] for claim in CLAIMS}
+    """How many claims hold, fail and are open, by name under one reading."""
+    others = "; ".join(
+        f"{ARGUMENTS[name][0]}: {_tally(found, name, False)}" for name in READINGS if name != reading
+    )
+    return f"Claims C1–C6 in {ARGUMENTS[reading][0]}: {_tally(found, reading, True)}. In {others}."
 
-    def part(kind: str, one: str, many: str) -> str:
+
+def _tally(found: Judged, reading: str, named: bool) -> str:
+    kinds = {claim: mark(found.verdict(claim, reading))[1] for claim in CLAIMS}
+    said = []
+    for kind, (one, many) in FORMS.items():
         claims = [claim for claim, its in kinds.items() if its == kind]
-        return f"{len(claims)} {one if len(claims) == 1 else many}" + (
-            f" ({', '.join(claims)})" if claims else ""
-        )
-
-    parts = ", ".join(
-        [part("holds", "holds", "hold"), part("fails", "fails", "fail"), part("open", "is open", "are open")]
-    )
-    others = "; ".join(f"{ARGUMENTS[name][0]}: {_tally(found, name)}" for name in READINGS if name != reading)
-    return f"Claims C1–C6 in {ARGUMENTS[reading][0]}: {parts}. In {others}."
-
-
-def _tally(found: Judged, reading: str) -> str:
-    kinds = [MARKS.get(found.verdict(claim, reading), ("?", "open"))[1] for claim in CLAIMS]
-    hold, fail = kinds.count("holds"), kinds.count("fails")
-    return (
-        f"{hold} {'holds' if hold == 1 else 'hold'}, {fail} {'fails' if fail == 1 else 'fail'}, "
-        f"{kinds.count('open')} open"
-    )
+        word = one if len(claims) == 1 else many
+        text = f"{len(claims)} {word if named else word.split()[-1]}"
+        said.append(f"{text} ({', '.join(claims)})" if named and claims else text)
+    return ", ".join(said)

@@ -1,6 +1,5 @@
 """The picture of what is compared: forward and backward pass through one layer, with reused and with
-independent weights.
-"""
+independent weights."""
 
 from html import escape
 
@@ -40,25 +39,16 @@ def layer(kind: str) -> str:
     up, down = f"u{kind[0]}", f"d{kind[0]}"
     parts = [_ARROW.format(key=up, color=_UP), _ARROW.format(key=down, color=_DOWN)]
     parts += [_label(10, 17, "forward", "start", _UP), _label(10, 205, "backward", "start", _DOWN)]
-    parts += [_box(10, 28, 70, 36, _sub("h", "ℓ−1")), _box(330, 28, 60, 36, _sub("h", "ℓ"))]
-    parts += [_box(10, 150, 70, 36, _sub("b", "ℓ−1")), _box(330, 150, 60, 36, _sub("b", "ℓ"))]
+    for name, y in (("h", 28), ("b", 150)):
+        parts += [_box(10, y, 70, 36, _sub(name, "ℓ−1")), _box(330, y, 60, 36, _sub(name, "ℓ"))]
     parts += [_arrow(82, 46, 158, 46, up, _UP), _arrow(252, 46, 328, 46, up, _UP)]
     parts += [_arrow(328, 168, 252, 168, down, _DOWN), _arrow(158, 168, 82, 168, down, _DOWN)]
-    parts += [_label(120, 40, "φ"), _label(430, 51, "→ f", "middle"), _label(434, 173, "← loss", "middle")]
+    parts += [_label(120, 40, "φ"), _label(430, 51, "→ f"), _label(434, 173, "← loss")]
     if kind == "reused":
-        parts += [_box(160, 28, 90, 158, "")]
-        parts += [
-            f"<text x=205 y=52 text-anchor=middle font-size=15 fill=currentColor>{_sub('W', 'ℓ')}</text>"
-        ]
-        parts += [
-            f"<text x=205 y=173 text-anchor=middle font-size=15 fill=currentColor>{_sub('W', 'ℓ')} ᵀ</text>"
-        ]
-        parts += [
-            _arrow(174, 150, 174, 68, down, _DOWN),
-            _arrow(236, 68, 236, 150, up, _UP),
-            _label(205, 106, "one", "middle"),
-            _label(205, 121, "matrix", "middle"),
-        ]
+        text = "<text x=205 y={} text-anchor=middle font-size=15 fill=currentColor>{}</text>"
+        parts += [_box(160, 28, 90, 158, ""), text.format(52, _sub("W", "ℓ"))]
+        parts += [text.format(173, f"{_sub('W', 'ℓ')} ᵀ"), _arrow(174, 150, 174, 68, down, _DOWN)]
+        parts += [_arrow(236, 68, 236, 150, up, _UP), _label(205, 106, "one"), _label(205, 121, "matrix")]
     else:
         parts += [_box(160, 28, 90, 36, _sub("W", "ℓ")), _box(160, 150, 90, 36, _sub("W̃", "ℓ") + " ᵀ")]
         parts += [_label(205, 104, "two matrices,"), _label(205, 120, "independent")]

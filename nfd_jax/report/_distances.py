@@ -1,31 +1,29 @@
 """How far networks are from each limit, and what of it matters: the numbers that the terminal and the first
-screen lead with.
-"""
+screen lead with."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-import xarray as xr
 
+from nfd_jax.report._learning import learning_words
 from nfd_jax.report._numbers import Estimate, count, listed, number, percent
+from nfd_jax.report._pick import largest, matched, pick
+from nfd_jax.report._plot import NETWORK, SYMBOL
 from nfd_jax.report._trends import FEWEST_POINTS, mean, moves, trend
+from nfd_jax.report._words import LIMIT_NAMES
 from nfd_jax.verdicts import View, by_seed, covered
-
-LIMIT_NAMES = {"reused": "reused limit", "independent": "independent limit (NFD)"}
 
 
 @dataclass(frozen=True)
 class Distance:
-    """Mean square of a network minus a limit at the largest width and the last step, against depth.
+    """Mean square of a network's h minus a limit's at the largest width and the last step, against depth.
 
     size is at the largest depth, share its root over that of what learning moves, slope over depths (NaN for
     fewer than three).
     """
 
-    network: str
     limit: str
-    quantity: str
     step: int
     width: int
     depths: np.ndarray
@@ -50,97 +48,67 @@ class Distance:
         return "zero to rounding"
 
 
-def distance(
-    view: View, network: str, limit: str, quantity: str = "h", width: int | None = None
-) -> Distance | None:
+def distance(view: View, network: str, limit: str) -> Distance | None:
     """None where it was not measured."""
-    values = view.get("compare/limit_error_ms")
-    if (
-        values is None
-        or network not in values["backward_weights"]
-        or limit not in values["limit_backward_weights"]
-    ):
-        return None
-    values = values.sel(backward_weights=network, limit_backward_weights=limit, quantity=quantity).isel(
-        step=-1
-    )
-    if not values.notnull().any():
-        return None
-    width = int(covered(values, "width")[-1]) if width is None else width
-    values = values.sel(width=width)
-    depths = covered(values, "depth")
-    if not len(depths):
-        return None
-    samples = by_seed(values.sel(depth=depths), "depth")
-    size, step = mean(samples[:, -1]), int(values["step"])
-    moved = signal(view, network, quantity, width, int(depths[-1]))
-    share = math.sqrt(size.value / moved) if moved > view.floor and size.value > 0 else math.nan
-    found = trend(depths, samples, view.floor)
-    return Distance(network, limit, quantity, step, width, depths, samples, size, share, found)
-
-
-def signal(view: View, network: str, quantity: str, width: int, depth: int) -> float:
-    """What learning has moved by the last step, mean square, largest over t; NaN where it is not stored."""
-    name = {"h": "feature_shift_ms", "b": "gradient_shift_ms"}.get(quantity)
-    values = view.get(f"finite/{name}") if name else None
-    if values is None or network not in values["backward_weights"]:
-        return math.nan
-    found = values.sel(backward_weights=network, width=width, depth=depth).isel(step=-1).mean("seed")
-    return float(found.max("t"))
-
-
-@dataclass(frozen=True)
-class LossGap:
-    """Paired seeds: loss of the network minus another's, the largest over steps, as part of the loss it has
-    lost.
-    """
-
-    share: float
-    depth: int
-    width: int
-
-
-def loss_at(values: xr.DataArray | None, **where) -> np.ndarray | None:
-    """(seed, step) of a loss at one width, depth and flag; None where it is not there."""
+    labels = {"backward_weights": network, "limit_backward_weights": limit, "quantity": "h"}
+    values = pick(view.get("compare/limit_error_ms"), **labels)
+    values = pick(values, step=values["step"].values[-1]) if values is not None else None
     if values is None:
         return None
-    flag = where.pop("backward_weights")
-    if flag not in values["backward_weights"]:
-        return None
-    if "particles" in values.dims:
-        counts = covered(values, "particles")
-        if not len(counts):
-            return None
-        width = where.get("width")
-        where = {"particles": width if width in counts else counts[-1]}
-    found = values.sel(backward_weights=flag, **where).transpose("seed", "step").values
-    return found if np.isfinite(found).any() else None
+    values = largest(values, "width")
+    width, depths = int(values["width"]), covered(values, "depth")
+    samples = by_seed(values.sel(depth=depths), "depth")
+    size, step = mean(samples[:, -1]), int(values["step"])
+    shift = pick(view.get("finite/feature_shift_ms"), backward_weights=network, width=width, depth=depths[-1])
+    moved = math.nan if shift is None else float(shift.isel(step=-1).mean("seed").max("t"))
+    share = math.sqrt(size.value / moved) if moved > view.floor and size.value > 0 else math.nan
+    slope = trend(depths, samples, view.floor)
+    return Distance(limit, step, width, depths, samples, size, share, slope)
 
 
-def loss_gap(view: View, limit: str) -> LossGap | None:
-    """Of the reused network at the largest width and depth against a limit."""
+Losses = dict[str, np.ndarray]
+
+
+def losses_at(view: View) -> tuple[Losses, Losses, str]:
+    """Losses (seed, step) of the largest networks and of the limits beside them, each by backward weights;
+    where that is, in words."""
     finite, solved = view.get("finite/loss"), view.get("limit/loss")
-    if finite is None or "reused" not in finite["backward_weights"]:
+    where = ""
+    if finite is not None:
+        finite = largest(finite, "width", "depth")
+        where = f"n = {int(finite['width'])}, L = {int(finite['depth'])}"
+    if solved is not None:
+        solved = matched(solved, int(finite["width"]) if finite is not None else 0)
+
+    def split(values) -> Losses:
+        parts = {flag: pick(values, backward_weights=flag) for flag in NETWORK}
+        return {
+            flag: part.transpose("seed", "step").values for flag, part in parts.items() if part is not None
+        }
+
+    return split(finite), split(solved), where
+
+
+def loss_gap(view: View, limit: str) -> float | None:
+    """Of the reused network at the largest width and depth against a limit, paired seeds: the largest gap
+    over steps as part of the loss that the network has lost."""
+    finite, solved, _ = losses_at(view)
+    if "reused" not in finite or limit not in solved:
         return None
-    width, depth = (int(covered(finite, dim)[-1]) for dim in ("width", "depth"))
-    ours = loss_at(finite, backward_weights="reused", width=width, depth=depth)
-    theirs = loss_at(solved, backward_weights=limit, width=width)
-    if ours is None or theirs is None:
-        return None
+    ours, theirs = finite["reused"], solved[limit]
     both = np.isfinite(ours).all(1) & np.isfinite(theirs).all(1)
     if not both.any():
         return None
     network = ours[both].mean(0)
-    gap = np.abs(network - theirs[both].mean(0)).max()
     dropped = network[0] - network.min()
-    return LossGap(float(gap / dropped), depth, width) if dropped > 0 else None
+    return float(np.abs(network - theirs[both].mean(0)).max() / dropped) if dropped > 0 else None
 
 
 def summary_of(view: View) -> list[str]:
     """A line for each limit that reused networks were compared with; what else can be said where none was."""
     found = [item for limit in LIMIT_NAMES if (item := distance(view, "reused", limit)) is not None]
     if not found:
-        return [_losses(view)]
+        return [_losses(view), *learning_words(view)]
     first = found[0]
     where = f"n = {first.width}, L = {first.depth}, {count(first.step, 'update')}"
     subjects = [f"h of networks ({where})", *["It"] * (len(found) - 1)]
@@ -148,34 +116,30 @@ def summary_of(view: View) -> list[str]:
 
 
 def _misses(item: Distance) -> str:
-    size = f"mean square {number(item.size.value)}, {item.trend()}"
+    size, limit = f"mean square {number(item.size.value)}, {item.trend()}", LIMIT_NAMES[item.limit]
     if not math.isfinite(item.share):
-        return f"is off the {LIMIT_NAMES[item.limit]}: {size}"
-    return (
-        f"misses the {LIMIT_NAMES[item.limit]} by {percent(item.share)} of what learning moves (rms): {size}"
-    )
+        return f"is off the {limit}: {size}"
+    return f"misses the {limit} by {percent(item.share)} of what learning moves (rms): {size}"
 
 
 def _losses(view: View) -> str:
     """Where no limit was compared with: what was trained, and to which loss."""
-    loss = view.get("finite/loss")
-    if loss is None:
-        loss = view.get("limit/loss")
+    finite = view.get("finite/loss")
+    loss = view.get("limit/loss") if finite is None else finite
     if loss is None:
         return "No cell is finished yet."
     parts = []
     for flag in loss["backward_weights"].values:
-        one = loss.sel(backward_weights=flag)
-        if not one.notnull().any():
+        one = pick(loss, backward_weights=flag)
+        if one is None:
             continue
-        sizes = {dim: covered(one, dim)[-1] for dim in ("width", "particles", "depth") if dim in one.dims}
-        ends = one.sel(sizes).isel(step=[0, -1]).mean("seed").values
-        where = listed(
-            f"{ {'width': 'n', 'depth': 'L', 'particles': 'N'}[dim] } = {size}" if size else "to a tolerance"
-            for dim, size in sizes.items()
-        )
-        parts.append(f"{flag} weights {number(float(ends[0]))} → {number(float(ends[1]))} ({where})")
-    return (
-        f"Training loss over {count(loss.sizes['step'] - 1, 'update')}: {'; '.join(parts)}. No limit was "
-        "compared with."
-    )
+        one = largest(one, *(dim for dim in ("width", "particles", "depth") if dim in one.dims))
+        first, last = one.isel(step=[0, -1]).mean("seed").values
+        sizes = [
+            f"{SYMBOL[dim]} = {int(one[dim])}" if int(one[dim]) else "to a tolerance"
+            for dim in ("width", "particles", "depth")
+            if dim in one.coords
+        ]
+        parts.append(f"{flag} weights {number(float(first))} → {number(float(last))} ({listed(sizes)})")
+    steps = count(loss.sizes["step"] - 1, "update")
+    return f"Training loss over {steps}: {'; '.join(parts)}. No limit was compared with path by path."

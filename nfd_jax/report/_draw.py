@@ -1,6 +1,5 @@
 """Figures to files: each is drawn once, kept whole as PNG, and handed to the page panel by panel, which a
-narrow screen stacks.
-"""
+narrow screen stacks."""
 
 import base64
 from collections.abc import Iterable

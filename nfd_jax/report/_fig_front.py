@@ -1,117 +1,88 @@
 """The two figures of the first screen: the loss of a network beside its limits, and its distance to each
-limit against depth.
-"""
+limit against depth."""
 
 import numpy as np
 
-from nfd_jax.report._distances import Distance, distance, loss_at, loss_gap
+from nfd_jax.report import _plot as plot
+from nfd_jax.report._distances import distance, loss_gap, losses_at
 from nfd_jax.report._numbers import count, percent
-from nfd_jax.report._plot import (
-    GREEN,
-    GUIDE,
-    GUIDES,
-    LIMIT,
-    NETWORK,
-    VERMILION,
-    Drawing,
-    Line,
-    Sheet,
-    curve,
-    guide,
-    log_y,
-    size_axis,
-    spans_decade,
-    step_axis,
-)
-from nfd_jax.verdicts import View, covered
+from nfd_jax.report._words import LIMIT_NAMES
+from nfd_jax.verdicts import View
 
 WIDE = (5.3, 2.55)
-SERIES = {"reused": Line(GREEN, "^"), "independent": Line(VERMILION, "o")}
+SERIES = {"reused": plot.Line(plot.GREEN, "^"), "independent": plot.Line(plot.VERMILION, "o")}
 """Distances of a standard network, by the limit's backward weights."""
+SHORT = {"reused": "the reused limit", "independent": "NFD"}
 
 
-def front_loss(view: View) -> Drawing | None:
+def front_loss(view: View) -> plot.Drawing | None:
     """Training loss of the standard network at the largest width and depth, and of both limits."""
-    finite, solved = view.get("finite/loss"), view.get("limit/loss")
-    if finite is None and solved is None:
+    finite, solved, where = losses_at(view)
+    if not finite and not solved:
         return None
-    sheet, legend = Sheet(1, 1, panel=WIDE), {}
+    sheet = plot.Sheet(1, 1, panel=WIDE)
     ax = sheet.axes[0, 0]
-    where, steps = {}, (solved if finite is None else finite)["step"].values
-    if finite is not None:
-        where = {dim: int(covered(finite, dim)[-1]) for dim in ("width", "depth")}
-    for flag in ("reused", "independent"):
-        values = loss_at(solved, backward_weights=flag, **where)
-        if values is not None:
-            ax.plot(steps, np.nanmean(values, 0), **(LIMIT[flag].keywords() | {"linewidth": 2.2}))
-            legend["reused limit" if flag == "reused" else "independent limit (NFD)"] = LIMIT[flag]
-    shown = [flag for flag in ("reused", "independent") if solved is None or flag == "reused"]
-    for flag in shown:
-        values = loss_at(finite, backward_weights=flag, **where)
-        if values is not None:
-            line = Line(NETWORK[flag].color, NETWORK[flag].marker, "" if solved is not None else "-")
-            curve(ax, steps, values[np.isfinite(values).all(1)], line, floor=-np.inf, zorder=4)
-            legend[f"network, {flag} weights, n = {where['width']}, L = {where['depth']}"] = line
+    for flag, samples in solved.items():
+        mean = np.nanmean(samples, 0)
+        sheet.line(ax, range(len(mean)), mean, plot.LIMIT[flag], LIMIT_NAMES[flag], **plot.THICK)
+    for flag, samples in finite.items():
+        if not solved or flag == "reused" or "reused" not in finite:
+            line = plot.Line(plot.NETWORK[flag].color, plot.NETWORK[flag].marker, "" if solved else "-")
+            whole = samples[np.isfinite(samples).all(1)]
+            sheet.curve(
+                ax, range(samples.shape[1]), whole, line, f"network, {flag} weights, {where}",
+                floor=-np.inf, zorder=4,
+            )  # fmt: skip
     if not ax.lines:
         return None
-    step_axis(ax, steps)
+    samples = next(iter((finite or solved).values()))
+    plot.step_axis(ax, range(samples.shape[1]))
     ax.set_ylabel("training loss, mean over seeds")
-    if spans_decade(sheet.axes):
-        log_y(ax)
+    if plot.spans_decade(sheet.axes):
+        plot.log_y(ax)
     elif ax.get_ylim()[0] < 0:
         ax.set_ylim(bottom=0)
-    seeds = (solved if finite is None else finite).sizes["seed"]
     caption = (
-        f"Bars: one standard error over {count(seeds, 'seed')}. Loss of the step's batch before its update."
+        f"Bars: one standard error over {count(len(samples), 'seed')}. Loss of the step's batch before its "
+        f"update{'' if view.rate is None else f', η = {view.rate:g}'}."
     )
-    return sheet.finish("front_loss", _loss_title(view), caption, legend)
+    if solved and "reused" in finite:
+        caption += " Percentages: of the loss that the network has lost, the largest over steps."
+    return sheet.finish("front_loss", _loss_title(view), caption)
 
 
 def _loss_title(view: View) -> str:
-    gaps = {flag: loss_gap(view, flag) for flag in ("reused", "independent")}
-    said = {flag: percent(gap.share) for flag, gap in gaps.items() if gap is not None}
-    if len(said) == 2:
-        return (
-            f"Loss: the network stays within {said['reused']} of the reused limit, within "
-            f"{said['independent']} of NFD"
-        )
-    if said:
-        flag, share = next(iter(said.items()))
-        return f"Loss: the network stays within {share} of the {flag} limit"
-    return "Loss along training"
+    gaps = {flag: loss_gap(view, flag) for flag in SHORT}
+    said = [f"within {percent(gap)} of {SHORT[flag]}" for flag, gap in gaps.items() if gap is not None]
+    return f"Loss: the network stays {', '.join(said)}" if said else "Loss along training"
 
 
-def front_error(view: View) -> Drawing | None:
+def front_error(view: View) -> plot.Drawing | None:
     """h of a standard network minus each limit against depth, with the 1/L line."""
     found = [item for limit in SERIES if (item := distance(view, "reused", limit)) is not None]
     if not found or len(found[0].depths) < 2:
         return None
-    sheet, legend = Sheet(1, 1, panel=WIDE), {}
+    first, sheet = found[0], plot.Sheet(1, 1, panel=WIDE)
     ax = sheet.axes[0, 0]
     for item in found:
-        if curve(ax, item.depths, item.samples, SERIES[item.limit], floor=view.floor):
-            legend[f"to the {'reused limit' if item.limit == 'reused' else 'independent limit (NFD)'}"] = (
-                SERIES[item.limit]
-            )
+        sheet.curve(
+            ax, item.depths, item.samples, SERIES[item.limit], f"to the {LIMIT_NAMES[item.limit]}",
+            floor=view.floor,
+        )  # fmt: skip
     if not ax.lines:
         return None
-    means = [item.samples.mean(0)[0] for item in found]
-    guide(ax, found[0].depths, 1, min(value for value in means if value > 0))
-    legend["slope of 1/L"] = Line(GUIDE, "", GUIDES)
-    log_y(ax)
-    size_axis(ax, found[0].depths, "depth L")
+    start = min(height for item in found if (height := item.samples.mean(0)[0]) > 0)
+    sheet.guide(ax, first.depths, 1, start, "slope of 1/L")
+    plot.log_y(ax)
+    plot.size_axis(ax, first.depths, "depth")
     ax.set_ylabel("mean square per coordinate")
-    first = found[0]
     caption = (
-        f"h of networks with reused weights minus h of each limit on the same noise, n = {first.width}, "
-        "after "
-        f"{count(first.step, 'update')}, largest over t. Bars: one standard error over seeds."
+        "h of networks with reused weights minus h of each limit on the same noise, "
+        f"n = {first.width}, after {count(first.step, 'update')}, largest over t. Bars: one standard error "
+        "over seeds."
     )
-    return sheet.finish("front_error", _error_title(found), caption, legend)
-
-
-def _error_title(found: list[Distance]) -> str:
-    names = {"reused": "the reused limit", "independent": "NFD"}
-    if len(found[0].depths) < 3:
-        return "Distance in h to each limit: two depths, no slope"
-    return "Distance in h: " + "; ".join(f"to {names[item.limit]} it {item.trend()}" for item in found)
+    if len(first.depths) < 3:
+        title = "Distance in h to each limit: two depths, no slope"
+    else:
+        title = "Distance in h: " + "; ".join(f"to {SHORT[item.limit]} it {item.trend()}" for item in found)
+    return sheet.finish("front_error", title, caption)

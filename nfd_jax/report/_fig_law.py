@@ -1,124 +1,98 @@
 """What does not depend on the path: biases and marginal laws, network against limit, and the first step as η
-→ 0.
-"""
+→ 0."""
 
 import math
 
 import numpy as np
 import xarray as xr
 
-from nfd_jax.report._fig_error import pairs
+from nfd_jax.report import _plot as plot
+from nfd_jax.report._fig_error import SIZE, pairs
 from nfd_jax.report._numbers import count, number
-from nfd_jax.report._plot import (
-    GUIDE,
-    GUIDES,
-    NETWORK,
-    Drawing,
-    Line,
-    Sheet,
-    curve,
-    empty,
-    pair_name,
-    same_range,
-    size_axis,
-)
-from nfd_jax.report._trends import student
-from nfd_jax.verdicts import View, covered
+from nfd_jax.report._pick import largest, pick
+from nfd_jax.verdicts import View, by_seed, covered, student
 
 BIASES = {
     "output_bias": "bias² of outputs f",
     "feature_kernel_bias": "bias² of ⟨φ(h) φ(h′)⟩",
     "gradient_kernel_bias": "bias² of ⟨b b′⟩",
 }
-
-
-def unbiased_square(samples: np.ndarray) -> np.ndarray:
-    """mean² − variance/S over axis 0, the mean over whatever axes follow the second: (points,) from (seeds,
-    points, …).
-    """
-    seeds = len(samples)
-    if seeds < 2:
-        return np.full(samples.shape[1], math.nan)
-    squared = samples.mean(0) ** 2 - samples.var(0, ddof=1) / seeds
-    return squared.reshape(len(squared), -1).mean(1)
+MARGINALS = {"h": "W₂² of h at t = 1", "b": "W₂² of b at t = 0"}
 
 
 def bias_squared(values: xr.DataArray, axis: str) -> tuple[np.ndarray, np.ndarray]:
-    """(points,) unbiased bias² and its jackknife standard error over seeds."""
-    rest = [dim for dim in values.dims if dim not in ("seed", axis)]
-    samples = values.transpose("seed", axis, *rest).values
-    samples = samples[np.isfinite(samples).reshape(len(samples), -1).all(1)]
-    if len(samples) < 3:
-        return unbiased_square(samples) if len(samples) else np.full(values.sizes[axis], math.nan), np.zeros(
-            values.sizes[axis]
-        )
-    without = np.stack([unbiased_square(np.delete(samples, i, 0)) for i in range(len(samples))])
-    error = np.sqrt((len(samples) - 1) * without.var(0))
-    return unbiased_square(samples), error
+    """(points,) unbiased bias², mean² − variance/S over seeds, the mean over whatever other dims there are;
+    and its jackknife standard error (0 below three seeds)."""
+    samples = values.transpose("seed", axis, ...).values
+    samples = samples.reshape(*samples.shape[:2], -1)
+    samples = samples[np.isfinite(samples).all((1, 2))]
+    seeds = len(samples)
+
+    def square(part: np.ndarray) -> np.ndarray:
+        if len(part) < 2:
+            return np.full(values.sizes[axis], math.nan)
+        return (part.mean(0) ** 2 - part.var(0, ddof=1) / len(part)).mean(1)
+
+    if seeds < 3:
+        return square(samples), np.zeros(values.sizes[axis])
+    without = np.stack([square(np.delete(samples, i, 0)) for i in range(seeds)])
+    return square(samples), np.sqrt((seeds - 1) * without.var(0))
 
 
-def law(view: View) -> Drawing | None:
+def _cut(values: xr.DataArray) -> tuple[str, np.ndarray, dict, str]:
+    """The axis along which there is most to see, its sizes, where they are taken, and where that is in
+    words."""
+    axis = "width" if len(covered(values, "width")) > 1 else "depth"
+    other, sizes = plot.OTHER[axis], covered(values, axis)
+    size = int(largest(values, other)[other])
+    return axis, sizes, {other: size, axis: sizes}, f"{other} {plot.SYMBOL[other]} = {size}"
+
+
+def law(view: View) -> plot.Drawing | None:
     """Bias² of outputs and kernels, and W₂² of marginals, against width, standard network against both
-    limits.
-    """
+    limits."""
     found = {name: values for name in BIASES if (values := view.get(f"law/{name}")) is not None}
     w2, null = view.get("law/marginal_w2"), view.get("law/marginal_w2_null")
-    if not found and w2 is None:
-        return None
     any_of = next(iter(found.values()), w2)
-    axis = "width" if len(covered(any_of, "width")) > 1 else "depth"
-    other = "depth" if axis == "width" else "width"
-    size, sizes = int(covered(any_of, other)[-1]), covered(any_of, axis)
-    columns = len(found) + (0 if w2 is None else 2)
-    sheet, legend = Sheet(-(-columns // 3), min(columns, 3)), {}
+    if any_of is None:
+        return None
+    axis, sizes, at, where = _cut(any_of)
+    columns = len(found) + (0 if w2 is None else len(MARGINALS))
+    sheet, shares = plot.Sheet(-(-columns // 3), min(columns, 3)), {}
     spots = iter(sheet.axes.flat)
-    shares = {}
     for name, values in found.items():
         ax = next(spots)
-        for pair, line, part in pairs(values.isel(step=-1).sel({other: size, axis: sizes})):
-            if pair[0] != "reused":
-                continue
-            mean, error = bias_squared(part, axis)
-            ax.errorbar(sizes, mean, error, capsize=2, elinewidth=0.8, **line.keywords())
-            legend[pair_name(*pair)] = line
-            shares[name, pair[1]] = (mean[-1], error[-1])
-        ax.axhline(0, color="black", linewidth=0.8)
+        for pair, line, part in pairs(values.isel(step=-1).sel(at)):
+            if pair[0] == "reused":
+                mean, error = bias_squared(part, axis)
+                sheet.bars(ax, sizes, mean, error, line, plot.pair_name(*pair))
+                shares[name, pair[1]] = mean[-1], error[-1]
         ax.set_title(BIASES[name])
         ax.set_ylabel("square, unbiased")
-        size_axis(ax, sizes, f"{axis} {'n' if axis == 'width' else 'L'}")
-    for quantity, words in (
-        {"h": "W₂² of h at t = 1", "b": "W₂² of b at t = 0"}.items() if w2 is not None else ()
-    ):
+        plot.size_axis(ax, sizes, axis, "not measured")
+        plot.zero_line(ax)
+    for quantity, words in MARGINALS.items() if w2 is not None else ():
         ax = next(spots)
-        for pair, line, part in pairs(w2.isel(step=-1).sel({other: size, axis: sizes, "quantity": quantity})):
-            if pair[0] == "reused" and curve(ax, sizes, _seeds_first(part, axis), line):
-                legend[pair_name(*pair)] = line
+        for pair, line, part in pairs(w2.isel(step=-1).sel(at | {"quantity": quantity})):
+            if pair[0] == "reused":
+                sheet.curve(ax, sizes, by_seed(part, axis), line, plot.pair_name(*pair))
         if null is not None:
-            part = null.isel(step=-1).sel({other: size, axis: sizes, "quantity": quantity})
+            part = null.isel(step=-1).sel(at | {"quantity": quantity})
             part = part.mean([dim for dim in part.dims if dim not in ("seed", axis)])
-            if curve(ax, sizes, _seeds_first(part, axis), Line(GUIDE, "", GUIDES)):
-                legend["limit against limit on other noise (null)"] = Line(GUIDE, "", GUIDES)
+            sheet.curve(
+                ax, sizes, by_seed(part, axis), plot.GUIDES, "limit against limit on other noise (null)"
+            )
         ax.set_title(words)
-        ax.set_ylabel("mean square per coordinate")
-        if ax.lines:
-            size_axis(ax, sizes, f"{axis} {'n' if axis == 'width' else 'L'}")
-        else:
-            empty(ax, "not measured")
+        ax.set_ylabel(SIZE)
+        plot.size_axis(ax, sizes, axis, "not measured")
     for ax in spots:
         ax.set_axis_off()
     caption = (
         f"Network minus limit of one seed, then over {count(any_of.sizes['seed'], 'seed')}, after the last "
-        f"update; {other} = {size}. A bias is "
-        "what is left of a difference when noise is averaged out: its square less the variance of the "
-        "mean, so that it may be negative. "
-        "Bars: one standard error."
+        f"update; {where}. A bias is what is left of a difference when noise is averaged out: its square "
+        "less the variance of the mean, so that it may be negative. Bars: one standard error."
     )
-    return sheet.finish("law", _law_title(shares), caption, legend)
-
-
-def _seeds_first(part: xr.DataArray, axis: str) -> np.ndarray:
-    samples = part.transpose("seed", axis).values
-    return samples[np.isfinite(samples).all(1)]
+    return sheet.finish("law", _law_title(shares), caption)
 
 
 def _law_title(shares: dict) -> str:
@@ -126,58 +100,49 @@ def _law_title(shares: dict) -> str:
     for limit, words in (("reused", "the reused limit"), ("independent", "NFD")):
         if ("output_bias", limit) in shares:
             value, error = shares["output_bias", limit]
-            far = (
-                "more than 2 standard errors from 0" if value > 2 * error else "within 2 standard errors of 0"
-            )
-            said.append(f"against {words} {number(value)}, {far}")
+            far = "more than 2 standard errors from" if value > 2 * error else "within 2 standard errors of"
+            said.append(f"against {words} {number(value)}, {far} 0")
     return (
         f"In law: bias² of outputs {'; '.join(said)}" if said else "In law: marginals of network and limits"
     )
 
 
-def response(view: View) -> Drawing | None:
+def response(view: View) -> plot.Drawing | None:
     """Gain of the first step as η → 0 against width, measured and by the formulas of both systems."""
     gain, expected = view.get("response/first_step_gain"), view.get("response/first_step_gain_predicted")
     if gain is None:
         return None
-    axis = "width" if len(covered(gain, "width")) > 1 else "depth"
-    other = "depth" if axis == "width" else "width"
-    size, sizes = int(covered(gain, other)[-1]), covered(gain, axis)
-    sheet, legend, said = Sheet(1, 1, panel=(5.3, 3.05)), {}, []
+    axis, sizes, at, where = _cut(gain)
+    sheet, said = plot.Sheet(1, 1, panel=(5.3, 3.05)), []
     ax = sheet.axes[0, 0]
-    for flag, line in NETWORK.items():
-        if flag not in gain["backward_weights"]:
+    for flag, line in plot.NETWORK.items():
+        part = pick(gain, backward_weights=flag)
+        if part is None:
             continue
-        where = {"backward_weights": flag, other: size, axis: sizes}
-        samples = _seeds_first(gain.sel(where), axis)
-        if not len(samples) or not curve(ax, sizes, samples, line, floor=-np.inf):
+        samples = by_seed(part.sel(at), axis)
+        if not sheet.curve(ax, sizes, samples, line, f"{flag} network, measured", floor=-np.inf):
             continue
-        legend[f"{flag} network, measured"] = line
-        if expected is None:
+        formula = pick(expected, backward_weights=flag)
+        if formula is None:
             continue
-        formula = float(expected.sel(where).mean())
-        drawn = Line(line.color, "", (0, (5, 1.5)) if flag == "reused" else (0, (1.5, 1.2)))
-        ax.axhline(formula, **{key: value for key, value in drawn.keywords().items() if key != "marker"})
-        legend[f"{flag} system, formula"] = drawn
+        formula = float(formula.sel(at).mean())
+        drawn = plot.Line(line.color, "", plot.LIMIT[flag].dashes)
+        ax.axhline(formula, color=drawn.color, linestyle=drawn.dashes)
+        sheet.legend[f"{flag} system, formula"] = drawn
         error = samples[:, -1].std(ddof=1) / math.sqrt(len(samples)) if len(samples) > 1 else math.nan
         if error > 0:
-            off = (samples[:, -1].mean() - formula) / error
-            both = f"{number(samples[:, -1].mean())} against {number(formula)}"
-            said.append(f"{flag} {both} ({abs(off):.1f} standard errors)")
+            middle = samples[:, -1].mean()
+            off = abs(middle - formula) / error
+            said.append(f"{flag} {number(middle)} against {number(formula)} ({off:.1f} standard errors)")
     if not ax.lines:
         return None
-    size_axis(ax, sizes, f"{axis} {'n' if axis == 'width' else 'L'}")
+    plot.size_axis(ax, sizes, axis)
     ax.set_ylabel("gain of the first step")
-    same_range(sheet.axes, log=False)
+    plot.same_range(sheet.axes, log=False)
     caption = (
-        f"(f₁ − f₀)/(−η χ₀) as η → 0 on one sample, {other} = {size}, against the closed forms at n = L = "
-        "∞: no fit stands between them. "
-        f"Bars: one standard error over {count(gain.sizes['seed'], 'seed')}; 95 % intervals are "
-        f"{student(gain.sizes['seed']):.2g} times as wide."
+        f"(f₁ − f₀)/(−η χ₀) as η → 0 on one sample, {where}, against the closed forms at n = L = ∞: no fit "
+        f"stands between them. Bars: one standard error over {count(gain.sizes['seed'], 'seed')}; 95 % "
+        f"intervals are {student(gain.sizes['seed']):.2g} times as wide."
     )
-    return sheet.finish(
-        "response",
-        f"First step as η → 0: {'; '.join(said)}" if said else "First step as η → 0",
-        caption,
-        legend,
-    )
+    title = "First step as η → 0"
+    return sheet.finish("response", f"{title}: {'; '.join(said)}" if said else title, caption)

@@ -1,6 +1,5 @@
 """The phase map: what reuse changes and the distance to NFD over horizon T and learning rate, and the first
-step's gap where stored.
-"""
+step's gap where stored."""
 
 from collections.abc import Mapping
 
@@ -11,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
 from nfd_jax.report._numbers import number, percent
+from nfd_jax.report._pick import largest, pick
 from nfd_jax.report._plot import QUANTITIES, Drawing, Sheet, empty
-from nfd_jax.verdicts import array, covered, measured, settings
+from nfd_jax.verdicts import array, measured, section, settings
 
 ROWS = {
     "coupling/coupling_effect_ms": ("what reuse changes", {}),
@@ -25,8 +25,7 @@ ROWS = {
 
 def phase_map(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
     """Heat maps of h, b and f at the largest width and depth, last step, from variants that differ in the
-    horizon.
-    """
+    horizon."""
     horizons = sorted({_horizon(tree) for tree in trees.values()})
     rates = sorted({float(rate) for tree in trees.values() for rate in _rates(tree)})
     found = [(words, _corner(trees, path, select, rates, horizons)) for path, (words, select) in ROWS.items()]
@@ -40,40 +39,31 @@ def phase_map(trees: Mapping[str, xr.DataTree]) -> Drawing | None:
             _heat(ax, grids[quantity], horizons, rates, values)
             ax.set_title(f"{words}: {name}")
         row[0].set_ylabel("learning rate η")
-    problem = settings(next(iter(trees.values()))).get("problem") or {}
+    problem = section(settings(next(iter(trees.values()))), "problem")
     caption = (
         "Mean square per coordinate after the last update, mean over seeds at the largest width and depth; "
-        "darker is smaller, on one "
-        "logarithmic scale a row. A cross marks what diverged or is not there yet."
+        "darker is smaller, on one logarithmic scale a row. A cross marks what diverged or is not there yet."
     )
     gaps = {_horizon(tree): gap for tree in trees.values() if (gap := first_step_gap(tree)) is not None}
     if gaps:
-        said = ", ".join(f"{percent(gaps[T])} at T = {T:g}" for T in sorted(gaps))
-        caption += (
-            " First step as η → 0, by the formulas of both systems, reused over independent less one: "
-            f"{said}."
-        )
+        caption += " First step as η → 0, by the formulas of both systems, reused over independent less one: "
+        caption += ", ".join(f"{percent(gaps[T])} at T = {T:g}" for T in sorted(gaps)) + "."
     name = "-".join(str(problem.get(key)) for key in ("activation", "train"))
-    title = (
-        f"Over horizon and learning rate, {problem.get('activation')}: "
-        f"{' and '.join(words for words, _ in found)}"
-    )
+    words = " and ".join(words for words, _ in found)
+    title = f"Over horizon and learning rate, {problem.get('activation')}: {words}"
     return sheet.finish(f"phase_map-{name}", title, caption)
 
 
 def first_step_gap(tree: xr.DataTree) -> float | None:
     """Predicted gain of the first step, reused over independent, less one; None where /response is not
-    stored.
-    """
+    stored."""
     gain = measured(tree, "response/first_step_gain_predicted")
-    if gain is None or not {"reused", "independent"} <= set(map(str, gain["backward_weights"].values)):
-        return None
-    mean = gain.mean([dim for dim in gain.dims if dim != "backward_weights"])
-    return float(mean.sel(backward_weights="reused") / mean.sel(backward_weights="independent")) - 1
+    both = [pick(gain, backward_weights=flag) for flag in ("reused", "independent")]
+    return None if both[0] is None or both[1] is None else float(both[0].mean() / both[1].mean()) - 1
 
 
 def _horizon(tree: xr.DataTree) -> float:
-    return float((settings(tree).get("problem") or {}).get("horizon", 1.0))
+    return float(section(settings(tree), "problem").get("horizon", 1.0))
 
 
 def _rates(tree: xr.DataTree) -> np.ndarray:
@@ -91,15 +81,10 @@ def _corner(
     """(rates, horizons) for each of h, b, f; None where no variant has the variable."""
     grids = {quantity: np.full((len(rates), len(horizons)), np.nan) for quantity in QUANTITIES}
     for tree in trees.values():
-        values = measured(tree, path)
-        if values is None or any(label not in values[dim] for dim, label in select.items()):
+        values = pick(measured(tree, path), last=True, **select)
+        if values is None:
             continue
-        values = values.sel(select).isel(step=-1)
-        if not values.notnull().any():
-            continue
-        corner = values.sel(width=covered(values, "width")[-1], depth=covered(values, "depth")[-1]).mean(
-            "seed"
-        )
+        corner = largest(values, "width", "depth").mean("seed")
         for rate in corner["learning_rate"].values:
             for quantity, grid in grids.items():
                 place = rates.index(float(rate)), horizons.index(_horizon(tree))

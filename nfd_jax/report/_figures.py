@@ -38,11 +38,9 @@ FIGURES: dict[str, Callable[[View], Drawing | None]] = {
     "residual": residual,
 }
 VARIANT_FIGURES = ("variants", "parametrizations", "phase_map", "richness", "optima", "comparison")
-OLDER = ("coupling",)
-NAMES = (*FIGURES, *VARIANT_FIGURES, *OLDER)
+NAMES = (*FIGURES, *VARIANT_FIGURES, "coupling")
 """Names a report's figures may have, earlier versions' among them; phase_map is followed by a hyphen and
-more.
-"""
+more."""
 
 
 class Remembering(View):

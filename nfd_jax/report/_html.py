@@ -1,9 +1,8 @@
 """Small pieces of HTML: everything escaped, nothing fetched from anywhere, readable on a phone, a screen and
-paper.
-"""
+paper."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -47,10 +46,11 @@ def table(
     )
 
 
-def facts(rows: Iterable[tuple[str, Cell]]) -> str:
+def facts(rows: Mapping[str, Cell]) -> str:
     """A table of names and what they are."""
     body = "".join(
-        f"<tr><th scope='row'>{escape(name)}</th><td>{render(cell)}</td></tr>\n" for name, cell in rows
+        f"<tr><th scope='row'>{escape(name)}</th><td>{render(cell)}</td></tr>\n"
+        for name, cell in rows.items()
     )
     return f"<div class=wide tabindex=0><table><tbody>{body}</tbody></table></div>\n"
 

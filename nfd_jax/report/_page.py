@@ -7,83 +7,77 @@ from pathlib import Path
 import xarray as xr
 
 from nfd_jax.report import _html as html
+from nfd_jax.report import _words as texts
 from nfd_jax.report._budget import budget
-from nfd_jax.report._claims import MARKS, Card, Judged, cards, decides, judged, tidy
+from nfd_jax.report._claims import Card, Judged, cards, decides, judged, mark, tidy
 from nfd_jax.report._diagram import diagram
-from nfd_jax.report._distances import LIMIT_NAMES, Distance, distance, summary_of
+from nfd_jax.report._distances import Distance, distance, summary_of
 from nfd_jax.report._draw import Drawn
 from nfd_jax.report._numbers import count, number, percent
 from nfd_jax.report._rates_table import by_learning_rate
 from nfd_jax.report._run import facts, remarks, reproduce, what
-from nfd_jax.report._words import (
-    ATTRIBUTION,
-    ATTRIBUTION_MORE,
-    CLAIM_WORDS,
-    FIGURES_OF,
-    GLOSSARY,
-    MEASURED,
-    METHOD,
-    SOURCE_WORDS,
-    plain,
-)
 from nfd_jax.verdicts import ARGUMENTS, CLAIMS, READINGS, STATEMENTS, View
 
 Saved = Mapping[str, Drawn]
+FRONT = ("front_loss", "front_error", "transfer", "gap")
+"""Figures of the first screen: the first two that there are."""
+SECTIONS = {
+    "transfer": ("Transfer of learning rates", ("transfer",)),
+    "gap": ("Do the losses become the same?", ("gap",)),
+    "sizes": ("Do updates keep their size?", ("coordinate_check",)),
+    "training": ("Along training", ()),
+}
+"""Title and figures of what follows the claims; whatever is left stands in the last."""
 
 
 def sweep_page(
     tree: xr.DataTree, saved: Saved, failed: Sequence[str] = (), folder: Path | None = None
 ) -> str:
     """The page; `saved` are the figures as `draw_all` returns them, `failed` a line for each failed batch."""
-    view, found = View.of(tree), judged(tree)
-    name = view.config.get("name", "results")
-    shown = {"front_loss", "front_error"}
-    body = _first_screen(view, found, saved, failed)
-    body += html.section("compared", "What is compared", diagram())
-    body += html.section("readings", "Verdicts under three readings", readings_table(found), _arguments())
-    for claim in CLAIMS:
-        body += _claim_section(found, claim, saved, shown)
+    view, found, shown = View.of(tree), judged(tree), set()
     rates = by_learning_rate(tree)
-    if rates:
-        body += html.section(
-            "rates", "Learning rates side by side", rates, *_figures(saved, ("learning_rates",), shown)
-        )
-    body += _figure_section(
-        "transfer", "Transfer of learning rates", saved, ("transfer", "coordinate_check"), shown
-    )
-    body += _figure_section("gap", "Do the losses become the same?", saved, ("gap",), shown)
-    body += _figure_section(
-        "training", "Along training", saved, tuple(name for name in saved if name not in shown), shown
-    )
-    body += html.section("run", "What was run", facts(view))
-    body += html.section(
-        "budget",
-        "Error budget",
-        html.folded("How much each approximation still changes", *_budget_parts(view)),
-    )
-    body += html.section("method", "How verdicts come about", html.folded("Rules", html.items(METHOD)))
     terms = "".join(
-        f"<dt>{html.escape(term)}</dt><dd>{html.escape(words)}</dd>" for term, words in GLOSSARY.items()
+        f"<dt>{html.escape(term)}</dt><dd>{html.escape(words)}</dd>" for term, words in texts.GLOSSARY.items()
     )
-    body += html.section("glossary", "Glossary", f"<dl>{terms}</dl>\n")
-    body += html.section("reproduce", "To run it again", reproduce(view, folder))
-    return html.page(f"{name}: report", body)
+    parts = [
+        _first_screen(view, found, saved, failed, shown),
+        html.section("compared", "What is compared", diagram()),
+        html.section("readings", "Verdicts under three readings", readings_table(found), _arguments()),
+        *(_claim_section(found, claim, saved, shown) for claim in CLAIMS),
+    ]
+    if rates:
+        figures = _figures(saved, ("learning_rates",), shown)
+        parts.append(html.section("rates", "Learning rates side by side", rates, *figures))
+    for anchor, (title, names) in SECTIONS.items():
+        if figures := _figures(saved, names or tuple(saved), shown):
+            parts.append(html.section(anchor, title, *figures))
+    budgeted = html.folded("How much each approximation still changes", *_budget_parts(view))
+    parts += [
+        html.section("run", "What was run", facts(view)),
+        html.section("budget", "Error budget", budgeted),
+        html.section("method", "How verdicts come about", html.folded("Rules", html.items(texts.METHOD))),
+        html.section("glossary", "Glossary", f"<dl>{terms}</dl>\n"),
+        html.section("reproduce", "To run it again", reproduce(view, folder)),
+    ]
+    return html.page(f"{view.config.get('name', 'results')}: report", "".join(parts))
 
 
-def lead(view: View) -> str:
-    """The one sentence."""
-    both = {limit: item for limit in LIMIT_NAMES if (item := distance(view, "reused", limit)) is not None}
+def lead(view: View, *, whole: bool = False) -> str:
+    """The one sentence; with `whole` what training curves say beside it, where no limit was compared with."""
+    both = {
+        limit: item for limit in texts.LIMIT_NAMES if (item := distance(view, "reused", limit)) is not None
+    }
     if len(both) < 2:
-        return " ".join(summary_of(view))
+        lines = summary_of(view)
+        return " ".join(lines if whole or both else lines[:1])
     reused, independent = both["reused"], both["independent"]
     where = f"{reused.width} wide, {reused.depth} deep, {count(reused.step, 'update')}"
     text = (
         f"Features of {what(view)} ({where}) miss the reused limit by {_off(reused)}, and NFD, the limit "
-        "with independent "
+        f"with independent backward weights, by {_off(independent)}."
     )
-    text += f"backward weights, by {_off(independent)}"
     words = [item.trend(slope=False).removesuffix(" with L") for item in (reused, independent)]
-    return f"{text}. With depth the first {words[0]}, the second {words[1]}." if all(words) else f"{text}."
+    return f"{text} With depth the first {words[0]}, the second {words[1]}." if all(words) else text
 
 
 def _off(item: Distance) -> str:
@@ -92,23 +86,21 @@ def _off(item: Distance) -> str:
     return f"{number(item.size.value)} (mean square)"
 
 
-def _first_screen(view: View, found: Judged, saved: Saved, failed: Sequence[str]) -> str:
-    name = view.config.get("name", "results")
-    parts = [f"<h1>{html.escape(name)}</h1>\n", html.paragraph(lead(view), "lead")]
-    figures = _figures(saved, ("front_loss", "front_error"), set(), columns=1)
-    if figures:
-        parts.append(f"<div class='pair front'>{''.join(figures)}</div>\n")
-    parts.append(claim_cards(cards(found)))
-    parts.append(html.paragraph(ATTRIBUTION, "small"))
-    parts.append(remarks(view, failed))
-    return f"<header id=front>{''.join(parts)}</header>\n"
+def _first_screen(view: View, found: Judged, saved: Saved, failed: Sequence[str], shown: set[str]) -> str:
+    title = html.escape(view.config.get("name", "results"))
+    figures = _figures(saved, [name for name in FRONT if name in saved][:2], shown, columns=2)
+    pair = f"<div class='pair front'>{''.join(figures)}</div>\n" if figures else ""
+    end = html.paragraph(texts.ATTRIBUTION, "small") + remarks(view, failed)
+    body = f"{html.paragraph(lead(view), 'lead')}{pair}{claim_cards(cards(found))}{end}"
+    return f"<header id=front><h1>{title}</h1>\n{body}</header>\n"
 
 
 def claim_cards(found: Sequence[Card]) -> str:
     """A line for each claim."""
+    shorter = {"not detectable": "not seen", "hypothesis not met": "no hypothesis"}
     lines = "".join(
-        f"<li class=card><span class='mark {card.kind}'><b>{card.symbol}</b> <a "
-        f"href='#{card.claim}'>{card.claim}</a> {_word(card)}"
+        f"<li class=card><span class='mark {card.kind}'><b>{card.symbol}</b> "
+        f"<a href='#{card.claim}'>{card.claim}</a> {html.escape(shorter.get(card.verdict, card.verdict))}"
         f"</span><span>{html.escape(card.words)}</span><span>{html.escape(card.decides)}</span>"
         f"<span class=then>{html.escape(card.next)}</span></li>\n"
         for card in found
@@ -116,15 +108,9 @@ def claim_cards(found: Sequence[Card]) -> str:
     return f"<ol class=cards>{lines}</ol>\n"
 
 
-def _word(card: Card) -> str:
-    return html.escape(
-        {"not detectable": "not seen", "hypothesis not met": "no hypothesis"}.get(card.verdict, card.verdict)
-    )
-
-
 def marked(verdict: str) -> html.Raw:
     """A verdict with its symbol."""
-    symbol, kind = MARKS.get(verdict, ("?", "open"))
+    symbol, kind = mark(verdict)
     return html.Raw(f"<span class='mark {kind}'><b>{symbol}</b> {html.escape(verdict)}</span>")
 
 
@@ -133,8 +119,8 @@ def readings_table(found: Judged) -> str:
     lines = [
         [
             html.Raw(f"<a href='#{claim}'>{claim}</a>"),
-            CLAIM_WORDS[claim],
-            SOURCE_WORDS[STATEMENTS[claim].source],
+            texts.CLAIM_WORDS[claim],
+            texts.SOURCE_WORDS[STATEMENTS[claim].source],
             *(marked(found.verdict(claim, reading)) for reading in READINGS),
         ]
         for claim in CLAIMS
@@ -150,59 +136,40 @@ def _arguments() -> str:
             [text.replace("n^{-1/2}", "1/√n") for text in ARGUMENTS[reading]] for reading in READINGS
         )
     )
-    return f"<div class=columns>{columns}</div>\n{html.paragraph(ATTRIBUTION_MORE, 'small')}"
+    return f"<div class=columns>{columns}</div>\n{html.paragraph(texts.ATTRIBUTION_MORE, 'small')}"
 
 
 def _claim_section(found: Judged, claim: str, saved: Saved, shown: set[str]) -> str:
-    statement = STATEMENTS[claim]
-    verdicts = [
-        f"{ARGUMENTS[reading][0]}: {marked(found.verdict(claim, reading)).html}" for reading in READINGS
-    ]
-    parts = [
-        html.paragraph(statement.text),
-        f"<p>{' &nbsp; '.join(verdicts)}</p>\n",
-        html.paragraph(
-            f"Source: {SOURCE_WORDS[statement.source]}. Our definition: {statement.ours}. {MEASURED[claim]}",
-            "small",
-        ),
-    ]
-    reason = tidy(found.reason(claim))
+    statement, rows, reason = STATEMENTS[claim], found.rows(claim), tidy(found.reason(claim))
+    verdicts = [f"{ARGUMENTS[name][0]}: {marked(found.verdict(claim, name)).html}" for name in READINGS]
+    source = f"Source: {texts.SOURCE_WORDS[statement.source]}. Our definition: {statement.ours}. "
+    source += texts.MEASURED[claim]
+    parts = [html.paragraph(statement.text), f"<p>{' &nbsp; '.join(verdicts)}</p>\n"]
+    parts += [html.paragraph(source, "small")]
     parts += [html.paragraph(f"Under mean square: {reason}")] if reason else []
-    parts += _figures(saved, FIGURES_OF[claim], shown)
-    rows = found.rows(claim)
+    parts += _figures(saved, texts.FIGURES_OF[claim], shown)
     if rows:
         parts.append(html.folded(f"{count(len(rows), 'row')} behind these verdicts", rows_table(rows)))
-    return html.section(claim, f"{claim}: {CLAIM_WORDS[claim]}", *parts)
+    return html.section(claim, f"{claim}: {texts.CLAIM_WORDS[claim]}", *parts)
+
+
+ROWS = {
+    "reading": lambda row: ARGUMENTS[row["reading"]][0],
+    "quantity": lambda row: texts.plain(row["quantity"]),
+    "number [95 %]": decides,
+    "says": lambda row: tidy(row["verdict"]),
+    "where": lambda row: _where(row),
+    "seeds": lambda row: f"{row['seeds']:.0f}",
+    "smallest effect this run sees": lambda row: percent(row["smallest_effect_seen"]),
+    "decides": lambda row: "yes" if row["decides"] else "for comparison",
+    "why": lambda row: tidy(row["reason"]),
+}
+"""Columns of the table of rows."""
 
 
 def rows_table(rows: Sequence[dict]) -> str:
     """A line for each row of /rates."""
-    lines = [
-        [
-            ARGUMENTS[row["reading"]][0],
-            plain(row["quantity"]),
-            decides(row),
-            tidy(row["verdict"]),
-            _where(row),
-            f"{row['seeds']:.0f}",
-            percent(row["smallest_effect_seen"]),
-            "yes" if row["decides"] else "for comparison",
-            tidy(row["reason"]),
-        ]
-        for row in rows
-    ]
-    head = [
-        "reading",
-        "quantity",
-        "number [95 %]",
-        "says",
-        "where",
-        "seeds",
-        "smallest effect this run sees",
-        "decides",
-        "why",
-    ]
-    return html.table(head, lines, numeric=(5, 6))
+    return html.table(list(ROWS), [[say(row) for say in ROWS.values()] for row in rows], numeric=(5, 6))
 
 
 def _where(row: dict) -> str:
@@ -223,16 +190,10 @@ def _figures(saved: Saved, names: Sequence[str], shown: set[str], columns: int =
     return made
 
 
-def _figure_section(anchor: str, title: str, saved: Saved, names: Sequence[str], shown: set[str]) -> str:
-    figures = _figures(saved, names, shown)
-    return html.section(anchor, title, *figures) if figures else ""
-
-
 def _budget_parts(view: View) -> list[str]:
     words = (
         "Mean squares per coordinate after the last update: what is still left of each approximation, "
-        "found by refining it. A part "
-        "whose refinement is not in the sweep is not measured."
+        "found by refining it. A part whose refinement is not in the sweep is not measured."
     )
     lines = [[part.name, part.system, *part.sizes.values(), part.how] for part in budget(view)]
     return [html.paragraph(words), html.table(["Part", "of", "h", "b", "f", "how"], lines)]

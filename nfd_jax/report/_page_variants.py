@@ -1,6 +1,5 @@
 """The report of several trees: a config's variants, or runs compared on purpose; verdicts and figures side by
-side.
-"""
+side."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,11 +31,9 @@ def variants_page(
     title = next((name for view in views.values() if (name := view.config.get("name"))), folder.name)
     title = title if kind == "variant" else f"{count(len(trees), 'run')} compared"
     head = f"{title}: {count(len(trees), kind)}" if kind == "variant" else title
-    leads = html.items(f"{name}: {lead(view)}" for name, view in views.items())
-    body = (
-        "<header "
-        f"id=front><h1>{html.escape(head)}</h1>\n{leads}{html.paragraph(ATTRIBUTION, 'small')}</header>\n"
-    )
+    leads = html.items(f"{name}: {lead(view, whole=True)}" for name, view in views.items())
+    start = f"<h1>{html.escape(head)}</h1>\n{leads}{html.paragraph(ATTRIBUTION, 'small')}"
+    body = f"<header id=front>{start}</header>\n"
     figures = [html.figure(drawn) for drawn in saved.values()]
     body += html.section("figures", "Side by side", *figures) if figures else ""
     body += html.section("verdicts", "Verdicts under mean square", _side_by_side(found, links))

@@ -4,7 +4,7 @@ tell apart.
 Every colour of a line or marker has a contrast of at least 3 to white; markers and dashes differ too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from textwrap import wrap
@@ -19,6 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from numpy.typing import ArrayLike
 
 from nfd_jax.report._numbers import number
+from nfd_jax.verdicts import spread
 
 BLACK, GREEN, BLUE, VERMILION, PURPLE, BROWN, SLATE = (
     "#000000", "#00805C", "#0069A8", "#C44E00", "#A13D7C", "#7A5C00", "#4B5A6B",
@@ -91,12 +92,15 @@ PAIRS = {
 """(network's, limit's) backward weights."""
 QUANTITY = {"h": Line(BLUE, "o"), "b": Line(VERMILION, "s"), "f": Line(GREEN, "^")}
 QUANTITIES = {"h": "features h", "b": "gradients b", "f": "outputs f"}
-SYMBOL = {"width": "n", "depth": "L", "particles": "N"}
-GUIDES = (0, (1, 1))
+SYMBOL = {"width": "n", "depth": "L", "particles": "N", "learning_rate": "η"}
+OTHER = {"width": "depth", "depth": "width"}
+THIN = {"markersize": 4.5, "linewidth": 1.2}
+THICK = {"linewidth": 2.2}
+GUIDES = Line(GUIDE, "", (0, (1, 1)))
 
 
 def pair_name(network: str, limit: str) -> str:
-    """ "reused → independent": a network against a limit."""
+    """A network against a limit."""
     return f"{network} network → {limit} limit"
 
 
@@ -112,8 +116,6 @@ class Drawing:
     """Panels as (left, bottom, width, height), fractions of the figure."""
     panels: tuple[str, ...]
     legend: Mapping[str, Line] = field(default_factory=dict)
-    rest: tuple[str, ...] = ()
-    """Further paragraphs, folded on a page."""
 
 
 @contextmanager
@@ -124,77 +126,127 @@ def styled() -> Iterator[None]:
 
 
 class Sheet:
-    """Panels of one size in rows and columns; `finish` puts the title above them and the legend below."""
+    """Panels of one size in rows and columns.
+
+    Lines are drawn through it, so that each kind of line stands in the one legend once; `finish` puts the
+    title above the panels and the legend below.
+    """
 
     def __init__(self, rows: int, columns: int, *, panel: tuple[float, float] = PANEL):
         self.rows, self.columns, self.panel = rows, columns, panel
+        self.legend: dict[str, Line] = {}
         self.figure = Figure(dpi=DPI, facecolor="white")
-        self.axes = np.array(
-            [
-                [self.figure.add_axes((0.1, 0.1, 0.8, 0.8), label=f"{i} {j}") for j in range(columns)]
-                for i in range(rows)
-            ]
-        )
+        box = (0.1, 0.1, 0.8, 0.8)
+        made = [self.figure.add_axes(box, label=f"panel {i}") for i in range(rows * columns)]
+        self.axes = np.array(made).reshape(rows, columns)
 
-    def finish(
-        self, name: str, title: str, caption: str, legend: Mapping[str, Line] | None = None, rest=()
-    ) -> Drawing:
-        """The drawing; `legend` maps what a line is to how it looks."""
-        legend = legend or {}
-        width, height = self.panel[0] * self.columns, self.panel[1] * self.rows
+    def line(self, ax: Axes, x: ArrayLike, y: ArrayLike, line: Line, label: str = "", **style) -> bool:
+        """A curve, with a legend entry of this label; False, and nothing drawn, where no point is finite."""
+        y = np.asarray(y, float)
+        if not np.isfinite(y).any():
+            return False
+        if y.size > 12:  # Of many points few carry a marker.
+            style = {"markevery": max(1, y.size // 12)} | style
+        ax.plot(np.asarray(x), y, **line.keywords() | style)
+        if label:
+            self.legend[label] = line
+        return True
+
+    def bars(
+        self, ax: Axes, x: ArrayLike, y: ArrayLike, error: ArrayLike, line: Line, label: str = "", **style
+    ) -> None:
+        """Points with bars, `error` long; bars that have no end are left out."""
+        keywords = {"capsize": 2, "elinewidth": 0.8} | line.keywords() | style
+        if len(y) > 20:
+            keywords |= {"errorevery": len(y) // 12, "markevery": len(y) // 12}
+        ax.errorbar(np.asarray(x), y, np.where(np.isfinite(error), error, 0), **keywords)
+        if label:
+            self.legend[label] = line
+
+    def intervals(
+        self,
+        ax: Axes,
+        x: np.ndarray,
+        ends: np.ndarray,
+        line: Line,
+        label: str = "",
+        hollow: ArrayLike = False,
+    ) -> bool:
+        """Points with intervals, ends = (estimate, low, high), joined by a line; hollow ones stand apart.
+        False where there is none."""
+        middle, low, high = ends
+        good, hollow = np.isfinite(middle), np.broadcast_to(hollow, middle.shape)
+        if good.any():
+            ax.plot(x[good], middle[good], color=line.color, linestyle=line.dashes, linewidth=1.2)
+            self.legend[label] = line
+        for kind in (good & hollow, good & ~hollow):
+            if kind.any():
+                drawn = Line(line.color, line.marker, "", hollow=bool(hollow[kind][0]))
+                self.bars(ax, x[kind], middle[kind], np.stack([middle - low, high - middle])[:, kind], drawn)
+        return bool(good.any())
+
+    def curve(
+        self, ax: Axes, x: ArrayLike, samples: np.ndarray, line: Line, label: str = "", *, floor=0.0, **style
+    ) -> bool:
+        """Mean over seeds of samples (seeds, points) with bars of one standard error; False where nothing is
+        above floor."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = samples.mean(0)
+            error = samples.std(0, ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else 0 * mean
+            good = np.isfinite(mean) & (mean > floor)
+        if not good.any():
+            return False
+        below = np.minimum(error, 0.9 * np.abs(mean)) if floor >= 0 else error  # a log axis has no zero
+        ends = np.stack([below, error])[:, good]
+        self.bars(ax, np.asarray(x)[good], mean[good], ends, line, label, **style)
+        return True
+
+    def guide(self, ax: Axes, x: ArrayLike, power: float, start: float, label: str) -> None:
+        """A grey line of slope −power that begins at height `start`."""
+        x = np.asarray(x, float)
+        self.line(ax, x, start * (x / x[0]) ** -power, GUIDES, label, linewidth=1.3, zorder=1)
+
+    def finish(self, name: str, title: str, caption: str) -> Drawing:
+        """The drawing, laid out: margins are inches, whatever the number of panels."""
+        legend = dict(sorted(self.legend.items(), key=lambda entry: entry[1] == GUIDES))  # guides come last
+        panel_width, panel_height = self.panel
+        width, height = panel_width * self.columns, panel_height * self.rows
         lines = wrap(title, int(width * 11)) or [""]
         above = 0.1 + 0.2 * len(lines)
-        columns = _columns(legend, width)
+        # Entries are about 0.075 inches a letter and 0.55 for the line.
+        longest = max(map(len, legend), default=1)
+        columns = max(1, min(len(legend), int(width / (0.55 + 0.075 * longest))))
         below = 0.1 + 0.19 * -(-len(legend) // columns) if legend else 0.0
         total = height + above + below
         self.figure.set_size_inches(width, total)
+        scale = np.array([width, total, width, total])
         boxes, titles = [], []
         for (i, j), ax in np.ndenumerate(self.axes):
-            left, bottom = j * self.panel[0], below + (self.rows - 1 - i) * self.panel[1]
+            left, bottom = j * panel_width, below + (self.rows - 1 - i) * panel_height
             top = _TOP if ax.get_title(loc="left") else _BARE
-            inner = (
-                left + _LEFT,
-                bottom + _BOTTOM,
-                self.panel[0] - _LEFT - _RIGHT,
-                self.panel[1] - _BOTTOM - top,
-            )
-            ax.set_position([inner[0] / width, inner[1] / total, inner[2] / width, inner[3] / total])
-            boxes.append((left / width, bottom / total, self.panel[0] / width, self.panel[1] / total))
+            inner = panel_width - _LEFT - _RIGHT, panel_height - _BOTTOM - top
+            ax.set_position(np.array([left + _LEFT, bottom + _BOTTOM, *inner]) / scale)
+            boxes.append(tuple(np.array([left, bottom, panel_width, panel_height]) / scale))
             titles.append(ax.get_title(loc="left"))
-        self.figure.text(
-            0.12 / width,
-            1 - 0.08 / total,
-            "\n".join(lines),
-            va="top",
-            ha="left",
-            fontsize=10.5,
-            weight="bold",
-        )
+        words = {"va": "top", "ha": "left", "fontsize": 10.5, "weight": "bold"}
+        self.figure.text(0.12 / width, 1 - 0.08 / total, "\n".join(lines), **words)
         if legend:
             handles = [Line2D([], [], **line.keywords()) for line in legend.values()]
-            anchor = (0.5, 0.0)
-            self.figure.legend(
-                handles,
-                list(legend),
-                loc="lower center",
-                bbox_to_anchor=anchor,
-                ncols=columns,
-                borderaxespad=0.2,
-            )
-        return Drawing(
-            name, title, caption, self.figure, tuple(boxes), tuple(titles), dict(legend), tuple(rest)
-        )
-
-
-def _columns(legend: Mapping[str, Line], width: float) -> int:
-    """As many columns as fit: entries are about 0.075 inches a letter and 0.55 for the line."""
-    longest = max((len(label) for label in legend), default=1)
-    return max(1, min(len(legend), int(width / (0.55 + 0.075 * longest))))
+            place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.0), "borderaxespad": 0.2}
+            self.figure.legend(handles, list(legend), ncols=columns, **place)
+        return Drawing(name, title, caption, self.figure, tuple(boxes), tuple(titles), legend)
 
 
 def levels(count: int) -> list[tuple]:
     """Colours from dark to light for ordered values such as depths; the lightest still shows on white."""
     return [matplotlib.colormaps["viridis"](0.58 * i / max(1, count - 1)) for i in range(count)]
+
+
+def shades(sizes: Iterable, most: int = 5, dashes: str = "-") -> Iterator[tuple[Any, Line]]:
+    """At most so many of the sizes, evenly spread, each with its line from dark to light."""
+    shown = spread(list(sizes), most)
+    for color, marker, size in zip(levels(len(shown)), MARKERS, shown, strict=False):
+        yield size, Line(color, marker, dashes, hollow=dashes == "--")
 
 
 def log_y(ax: Axes) -> None:
@@ -212,44 +264,45 @@ def log_y(ax: Axes) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def same_range(axes: np.ndarray, *, log: bool = True) -> None:
+def same_range(axes: ArrayLike, *, log: bool = True, most: float = np.inf) -> None:
     """One y range for panels that compare; empty ones are left as they are. On a log axis what is not
-    positive is left out.
-    """
+    positive is left out; what is above `most` leaves the frame."""
     drawn = [ax for ax in np.asarray(axes).flat if ax.lines]
-    values = np.concatenate([_heights(ax) for ax in drawn]) if drawn else np.zeros(0)
-    values = values[np.isfinite(values) & ((values > 0) | (not log))]
+    values = _heights(drawn)
+    values = values[((values > 0) | (not log)) & (values <= most)]
     if not values.size:
         return
     low, high = values.min(), values.max()
-    if log:
-        room = max((high / low) ** 0.06, 1.1)
-        low, high = low / room, high * room
-    else:
-        room = 0.06 * (high - low) or 1.0
-        low, high = low - room, high + room
+    room = max((high / low) ** 0.06, 1.1) if log else 0.06 * (high - low) or 1.0
     for ax in drawn:
         if log:
             ax.set_yscale("log")
-        ax.set_ylim(low, high)
+        ax.set_ylim(*((low / room, high * room) if log else (low - room, high + room)))
         if log:
             log_y(ax)
 
 
-def spans_decade(axes) -> bool:
+def spans_decade(axes: ArrayLike) -> bool:
     """Whether what is drawn is positive and spans more than a decade."""
-    drawn = [_heights(ax) for ax in np.asarray(axes).flat if ax.lines]
-    values = np.concatenate(drawn) if drawn else np.zeros(0)
-    values = values[np.isfinite(values)]
+    values = _heights(np.asarray(axes).flat)
     return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
 
 
-def _heights(ax: Axes) -> np.ndarray:
-    return np.concatenate([np.asarray(line.get_ydata(), float).ravel() for line in ax.lines])
+def _heights(axes: Iterable[Axes]) -> np.ndarray:
+    """The finite y values of every line."""
+    found = [np.asarray(line.get_ydata(), float).ravel() for ax in axes for line in ax.lines]
+    values = np.concatenate([*found, np.zeros(0)])
+    return values[np.isfinite(values)]
 
 
-def size_axis(ax: Axes, values: ArrayLike, name: str) -> None:
-    """A log axis with its ticks at the sizes themselves; of many, those far enough apart to be read."""
+def size_axis(ax: Axes, values: ArrayLike, name: str, otherwise: str = "zero to rounding") -> None:
+    """A log axis with its ticks at the sizes themselves; of many, those far enough apart to be read.
+
+    name: what SYMBOL has, or the whole label. A panel without a line says `otherwise`.
+    """
+    if not ax.lines:
+        empty(ax, otherwise)
+        return
     ax.set_xscale("log", base=2)
     shown = np.asarray(values).tolist()
     while len(shown) > 7:
@@ -257,7 +310,7 @@ def size_axis(ax: Axes, values: ArrayLike, name: str) -> None:
     ax.xaxis.set_major_locator(FixedLocator(shown))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel(name)
+    ax.set_xlabel(f"{name.replace('_', ' ')} {SYMBOL[name]}" if name in SYMBOL else name)
 
 
 def step_axis(ax: Axes, steps: ArrayLike) -> None:
@@ -267,25 +320,16 @@ def step_axis(ax: Axes, steps: ArrayLike) -> None:
     ax.set_xlabel("updates made (SGD step)")
 
 
-def curve(ax: Axes, x: ArrayLike, samples: np.ndarray, line: Line, *, floor: float = 0.0, **style) -> bool:
-    """Mean over seeds of samples (seeds, points) with bars of one standard error; False where nothing is
-    above floor.
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = samples.mean(0)
-        error = samples.std(0, ddof=1) / np.sqrt(len(samples)) if len(samples) > 1 else np.zeros(len(mean))
-        good = np.isfinite(mean) & (mean > floor)
-    if not good.any():
-        return False
-    bars = np.stack([np.minimum(error, 0.9 * np.abs(mean)), error])[:, good]
-    ax.errorbar(np.asarray(x)[good], mean[good], bars, capsize=2, elinewidth=0.8, **(line.keywords() | style))
-    return True
+def depth_axis(ax: Axes) -> None:
+    """Layers as fractions of the depth."""
+    ax.set_xlim(-0.04, 1.04)
+    ax.set_xlabel("t = ℓ/L")
 
 
-def guide(ax: Axes, x: ArrayLike, power: float, start: float) -> None:
-    """A grey line of slope −power that begins at height `start`."""
-    x = np.asarray(x, float)
-    ax.plot(x, start * (x / x[0]) ** -power, color=GUIDE, linestyle=GUIDES, linewidth=1.3, zorder=1)
+def zero_line(ax: Axes) -> None:
+    """A thin line at 0 where something is drawn."""
+    if ax.lines:
+        ax.axhline(0, color="black", linewidth=0.8)
 
 
 def empty(ax: Axes, text: str) -> None:

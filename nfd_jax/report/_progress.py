@@ -10,8 +10,7 @@ from nfd_jax.verdicts import counts
 
 def members(folder: Path) -> dict[str, Path]:
     """Folders with results: {"": folder} for a sweep, name → sub-folder for one with variants; empty without
-    any.
-    """
+    any."""
     if (folder / "results.zarr").exists():
         return {"": folder}
     return {path.parent.name: path.parent for path in sorted(folder.glob("*/results.zarr"))}

@@ -1,11 +1,18 @@
 """Learning rates side by side: what each does to the loss and to the distance from either limit."""
 
+import math
+
 import xarray as xr
 
 from nfd_jax.report import _html as html
 from nfd_jax.report._distances import distance
 from nfd_jax.report._numbers import number, percent
-from nfd_jax.verdicts import View, array, covered
+from nfd_jax.report._pick import largest, pick
+from nfd_jax.verdicts import View, array
+
+HEAD = [
+    "η", "last loss, reused", "last loss, independent", "h to the reused limit", "h to NFD", "diverged cells",
+]  # fmt: skip
 
 
 def by_learning_rate(tree: xr.DataTree) -> str:
@@ -13,51 +20,29 @@ def by_learning_rate(tree: xr.DataTree) -> str:
     cells = array(tree, "status/cell")
     if cells is None or cells.sizes.get("learning_rate", 1) < 2:
         return ""
-    config = View.of(tree).config
-    lines = [
-        _line(View(tree, config, float(rate)), cells.sel(learning_rate=rate))
-        for rate in sorted(cells["learning_rate"].values)
-    ]
-    head = [
-        "η",
-        "last loss, reused",
-        "last loss, independent",
-        "h to the reused limit",
-        "h to NFD",
-        "diverged cells",
-    ]
-    return html.table(
-        head,
-        lines,
-        caption="Standard networks, largest width and depth; distances as parts of what learning moves, rms",
-    )
-
-
-def _line(view: View, cells: xr.DataArray) -> list[str]:
-    return [
-        f"{view.rate:g}",
-        *(_last_loss(view, flag) for flag in ("reused", "independent")),
-        *(_distance(view, limit) for limit in ("reused", "independent")),
-        f"{int((cells == 2).sum())} of {cells.size}",
-    ]
+    config, flags = View.of(tree).config, ("reused", "independent")
+    lines = []
+    for rate in sorted(cells["learning_rate"].values):
+        view, here = View(tree, config, float(rate)), cells.sel(learning_rate=rate)
+        losses, distances = (
+            (_last_loss(view, flag) for flag in flags),
+            (_distance(view, flag) for flag in flags),
+        )
+        lines.append([f"{rate:g}", *losses, *distances, f"{int((here == 2).sum())} of {here.size}"])
+    caption = "Standard networks, largest width and depth; distances as parts of what learning moves, rms"
+    return html.table(HEAD, lines, caption=caption)
 
 
 def _last_loss(view: View, flag: str) -> str:
     loss = view.get("finite/loss")
     if loss is None or flag not in loss["backward_weights"]:
         return "–"
-    loss = loss.sel(backward_weights=flag)
-    if not loss.notnull().any():
-        return "diverged"
-    return number(
-        float(
-            loss.sel(width=covered(loss, "width")[-1], depth=covered(loss, "depth")[-1]).isel(step=-1).mean()
-        )
-    )
+    loss = pick(loss, backward_weights=flag)
+    return "diverged" if loss is None else number(float(largest(loss, "width", "depth").isel(step=-1).mean()))
 
 
 def _distance(view: View, limit: str) -> str:
     found = distance(view, "reused", limit)
     if found is None:
         return "–"
-    return percent(found.share) if found.share == found.share else number(found.size.value)
+    return number(found.size.value) if math.isnan(found.share) else percent(found.share)

@@ -10,7 +10,7 @@ import xarray as xr
 from nfd_jax.report import _html as html
 from nfd_jax.report._numbers import count, listed
 from nfd_jax.report._words import PAPER_CITATION
-from nfd_jax.verdicts import View, array, counts
+from nfd_jax.verdicts import View, array, counts, section
 
 
 def as_list(values: object) -> list:
@@ -20,74 +20,56 @@ def as_list(values: object) -> list:
 
 def what(view: View) -> str:
     """The sweep in a few words."""
-    problem = view.config.get("problem") or {}
-    data = str(problem.get("dataset", "data"))
-    words = f"{problem.get('activation', '')} networks on {data}".strip()
-    return (
-        f"{words}, {problem.get('parametrization')}"
-        if problem.get("parametrization", "depth_mup") != "depth_mup"
-        else words
-    )
+    problem = section(view.config, "problem")
+    words = f"{problem.get('activation', '')} networks on {problem.get('dataset', 'data')}".strip()
+    own = problem.get("parametrization", "depth_mup")
+    return words if own == "depth_mup" else f"{words}, {own}"
 
 
 def facts(view: View) -> str:
     """What was run, on what, and how far it got."""
-    problem = view.config.get("problem") or {}
-    finite, limit = view.config.get("finite") or {}, view.config.get("limit") or {}
+    problem, finite, limit = (section(view.config, name) for name in ("problem", "finite", "limit"))
     data = f"{problem.get('dataset')}, batches of {problem.get('batch_size')} ({problem.get('batches')})"
+    classes = problem.get("classes")
     if problem.get("dataset") != "gaussian":
-        classes = problem.get("classes")
         data += ", all classes" if classes is None else f", classes {listed(as_list(classes))}"
-    per_seed = problem.get("data_seed") == "per_seed"
+    anew = problem.get("data_seed") == "per_seed"
     data += (
         ", drawn anew for each seed"
-        if per_seed
+        if anew
         else ", the same for all seeds: intervals cover initialization only"
     )
-    training = f"{count(problem.get('steps', 0), 'step')}, {problem.get('loss')} loss, η = "
-    training += (
-        f"{listed(as_list(problem.get('learning_rate', '')))}, trained: "
-        f"{problem.get('train')}{_optimizer(problem)}"
+    training = (
+        f"{count(problem.get('steps', 0), 'step')}, {problem.get('loss')} loss, "
+        f"η = {listed(as_list(problem.get('learning_rate', '')))}, trained: {problem.get('train')}"
+        f"{_optimizer(problem)}"
     )
     network = f"{problem.get('activation')}, {problem.get('parametrization')}, T = {problem.get('horizon')}"
     gamma = problem.get("richness", 1.0)
-    network += f", richness γ = {gamma:g}" if gamma != 1.0 else ""
-    grid = (
-        f"widths {listed(finite.get('widths', ()))}; depths {listed(finite.get('depths', ()))}"
-        if finite
-        else "none"
-    )
-    solved = (
-        f"{limit.get('particles')} particles, {count(limit.get('depth_steps') or 0, 'depth step')}"
-        if limit
-        else "none"
-    )
+    grid = f"widths {listed(finite.get('widths', ()))}; depths {listed(finite.get('depths', ()))}"
+    solved = f"{limit.get('particles')} particles, {count(limit.get('depth_steps') or 0, 'depth step')}"
     if limit.get("tolerance") is not None:
         solved = f"outputs estimated to a tolerance of {limit['tolerance']:g}"
-    pairs: list[tuple[str, html.Cell]] = [
-        ("Cells", state(view)),
-        ("Data", data),
-        ("Network", network),
-        ("Training", training),
-        ("Finite networks", grid),
-        ("Limit", solved),
-        ("Seeds, precision", f"{view.config.get('seeds')}, {view.config.get('precision')}"),
-        ("Rounding", rounding(view)),
-    ]
-    return html.facts(pairs)
+    return html.facts({
+        "Cells": state(view),
+        "Data": data,
+        "Network": network if gamma == 1.0 else f"{network}, richness γ = {gamma:g}",
+        "Training": training,
+        "Finite networks": grid if finite else "none",
+        "Limit": solved if limit else "none",
+        "Seeds, precision": f"{view.config.get('seeds')}, {view.config.get('precision')}",
+        "Rounding": rounding(view),
+    })  # fmt: skip
 
 
 def _optimizer(problem: dict) -> str:
     found = problem.get("optimizer") or {}
-    name = found.get("name", "sgd")
+    name, schedule = found.get("name", "sgd"), section(problem, "schedule").get("name", "constant")
     rest = ", ".join(
-        f"{key} {value:g}"
-        for key, value in found.items()
-        if key != "name" and isinstance(value, int | float) and value
+        f"{key} {value:g}" for key, value in found.items() if isinstance(value, int | float) and value
     )
-    schedule = (problem.get("schedule") or {}).get("name", "constant")
     text = "" if name == "sgd" and not rest else f", {name}{f' ({rest})' if rest else ''}"
-    return text + ("" if schedule == "constant" else f", {schedule} schedule")
+    return text if schedule == "constant" else f"{text}, {schedule} schedule"
 
 
 def state(view: View) -> str:
@@ -96,10 +78,8 @@ def state(view: View) -> str:
     if cells is None:
         return "not stored"
     number = counts(cells)
-    text = f"{number['done']} of {cells.size} done"
-    return text + "".join(
-        f", {number[word]} {word}" for word in ("diverged", "failed", "pending") if number[word]
-    )
+    others = [f"{number[word]} {word}" for word in ("diverged", "failed", "pending") if number[word]]
+    return ", ".join([f"{number['done']} of {cells.size} done", *others])
 
 
 def rounding(view: View) -> str:
@@ -125,22 +105,15 @@ def remarks(view: View, failed: Sequence[str]) -> str:
     if cells is None:
         return ""
     number, parts = counts(cells), []
+    said = {name: count(many, "cell") for name, many in number.items()}
     if number["pending"]:
-        words = (
-            f"{count(number['pending'], 'cell')} of {cells.size} pending; everything here rests on those "
-            "that are done."
-        )
-        parts.append(html.note("Unfinished:", words))
+        rest = f"{said['pending']} of {cells.size} pending; everything here rests on those that are done."
+        parts.append(html.note("Unfinished:", rest))
     if number["failed"]:
-        parts.append(
-            html.note("Failed:", f"{count(number['failed'], 'cell')}, left out; nfd run tries again.")
-        )
+        parts.append(html.note("Failed:", f"{said['failed']}, left out; nfd run tries again."))
         parts.append(html.folded("What failed", html.items(failed)))
     if number["diverged"]:
-        words = (
-            f"{count(number['diverged'], 'cell')} with a loss that is not finite, left out of every number "
-            "here."
-        )
+        words = f"{said['diverged']} with a loss that is not finite, left out of every number here."
         parts.append(html.note("Diverged:", words) + html.folded("Where", _diverged(cells)))
     return "".join(parts)
 
@@ -149,15 +122,13 @@ def _diverged(cells: xr.DataArray) -> str:
     """Diverged cells by learning rate and backward weights."""
     over = [dim for dim in cells.dims if dim not in ("learning_rate", "backward_weights")]
     bad, every = (cells == 2).sum(over), int(cells.isel(learning_rate=0, backward_weights=0).size)
-    flags = [str(flag) for flag in cells["backward_weights"].values]
+    bad = bad.transpose("learning_rate", "backward_weights")
     lines = [
-        [
-            f"{rate:g}",
-            *(f"{int(bad.sel(learning_rate=rate, backward_weights=flag))} of {every}" for flag in flags),
-        ]
-        for rate in cells["learning_rate"].values
-        if bad.sel(learning_rate=rate).any()
+        [f"{rate:g}", *(f"{number} of {every}" for number in row)]
+        for rate, row in zip(bad["learning_rate"].values, bad.values, strict=True)
+        if row.any()
     ]
+    flags = map(str, bad["backward_weights"].values)
     return html.table(["learning rate", *flags], lines, caption="Diverged cells")
 
 
@@ -199,14 +170,14 @@ def reproduce(view: View, folder: Path | None) -> str:
     versions = attrs.get("versions") or {}
     date, spent = when(folder)
     own = versions.get("nfd_jax", "")
-    pairs: list[tuple[str, html.Cell]] = [
-        ("Date", date),
-        ("Time spent", spent),
-        ("Device", str(attrs.get("device", "not stored"))),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or "not stored"),
-        ("Source", str(attrs.get("git", "not stored"))),
-        ("Config digest", str(attrs.get("config_sha256", "not stored"))),
-    ]
+    pairs = {
+        "Date": date,
+        "Time spent": spent,
+        "Device": str(attrs.get("device", "not stored")),
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()) or "not stored",
+        "Source": str(attrs.get("git", "not stored")),
+        "Config digest": str(attrs.get("config_sha256", "not stored")),
+    }
     command = (
         "nfd run config.yaml    # the file below; the same file gives the same numbers, on another machine "
         "to rounding"

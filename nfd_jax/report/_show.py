@@ -133,27 +133,21 @@ def _progress_table(folder: Path, state: Mapping[str, Counts | None]) -> Table:
 
 def _verdict_table(verdicts: Mapping[str, list[Card]]) -> Table:
     """Claims with what decides them and what would settle them; of several variants, the verdicts side by
-    side.
-    """
+    side."""
     table = Table(show_lines=True, expand=True)
-    table.add_column("")
-    table.add_column("claim", ratio=3)
-    if list(verdicts) == [""]:
-        table.add_column("verdict", ratio=1)
-        table.add_column("what decides it", ratio=4)
-        table.add_column("what would settle it", ratio=3)
-        for card in verdicts[""]:
-            table.add_row(card.claim, card.words, _styled(card), card.decides, Text(card.next, style="dim"))
-        return table
-    by_claim = {name: {card.claim: card for card in found} for name, found in verdicts.items()}
-    for name in by_claim:
-        table.add_column(name, ratio=2)
-    for claim, words in CLAIM_WORDS.items():
-        table.add_row(
-            claim,
-            words,
-            *(_styled(found[claim]) if claim in found else Text("") for found in by_claim.values()),
-        )
+    alone = verdicts.get("") if list(verdicts) == [""] else None
+    columns = {"": None, "claim": 3} | (
+        dict.fromkeys(verdicts, 2)
+        if alone is None
+        else {"verdict": 1, "what decides it": 4, "what would settle it": 3}
+    )
+    for name, ratio in columns.items():
+        table.add_column(name, ratio=ratio)
+    for card in alone or ():
+        table.add_row(card.claim, card.words, _styled(card), card.decides, Text(card.next, style="dim"))
+    for claim, words in CLAIM_WORDS.items() if alone is None else ():
+        own = [next((card for card in found if card.claim == claim), None) for found in verdicts.values()]
+        table.add_row(claim, words, *(_styled(card) if card else Text("") for card in own))
     return table
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 from nfd_jax.verdicts._assumptions import THRESHOLD
 from nfd_jax.verdicts._claims import MARGIN, conclusions, judge, rates
 from nfd_jax.verdicts._curves import fit_coarsening, fit_slope
-from nfd_jax.verdicts._seeds import UNKNOWN, Interval
+from nfd_jax.verdicts._seeds import UNKNOWN, Interval, Spread, student
 from nfd_jax.verdicts._slopes import FLAT, TOLERANCE
 from nfd_jax.verdicts._training import (
     DROPPED,
@@ -34,6 +34,7 @@ from nfd_jax.verdicts._tree import (
     counts,
     covered,
     measured,
+    section,
     settings,
     spread,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "SOURCES",
     "STATEMENTS",
     "STATES",
+    "Spread",
     "Statement",
     "THRESHOLD",
     "TOLERANCE",
@@ -85,8 +87,10 @@ __all__ = [
     "measured",
     "rates",
     "relative_gap",
+    "section",
     "settings",
     "spread",
+    "student",
     "transfer",
     "verdicts",
 ]

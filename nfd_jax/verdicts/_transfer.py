@@ -1,8 +1,8 @@
 """Which learning rate is best, how that moves with depth and width, and whether the limit's serves.
 
 The best rate η* of a network is the vertex of a parabola fitted to log loss against log η, through the best
-rate of the list and up to two of its neighbours on each side. It is linearized to one value a seed, so that
-networks of other sizes, which share their seeds, are compared in pairs.
+rate of the list and its neighbour on each side. It is linearized to one value a seed, so that networks of
+other sizes, which share their seeds, are compared in pairs.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,9 @@ import xarray as xr
 from nfd_jax.verdicts._seeds import UNKNOWN, Array, Interval, Spread, resamples
 from nfd_jax.verdicts._tree import measured
 
-NEIGHBOURS = 2
-"""Rates on each side of the best one that the parabola goes through."""
+NEIGHBOURS = 1
+"""Rates on each side of the best one that the parabola goes through: further ones, where log loss is no
+parabola, shift its vertex by more than its interval."""
 
 
 def transfer(
@@ -186,9 +187,23 @@ def _costs(best: dict, at_limit: dict, finite: xr.DataArray, limits: xr.DataArra
     return _named("cost", ("width", "depth"), cost)
 
 
+def _parabolas(x: Array, y: Array, targets: Array) -> Array:
+    """Rows of y (R, rates) at a target each, on the parabola through the three rates about the one nearest to
+    it."""
+    nearest = np.abs(x[:, None] - targets).argmin(0).clip(1, len(x) - 2)
+    places = nearest + np.array([[-1], [0], [1]])  # (3, R)
+    nodes, values = x[places], y[np.arange(len(y)), places]
+    steps = targets - nodes
+    total = 0.0
+    for i, (j, k) in enumerate(((1, 2), (2, 0), (0, 1))):
+        weight = steps[j] * steps[k] / ((nodes[i] - nodes[j]) * (nodes[i] - nodes[k]))
+        total = total + weight * values[i]
+    return np.asarray(total)
+
+
 def _cost(own: Best, limit: Best) -> tuple[float, float, float]:
-    """Loss at the limit's η* over the smallest, on the curve through the measured points (a parabola within
-    its window)."""
+    """Loss at the limit's η* over the smallest, on parabolas through the measured points: the one of the own
+    best rate within its window, elsewhere that of the three rates about the one nearest."""
 
     def ratio(means: Array, target: Array) -> Array:
         y = np.log(means)  # (R, rates)
@@ -197,9 +212,7 @@ def _cost(own: Best, limit: Best) -> tuple[float, float, float]:
         least = coefficients[:, 0] + coefficients[:, 1] * vertex / 2
         shift = target - own.centre
         parabola = np.einsum("rc,cr->r", coefficients, np.stack([np.ones_like(shift), shift, shift**2]))
-        between = np.array(
-            [np.interp(t, own.x, row) for t, row in zip(np.broadcast_to(target, len(y)), y, strict=True)]
-        )
+        between = _parabolas(own.x, y, np.broadcast_to(target, len(y)))
         inside = (own.x[own.window[0]] <= target) & (target <= own.x[own.window[-1]])
         return np.exp(np.where(inside, parabola, between) - least)
 

@@ -86,14 +86,21 @@ def measured(tree: xr.DataTree, path: str) -> xr.DataArray | None:
 
 
 def _usual_rate(tree: xr.DataTree) -> float | None:
-    """The largest learning rate among those with the most finished cells: where several were run, figures
-    show it.
+    """Where several learning rates were run, the one that figures show: the largest among those with the most
+    finished cells, of those at which training has lowered the mean loss if there are such.
     """
     cells = array(tree, "status/cell")
     if cells is None or "learning_rate" not in cells.dims:
         return None
     done = (cells == 1).sum([dim for dim in cells.dims if dim != "learning_rate"])
-    return float(done["learning_rate"].values[done.values == done.values.max()].max())
+    rates = done["learning_rate"].values[done.values == done.values.max()]
+    loss = measured(tree, "finite/loss")
+    if loss is not None and "learning_rate" in loss.dims:
+        rest = [dim for dim in loss.dims if dim not in ("learning_rate", "step")]
+        mean = loss.isel(step=[0, -1]).mean(rest)
+        lower = mean["learning_rate"].values[(mean.isel(step=-1) < mean.isel(step=0)).values]
+        rates = rates[np.isin(rates, lower)] if np.isin(rates, lower).any() else rates
+    return float(rates.max())
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ class View:
 
     @classmethod
     def of(cls, tree: xr.DataTree) -> "View":
-        """At the largest learning rate of those with the most finished cells."""
+        """At the largest learning rate that the most cells finished, having learned."""
         return cls(tree, settings(tree), _usual_rate(tree))
 
     def get(self, path: str) -> xr.DataArray | None:
@@ -128,12 +135,6 @@ class View:
     def reference(self) -> int | None:
         """Euler steps of the limit."""
         return section(self.config, "limit").get("depth_steps")
-
-    @property
-    def subject(self) -> str:
-        """What a figure's title says of its data: name and learning rate."""
-        name = self.config.get("name", "results")
-        return name if self.rate is None else f"{name}, learning rate {self.rate:g}"
 
 
 def spread(values: Sequence[T], count: int) -> list[T]:

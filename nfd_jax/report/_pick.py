@@ -1,0 +1,43 @@
+"""Parts of stored arrays, as figures and sentences ask for them."""
+
+import numpy as np
+import xarray as xr
+
+from nfd_jax.report._numbers import Estimate
+from nfd_jax.verdicts import covered
+
+
+def pick(values: xr.DataArray | None, *, last: bool = False, **labels: object) -> xr.DataArray | None:
+    """The part with these labels (and of the last step); None where a label is missing or nothing was
+    measured under it."""
+    for dim, label in labels.items():
+        if values is None or label not in values[dim].values:
+            return None
+        values = values.sel({dim: label})
+    if last and values is not None:
+        values = values.isel(step=-1)
+    return values if values is not None and values.notnull().any() else None
+
+
+def largest(values: xr.DataArray, *dims: str) -> xr.DataArray:
+    """At the largest size along each of dims that has data; dims that are not there are left out."""
+    for dim in dims:
+        if dim in values.dims:
+            values = values.sel({dim: covered(values, dim)[-1]})
+    return values
+
+
+def matched(limit: xr.DataArray, width: int) -> xr.DataArray:
+    """The limit with as many particles as the network is wide, else with the most there are."""
+    counts = covered(limit, "particles")
+    return limit.sel(particles=width if width in counts else counts[-1], drop=True)
+
+
+def estimate(found: xr.Dataset, name: str, **where: object) -> Estimate:
+    """A number of a verdict's table with its interval."""
+    return Estimate(*map(float, ends(found.sel(where), name)))
+
+
+def ends(found: xr.Dataset, name: str) -> np.ndarray:
+    """Numbers of a verdict's table with their intervals: estimate, low and high."""
+    return np.stack([found[name + end].values for end in ("", "_low", "_high")])
