@@ -119,8 +119,8 @@ def _judge(base: Row, ratio: xr.DataArray) -> Found:
 def _share(by_seed: np.ndarray) -> tuple[float, float]:
     """The mean over seeds of the share of networks that are singular, and the least it is likely to be.
 
-    Networks of a seed share their noise, so seeds are what counts: Clopper and Pearson's lower end, at 5 % over
-    all rows.
+    Networks of a seed share their noise, so seeds are what counts: Clopper and Pearson's lower end, at 5 %
+    over all rows.
     """
     count, seeds = int(np.floor(by_seed.sum() + 1e-9)), len(by_seed)
     low = stats.beta.ppf(LEVEL / ROWS / 2, count, seeds - count + 1) if count else 0.0
