@@ -374,9 +374,7 @@ def test_controls_leave_the_mean_and_take_most_of_the_variance():
 
 def test_few_samples_are_not_regressed():
     rng = np.random.default_rng(0)
-    moments = Moments.empty(2, 3).with_chunk(
-        rng.standard_normal((40, 2)), 0.0, rng.standard_normal((40, 3))
-    )
+    moments = Moments.empty(2, 3).with_chunk(rng.standard_normal((40, 2)), 0.0, rng.standard_normal((40, 3)))
     for found, own in zip(moments.controlled(), (moments.mean, moments.variance), strict=True):
         np.testing.assert_array_equal(found, own)
 

@@ -43,7 +43,8 @@ LAYERS = 8
 zeros."""
 
 FEW = 64
-"""Chunks of a base level that share the program of other levels; many more are worth one of their own."""
+"""Chunks of a level that share the programs of other levels; many more are worth one of their own, without
+unused layers or, for base samples, with matrices."""
 
 CONTROLS = 64
 """Controls beyond f_0 are left out where there would be more."""
@@ -141,15 +142,14 @@ class Sampler:
         if level.kind == "base":
             found = self._mean(fine, level.steps, 1)
             return found, self._controls(fine.ends, found)
-        return self._difference(level, fine), np.zeros((level.systems, 0))
+        return self._difference(level, fine, tight=chunk >= FEW), np.zeros((level.systems, 0))
 
-    def _difference(self, level: Level, fine: Draws) -> np.ndarray:
+    def _difference(self, level: Level, fine: Draws, tight: bool) -> np.ndarray:
+        mean = lambda draws, steps, parts: self._mean(draws, steps, parts, tight and steps < LAYERS)
         if level.kind == "particles":
-            return self._mean(fine, level.steps, 1) - self._mean(fine, level.steps, 2)
+            return mean(fine, level.steps, 1) - mean(fine, level.steps, 2)
         coarse = fine.coarsen()
-        change = lambda parts: (
-            self._mean(fine, level.steps, parts) - self._mean(coarse, level.steps // 2, parts)
-        )
+        change = lambda parts: mean(fine, level.steps, parts) - mean(coarse, level.steps // 2, parts)
         if level.kind == "steps":
             return change(1)
         one, two, four = change(1), change(2), change(4)
@@ -204,9 +204,9 @@ class Sampler:
         found = _train_every(self.problem, ends, hidden, back, self.heldout, self.kernels)
         return ends, self._flat(found)
 
-    def _mean(self, draws: Draws, steps: int, parts: int) -> np.ndarray:
+    def _mean(self, draws: Draws, steps: int, parts: int, tight: bool = False) -> np.ndarray:
         """F_parts: quantities of each system, averaged over its parts, in float64."""
-        room = LAYERS
+        room = steps if tight else LAYERS
         while room < steps:
             room *= 4
 

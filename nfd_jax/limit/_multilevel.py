@@ -27,6 +27,10 @@ variance is least."""
 SHARE = 0.12
 """Part of the tolerance that each of the three biases may take before a level is added."""
 
+SEEN = 3
+"""How many times the variance of its noise a bias must be beyond it, squared: a level added in vain is dear,
+and samples that make the noise less are wanted anyway."""
+
 MOST_ADDED = 2
 """Levels of one kind added at a time, on what those before it say."""
 
@@ -213,7 +217,7 @@ def plan(state: State, total: Sum, tolerance: float, aim: np.ndarray) -> bool:
     coarse = False
     for name, (bound, noise) in total.sources.items():
         beyond_noise = np.mean(bound[aim] ** 2) - np.mean(noise[aim])
-        if beyond_noise > (SHARE * tolerance) ** 2 and beyond_noise > np.mean(noise[aim]):
+        if beyond_noise > (SHARE * tolerance) ** 2 and beyond_noise > SEEN * np.mean(noise[aim]):
             # Bounds fall fourfold a level.
             missing = ceil(log2(beyond_noise / (SHARE * tolerance) ** 2) / 4)
             for _ in range(1 if name == "mixed" else min(missing, MOST_ADDED)):
@@ -221,7 +225,9 @@ def plan(state: State, total: Sum, tolerance: float, aim: np.ndarray) -> bool:
             coarse = True
     if coarse:
         return True
-    aimed = 0.95 * (tolerance - min(rms(total.bias[aim]), tolerance / 2)) / 2
+    # Noise in the bounds falls with the samples to come: no samples are spent on what it hides today.
+    expected = sum(_expected(*source, aim) for source in total.sources.values())
+    aimed = 0.95 * (tolerance - min(expected, tolerance / 2)) / 2
     spread = {
         level: w * w * _spread(level, state.found[level].controlled()[1], aim)
         for level, w in total.weight.items()
@@ -237,6 +243,12 @@ def plan(state: State, total: Sum, tolerance: float, aim: np.ndarray) -> bool:
         largest = max(spread, key=lambda level: spread[level] / state.found[level].count)
         state.wanted[largest] = ceil(1.5 * state.wanted[largest])
     return True
+
+
+def _expected(bound: np.ndarray, noise: np.ndarray, aim: np.ndarray) -> float:
+    """A bias bound, rms over `aim`, once the variance of its noise is a quarter of what it is."""
+    noise_now, square = np.mean(noise[aim]), np.mean(bound[aim] ** 2)
+    return sqrt(max(square - noise_now, 0) + noise_now / 4)
 
 
 def _spread(level: Level, variance: np.ndarray, aim: np.ndarray) -> float:
