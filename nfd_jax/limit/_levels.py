@@ -145,11 +145,12 @@ class Sampler:
         return self._difference(level, fine, tight=chunk >= FEW), np.zeros((level.systems, 0))
 
     def _difference(self, level: Level, fine: Draws, tight: bool) -> np.ndarray:
-        mean = lambda draws, steps, parts: self._mean(draws, steps, parts, tight and steps < LAYERS)
-        if level.kind == "particles":
-            return mean(fine, level.steps, 1) - mean(fine, level.steps, 2)
+        if level.kind == "particles":  # of few steps, so that unused layers are most
+            return self._mean(fine, level.steps, 1, tight) - self._mean(fine, level.steps, 2, tight)
         coarse = fine.coarsen()
-        change = lambda parts: mean(fine, level.steps, parts) - mean(coarse, level.steps // 2, parts)
+        change = lambda parts: (
+            self._mean(fine, level.steps, parts) - self._mean(coarse, level.steps // 2, parts)
+        )
         if level.kind == "steps":
             return change(1)
         one, two, four = change(1), change(2), change(4)
