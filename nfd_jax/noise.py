@@ -8,11 +8,13 @@ motion sums finer increments, ξ_coarse = Σ ξ_fine/√m.
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from nfd_jax._types import Index, Key, LayerRows
@@ -31,6 +33,9 @@ from nfd_jax.problem import Problem, check_key, check_size
     INITIAL,
     PROBE_BACK,
 ) = range(11)
+
+AT_ONCE = 2**24
+"""Increments up to which the normals of all refinements are held together, twice as many as the noise has."""
 
 
 def stream(key: Key, *path: int | Array) -> Key:
@@ -67,14 +72,12 @@ def coarsened(xi: Float[Array, "... M P n"], depth: int) -> Float[Array, "... L 
     return xi.reshape(*xi.shape[:-3], depth, m, *xi.shape[-2:]).sum(-3) / math.sqrt(m)
 
 
-def bridged(xi: Float[Array, "... L P n"], depth: int, key: Key) -> Float[Array, "... M P n"]:
+def bridged(xi: Float[Array, "... L P n"], depth: int, g: Float[Array, "R n"]) -> Float[Array, "... M P n"]:
     """The same Brownian motions seen by `depth` layers: ξ_fine = ξ/√m + g − mean g over the m fine increments
-    of each, g fresh."""
+    of each, g fresh standard normals, a row for every row of the outcome."""
     *lead, layers, rows, width = xi.shape
     m = depth // layers
-    g = normal_rows(key, math.prod(lead) * depth * rows, width, xi.dtype).reshape(
-        *lead, layers, m, rows, width
-    )
+    g = g.reshape(*lead, layers, m, rows, width)
     fine = xi[..., None, :, :] / m**0.5 + g - g.mean(-3, keepdims=True)
     return fine.reshape(*lead, depth, rows, width)
 
@@ -158,7 +161,13 @@ class Noise(AbstractNoise):
         if depth % self.depth:
             raise ValueError(f"depth {depth} must be a multiple of the noise's depth {self.depth}")
         key, kinds = check_key(key), iter((FORWARD, BACKWARD, INITIAL))
-        return self._with(lambda xi: bridged(xi, depth, stream(key, BRIDGE, next(kinds))))
+        fresh = lambda rows: normal_rows(stream(key, BRIDGE, next(kinds)), rows, self.width, self.U.dtype)
+        return self.bridged(depth, fresh)
+
+    def bridged(self, depth: int, fresh: Callable[[int], Array]) -> "Noise":
+        """`refine` with the normals (rows, n) that `fresh(rows)` hands out for forward, backward and initial
+        increments, in this order."""
+        return self._with(lambda xi: bridged(xi, depth, fresh(xi.size // xi.shape[-3] * depth // self.width)))
 
     def _with(self, change) -> "Noise":
         forward, backward = change(self.forward), change(self.backward)
@@ -280,8 +289,24 @@ def shared_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise
     check_size("depth", depth)
     doublings = (depth & -depth).bit_length() - 1
     noise = sample_noise(problem, width=width, depth=depth >> doublings, key=key)
-    for level in range(doublings):
-        noise = noise.refine(2 * noise.depth, stream(check_key(key), BRIDGE, level))
+    keys = lambda level: stream(key, BRIDGE, level)
+    if not doublings or 2 * problem.samples * depth * width > AT_ONCE:
+        for level in range(doublings):
+            noise = noise.refine(2 * noise.depth, keys(level))
+        return noise
+    # The numbers of all refinements from one use of the generator: each use is built anew in every process,
+    # and takes longer than anything else in such a program.
+    kinds = jnp.asarray((FORWARD, BACKWARD, INITIAL) if noise.initial is not None else (FORWARD, BACKWARD))
+    rows = [problem.samples * (noise.depth << level) for level in range(1, doublings + 1)]
+    level = np.repeat(np.arange(doublings), rows)
+    row = np.concatenate([np.arange(count) for count in rows])
+    one = lambda kind, level, row: jax.random.normal(
+        stream(key, BRIDGE, level, BRIDGE, kind, row), (width,), problem.dtype
+    )
+    drawn = jax.vmap(lambda kind: jax.vmap(lambda level, row: one(kind, level, row))(level, row))(kinds)
+    for found in jnp.split(drawn, np.cumsum(rows)[:-1], axis=1):
+        each = iter(found)
+        noise = noise.bridged(2 * noise.depth, lambda count, each=each: next(each))
     return noise
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nfd_jax as nfd
-from nfd_jax.limit import _tolerance
+from nfd_jax.limit import _levels, _tolerance
 from nfd_jax.limit._levels import Level, Sampler
 from nfd_jax.limit._multilevel import Moments, State, combine, error, extrapolation, plan
 from nfd_jax.noise import Noise
@@ -47,32 +47,32 @@ def stopped_after(monkeypatch, calls):
 
 def test_stopped_and_resumed_gives_the_same_numbers(monkeypatch):
     problem, key = one_sample(), jax.random.key(1)
-    whole = nfd.estimate_limit(problem, tolerance=6e-3, key=key)
+    whole = nfd.estimate_limit(problem, tolerance=1e-3, key=key)
     seen = []
     with monkeypatch.context() as patch:
         stopped_after(patch, 3 + sum(row.samples for row in whole.levels) // 2000)
-        part = nfd.estimate_limit(problem, tolerance=6e-3, key=key, max_seconds=5, progress=seen.append)
-    assert part.met == (part.error <= 6e-3)
+        part = nfd.estimate_limit(problem, tolerance=1e-3, key=key, max_seconds=5, progress=seen.append)
+    assert part.met == (part.error <= 1e-3)
     assert sum(row.samples for row in part.levels) < sum(row.samples for row in whole.levels)
     assert part.error > whole.error
     assert seen[-1] is part
     for _ in range(2):  # an estimate is not changed by being resumed
-        again = nfd.estimate_limit(problem, tolerance=6e-3, key=key, resume=part)
+        again = nfd.estimate_limit(problem, tolerance=1e-3, key=key, resume=part)
         assert again.error == whole.error
         for name, quantity in whole.quantities.items():
             for one, other in zip(quantity, again.quantities[name], strict=True):
                 np.testing.assert_array_equal(one, other)
     for other in (
-        lambda: nfd.estimate_limit(problem, tolerance=6e-3, key=jax.random.key(2), resume=part),
-        lambda: nfd.estimate_limit(problem, tolerance=6e-3, key=key, backward_weights="reused", resume=part),
-        lambda: nfd.estimate_limit(one_sample(rate=0.02), tolerance=6e-3, key=key, resume=part),
+        lambda: nfd.estimate_limit(problem, tolerance=1e-3, key=jax.random.key(2), resume=part),
+        lambda: nfd.estimate_limit(problem, tolerance=1e-3, key=key, backward_weights="reused", resume=part),
+        lambda: nfd.estimate_limit(one_sample(rate=0.02), tolerance=1e-3, key=key, resume=part),
     ):
         with pytest.raises(ValueError, match="same problem, key, backward weights and heldout"):
             other()
     with monkeypatch.context() as patch:
         stopped_after(patch, 1)
         with pytest.raises(ValueError, match="max_seconds = 5 is too short"):
-            nfd.estimate_limit(problem, tolerance=6e-3, key=key, max_seconds=5)
+            nfd.estimate_limit(problem, tolerance=1e-3, key=key, max_seconds=5)
 
 
 def test_time_that_ends_while_levels_are_added_returns_what_there_was(monkeypatch):
@@ -270,3 +270,136 @@ def test_cost_in_the_tolerance():
         found = nfd.estimate_limit(problem, tolerance=tolerance, key=jax.random.key(0))
         cost.append(sum(row.samples * Level(row.kind, row.particles, row.steps).cost for row in found.levels))
     assert np.log10(cost[1] / cost[0]) < 2.2
+
+
+def test_saved_and_loaded_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
+    """Stopped, written and read as by another process: every number is that of an uninterrupted call."""
+    problem, key, path = one_sample(), jax.random.key(1), tmp_path / "estimate.npz"
+    whole = nfd.estimate_limit(problem, tolerance=1e-3, key=key)
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 3 + sum(row.samples for row in whole.levels) // 2000)
+        part = nfd.estimate_limit(problem, tolerance=1e-3, key=key, max_seconds=5)
+    part.save(path)
+    loaded = nfd.LimitEstimate.load(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["estimate.npz"]
+    assert (loaded.error, loaded.met, loaded.levels) == (part.error, part.met, part.levels)
+    assert loaded.state.wanted == part.state.wanted
+    again = nfd.estimate_limit(problem, tolerance=1e-3, key=key, resume=loaded)
+    assert again.error == whole.error < part.error
+    for one, other in ((part, loaded), (whole, again)):
+        for name, quantity in one.quantities.items():
+            for x, y in zip(quantity, other.quantities[name], strict=True):
+                np.testing.assert_array_equal(x, y)
+    with pytest.raises(ValueError, match="same problem, key, backward weights and heldout, and the same ker"):
+        nfd.estimate_limit(problem, tolerance=1e-3, key=key, resume=loaded, kernels=1)
+
+
+def test_what_is_no_saved_estimate_is_refused(tmp_path):
+    path = tmp_path / "estimate.npz"
+    with pytest.raises(FileNotFoundError):
+        nfd.LimitEstimate.load(path)
+    nfd.estimate_limit(one_sample(), tolerance=0.3, key=jax.random.key(0)).save(path)
+    whole = path.read_bytes()
+    for damaged in (b"", b"text", whole[: len(whole) // 2], whole[:-40]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="no estimate of a limit, or a damaged one"):
+            nfd.LimitEstimate.load(path)
+    np.savez(path, format=99)
+    with pytest.raises(ValueError, match="an estimate in format 99, this version reads 1: estimate anew"):
+        nfd.LimitEstimate.load(path)
+
+
+def test_one_identity_in_every_process_and_for_no_other_function():
+    """What functions are shown with holds an address; their code and what they close over tell them apart."""
+
+    def scaled(by):
+        return lambda z: jnp.tanh(by * z)
+
+    def of(activation):
+        problem = one_sample(activation=activation)
+        return _tolerance._identity((problem, None), "reused", [0, 1], None)
+
+    assert of(scaled(0.5)) == of(scaled(0.5)) != of(scaled(0.25))
+    assert of("tanh") != of(lambda z: jnp.tanh(z)) != of(lambda z: jnp.sin(z))
+
+
+@pytest.mark.long
+def test_kernels_come_with_bars_of_their_own(make_problem):
+    """At initialization they are known in closed form."""
+    problem = make_problem(steps=2, rows=2, dim=4)
+    found = nfd.estimate_limit(problem, tolerance=0.2, key=jax.random.key(0), kernels=2)
+    feature, gradient = (found.quantities[f"{name}_kernel"] for name in ("feature", "gradient"))
+    assert found.feature_kernel.shape == found.gradient_kernel.shape == (2, 3, 2, 2)
+    exact = nfd.init_kernels(problem, ts=[0.0, 0.5, 1.0])
+    np.testing.assert_allclose(found.feature_kernel, np.swapaxes(found.feature_kernel, 2, 3), rtol=1e-12)
+    bars = lambda quantity: 4 * quantity.standard_error[0] + quantity.bias[0] + 1e-3
+    phi = phi_kernel(np.asarray(exact.preactivation))
+    assert np.all(np.abs(feature.value[0] - phi) < bars(feature))
+    assert np.all(np.abs(gradient.value[0] - np.asarray(exact.gradient)) < bars(gradient))
+    assert np.max(feature.standard_error) < 0.1
+
+
+@pytest.mark.parametrize("kernels", [3, 0, True, 0.5])
+def test_grids_of_kernels_that_cannot_be(kernels):
+    with pytest.raises(ValueError, match="kernels must be a power of 2"):
+        nfd.estimate_limit(one_sample(), tolerance=5e-2, key=jax.random.key(0), kernels=kernels)
+
+
+def test_samples_of_kernels_have_the_means_known_at_the_ends(make_problem):
+    """For every N: of φ(h_0), and of b at t = 1, which is V; on both base programs."""
+    problem = make_problem(steps=1, rows=2, dim=4)
+    sampler, level = Sampler(problem, jax.random.key(0), True, None, 2), Level("base", 32, 2)
+    gram = np.asarray(problem.inputs[0] @ problem.inputs[0].T) / 4
+    for chunk in (0, _levels.FEW):
+        samples = sampler(level, chunk)
+        for name, t, expected in (("feature", 0, phi_kernel(gram)), ("gradient", -1, np.ones((2, 2)))):
+            found = samples[:, sampler.places(f"{name}_kernel")].reshape(-1, 3, 2, 2)[:, t]
+            np.testing.assert_array_less(np.abs(found.mean(0) - expected), 4 * found.std(0) / 128**0.5)
+
+
+def phi_kernel(preactivation):
+    """E tanh(u) tanh(v) of (u, v) ~ N(0, K), by quadrature, for K (…, 2, 2)."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    weights = np.outer(weights, weights) / (2 * np.pi)
+    root = np.linalg.cholesky(preactivation + 1e-14 * np.eye(2))
+    z = np.tanh(root @ np.stack(np.meshgrid(nodes, nodes, indexing="ij")).reshape(2, -1))
+    return np.einsum("...pa,...qa,a->...pq", z, z, weights.ravel())
+
+
+def test_controls_leave_the_mean_and_take_most_of_the_variance():
+    """On both programs of the base level, which have one law: means of the controls are zero, and what they
+    explain of f_0 is everything."""
+    problem = one_sample(rate=0.5)
+    sampler, level = Sampler(problem, jax.random.key(4), True, None), Level("base", 32, 2)
+    halves = []
+    for start in (0, _levels.FEW):
+        moments = Moments.empty(sampler.size, 3)
+        for chunk in range(start, start + 12):
+            samples, controls = sampler.sample(level, chunk)
+            moments = moments.with_chunk(samples, 0.0, controls)
+        spread = np.sqrt(np.diagonal(moments.control_squares)) / moments.count
+        assert np.all(np.abs(moments.controls) < 4 * spread)
+        mean, variance = moments.controlled()
+        assert abs(mean[0]) < 1e-12 and variance[0] < 1e-12
+        assert variance[1] < 0.6 * moments.variance[1]
+        assert np.all(np.abs(mean - moments.mean) < 4 * np.sqrt(moments.variance / moments.count))
+        halves.append((mean, variance / moments.count))
+    (one, a), (two, b) = halves
+    assert np.all(np.abs(one - two) < 4 * np.sqrt(a + b) + 1e-12)
+
+
+def test_few_samples_are_not_regressed():
+    rng = np.random.default_rng(0)
+    moments = Moments.empty(2, 3).with_chunk(rng.standard_normal((40, 2)), 0.0, rng.standard_normal((40, 3)))
+    for found, own in zip(moments.controlled(), (moments.mean, moments.variance), strict=True):
+        np.testing.assert_array_equal(found, own)
+
+
+def test_centered_outputs_of_fresh_batches_have_samples(make_problem):
+    """With several outputs and held-out inputs, both asked under the initial weights too."""
+    problem = make_problem(steps=2, rows=2, dim=4, outputs=2, stream=True, centered=True)
+    sampler = Sampler(problem, jax.random.key(0), False, np.asarray(problem.inputs[0, :1]))
+    samples = sampler(Level("base", 32, 2), 0)
+    output, heldout = (samples[:, sampler.places(name)] for name in ("output", "heldout"))
+    assert np.isfinite(samples).all() and heldout.shape == (128, 4)
+    assert np.all(np.abs(output[:, :4]) < 1e-12) and np.all(np.abs(heldout[:, :2]) < 1e-9)

@@ -11,8 +11,10 @@ parts of the same noise.
 
 Euler with M steps is the matrix-free network of M layers, to rounding; the network's program is used here. It
 maps over many small systems, which fit in a core's cache, and its number of layers is an argument: one
-program serves every M. Noise is drawn by NumPy, which needs no program, from (key, level, chunk): every chunk
-can be had again alone, and the order of evaluation changes nothing.
+program serves every M. Where many base samples are needed they come from networks that hold their matrices,
+which have the same law: with few particles a product with W takes less work than the history that stands for
+it, and nothing has to be made orthogonal. Noise is drawn by NumPy, which needs no program, from (key, level,
+chunk): every chunk can be had again alone, and the order of evaluation changes nothing.
 """
 
 from dataclasses import dataclass
@@ -21,14 +23,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nfd_jax import training
-from nfd_jax.finite import MatrixFree
+from nfd_jax.activations import resolve
+from nfd_jax.finite import MatrixFree, train_weights
 from nfd_jax.noise import Noise
+from nfd_jax.observables import kernel
 from nfd_jax.problem import Problem
 from nfd_jax.runtime import CompiledOnce
-from nfd_jax.training import Questions
+from nfd_jax.training import Questions, train
+from nfd_jax.trajectory import Trajectory, Weights
 
 KINDS = ("base", "particles", "steps", "mixed")
+KERNELS = ("feature_kernel", "gradient_kernel")
 
 CHUNK = 4096
 """Particles that one call of a program holds, in systems side by side; one system where it has more."""
@@ -37,9 +42,12 @@ LAYERS = 8
 """Layers that a program has room for, times a power of 4: unused ones are never visited, but filled with
 zeros."""
 
-FEW = 32
-"""Chunks of a base level that share the program of other levels; many more are worth one without unused
-layers."""
+FEW = 64
+"""Chunks of a level that share the programs of other levels; many more are worth one of their own, without
+unused layers or, for base samples, with matrices."""
+
+CONTROLS = 64
+"""Controls beyond f_0 are left out where there would be more."""
 
 
 @dataclass(frozen=True, order=True)
@@ -92,30 +100,53 @@ class Draws:
 
 
 class Sampler:
-    """Samples of all levels for one problem. A sample is a vector: `output`, `loss`, `heldout` flattened, in
-    the order of `shapes`."""
+    """Samples of all levels for one problem. A sample is a vector: `output`, `loss`, `heldout`, and kernels
+    at the multiples of 1/`kernels` in t, flattened, in the order of `shapes`."""
 
-    def __init__(self, problem: Problem, key: jax.Array, reused: bool, heldout: np.ndarray | None):
-        self.problem, self.reuse = problem, np.asarray(reused, problem.dtype)
+    def __init__(
+        self,
+        problem: Problem,
+        key: jax.Array,
+        reused: bool,
+        heldout: np.ndarray | None,
+        kernels: int | None = None,
+    ):
+        self.problem, self.reused, self.kernels = problem, reused, kernels
         self.seed = [int(word) for word in np.asarray(jax.random.key_data(key)).reshape(-1)]
         self.heldout = None if heldout is None else jnp.asarray(heldout, problem.dtype)
-        steps, outputs = problem.steps, problem.outputs
-        self.shapes: dict[str, tuple[int, ...]] = {
-            "output": (steps, problem.batch_size, outputs),
-            "loss": (steps,),
-        }
+        steps, rows, outputs = problem.steps, problem.batch_size, problem.outputs
+        self.shapes: dict[str, tuple[int, ...]] = {"output": (steps, rows, outputs), "loss": (steps,)}
         if self.heldout is not None:
             self.shapes["heldout"] = (steps, self.heldout.shape[0], outputs)
+        if kernels is not None:
+            self.shapes |= {name: (steps, kernels + 1, rows, rows) for name in KERNELS}
         self.size = sum(int(np.prod(shape)) for shape in self.shapes.values())
+
+    def places(self, *names: str) -> np.ndarray:
+        """Where in a sample the quantities of these names stand, those that there are."""
+        sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
+        each = np.split(np.arange(self.size), np.cumsum(sizes)[:-1])
+        return np.concatenate([at for name, at in zip(self.shapes, each, strict=True) if name in names])
 
     def __call__(self, level: Level, chunk: int) -> np.ndarray:
         """Samples (systems, size) of one chunk; (systems, 2 · size) for "mixed", with E's part of second
         order beside it."""
+        return self.sample(level, chunk)[0]
+
+    def sample(self, level: Level, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+        """The samples of one chunk, with their controls (systems, p): none but for "base"."""
+        if level.kind == "base" and chunk >= FEW:
+            ends, found = self._with_matrices(level, chunk)
+            return found, self._controls(ends, found)
         fine = self._draw(level, chunk)
         if level.kind == "base":
-            return self._mean(fine, level.steps, 1, tight=chunk >= FEW)
-        if level.kind == "particles":
-            return self._mean(fine, level.steps, 1) - self._mean(fine, level.steps, 2)
+            found = self._mean(fine, level.steps, 1)
+            return found, self._controls(fine.ends, found)
+        return self._difference(level, fine, tight=chunk >= FEW), np.zeros((level.systems, 0))
+
+    def _difference(self, level: Level, fine: Draws, tight: bool) -> np.ndarray:
+        if level.kind == "particles":  # of few steps, so that unused layers are most
+            return self._mean(fine, level.steps, 1, tight) - self._mean(fine, level.steps, 2, tight)
         coarse = fine.coarsen()
         change = lambda parts: (
             self._mean(fine, level.steps, parts) - self._mean(coarse, level.steps // 2, parts)
@@ -125,15 +156,54 @@ class Sampler:
         one, two, four = change(1), change(2), change(4)
         return np.concatenate([(5 * one - 6 * two + four) / 3, (2 * one - 3 * two + four) / 3], axis=1)
 
-    def _draw(self, level: Level, chunk: int) -> Draws:
-        problem, systems, n, m = self.problem, level.systems, level.particles, level.steps
-        place = [KINDS.index(level.kind), n, m, chunk]
+    def _controls(self, ends: tuple[np.ndarray, np.ndarray], found: np.ndarray) -> np.ndarray:
+        """Numbers (systems, p) of mean zero: f_0, as V knows nothing of h; ⟨V V⟩ − 1; ⟨h_0 h_0⟩ − x·x'/d."""
+        U, V = (np.asarray(x, np.float64) for x in ends)
+        x = np.asarray(self.problem.inputs[0], np.float64) / np.sqrt(self.problem.input_dim)
+
+        def beyond(w: np.ndarray) -> np.ndarray:
+            """⟨w wᵀ⟩ over the particles, less its mean."""
+            return np.swapaxes(w, 1, 2) @ w / w.shape[1] - np.eye(w.shape[2])
+
+        def upper(matrix: np.ndarray) -> np.ndarray:
+            rows, columns = np.triu_indices(matrix.shape[1])
+            return matrix[:, rows, columns]
+
+        groups = [found[:, self.places("output")][:, : self.problem.targets[0].size]]
+        groups += [upper(beyond(V)), upper(x @ beyond(U) @ x.T)]
+        while len(groups) > 1 and sum(group.shape[1] for group in groups) > CONTROLS:
+            groups.pop()
+        return np.concatenate(groups, axis=1)
+
+    def _normal(self, level: Level, chunk: int):
+        """Draws standard normals, an array (systems, …) at a call, of one chunk's own stream."""
+        place = [KINDS.index(level.kind), level.particles, level.steps, chunk]
         random = np.random.Generator(np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=place)))
-        normal = lambda *shape: random.standard_normal((systems, *shape), np.dtype(problem.dtype))
-        ends = normal(n, problem.input_dim), normal(n, problem.outputs)
-        passes = [normal(problem.steps, m, problem.batch_size, n) for _ in range(2)]
-        asked = [] if self.heldout is None else [normal(m, self.heldout.shape[0], n)]
-        return Draws(ends, (*passes, *asked))
+        dtype = np.dtype(self.problem.dtype)
+        return lambda *shape: random.standard_normal((level.systems, *shape), dtype)
+
+    def _ends(self, normal, particles: int) -> tuple[np.ndarray, np.ndarray]:
+        return normal(particles, self.problem.input_dim), normal(particles, self.problem.outputs)
+
+    def _draw(self, level: Level, chunk: int) -> Draws:
+        normal, n, m = self._normal(level, chunk), level.particles, level.steps
+        ends = self._ends(normal, n)
+        passes = [normal(self.problem.steps, m, self.problem.batch_size, n) for _ in range(2)]
+        problem, more = self.problem, []
+        if self.heldout is not None:  # where outputs are centered, under the initial weights once more
+            more.append(normal(m, self.heldout.shape[0] * (2 if problem.centered else 1), n))
+        if problem.centered and not problem.repeated:
+            more.append(normal(m, problem.samples, n))
+        return Draws(ends, (*passes, *more))
+
+    def _with_matrices(self, level: Level, chunk: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+        """Ends and F_1 of networks that hold their matrices: the same law, and for few particles the least
+        work."""
+        normal, n, m = self._normal(level, chunk), level.particles, level.steps
+        ends, hidden = self._ends(normal, n), normal(m, n, n)
+        back = None if self.reused else normal(m, n, n)
+        found = _train_every(self.problem, ends, hidden, back, self.heldout, self.kernels)
+        return ends, self._flat(found)
 
     def _mean(self, draws: Draws, steps: int, parts: int, tight: bool = False) -> np.ndarray:
         """F_parts: quantities of each system, averaged over its parts, in float64."""
@@ -146,30 +216,60 @@ class Sampler:
             room_for[-3] = (0, room - steps)
             return np.pad(x, room_for)
 
-        split = draws.parts(parts)
-        motions = tuple(map(padded, split.motions))
-        found = _solve(
-            self.problem, split.ends, motions, self.heldout, self.reuse, np.asarray(steps, np.int32)
-        )
-        flat = [
-            np.asarray(found[name], np.float64).reshape(split.ends[0].shape[0], -1) for name in self.shapes
-        ]
-        return np.concatenate(flat, axis=1).reshape(-1, parts, self.size).mean(1)
+        split, reuse = draws.parts(parts), np.asarray(self.reused, self.problem.dtype)
+        motions, depth = tuple(map(padded, split.motions)), np.asarray(steps, np.int32)
+        found = _solve_every(self.problem, split.ends, motions, self.heldout, reuse, depth, self.kernels)
+        return self._flat(found).reshape(-1, parts, self.size).mean(1)
+
+    def _flat(self, found: dict[str, jax.Array]) -> np.ndarray:
+        """A vector for each system, in float64."""
+        every = [np.asarray(found[name], np.float64) for name in self.shapes]
+        return np.concatenate([x.reshape(len(x), -1) for x in every], axis=1)
 
 
-def _solve_every(problem, ends, motions, heldout, reuse, depth):
+def _options(kernels: int | None) -> dict:
+    return {} if kernels is None else {"record": ("features", "gradients"), "grid": kernels}
+
+
+def _quantities(problem: Problem, run: Trajectory) -> dict[str, jax.Array]:
+    found = {"output": run.output, "loss": run.loss}
+    if run.heldout is not None:
+        found["heldout"] = run.heldout
+    if run.features is not None:
+        phi = resolve(problem.activation).value
+        found |= zip(KERNELS, map(kernel, (phi(run.features), run.gradients)), strict=True)
+    return found
+
+
+@CompiledOnce
+def _solve_every(problem, ends, motions, heldout, reuse, depth, kernels):
+    """Quantities of every system on its own noise."""
+
     def one(ends, motions):
-        noise = Noise(*ends, *motions[:2])
-        questions = None if heldout is None else Questions(heldout, motions[2])
-        run = training.train(
-            problem, noise, MatrixFree.of(problem, reuse, depth, noise.width), heldout=questions
-        )
-        return {"output": run.output, "loss": run.loss} | (
-            {} if heldout is None else {"heldout": run.heldout}
-        )
+        *passes, more = *motions[:2], list(motions[2:])
+        questions = None
+        if heldout is not None:
+            asked = jnp.concatenate([heldout, heldout]) if problem.centered else heldout
+            questions = Questions(asked, more.pop(0))
+        noise = Noise(*ends, *passes, *more)
+        network = MatrixFree.of(problem, reuse, depth, noise.width)
+        return _quantities(problem, train(problem, noise, network, heldout=questions, **_options(kernels)))
 
     with jax.default_matmul_precision("highest"):
         return jax.vmap(one)(ends, motions)
 
 
-_solve = CompiledOnce(_solve_every)
+@CompiledOnce
+def _train_every(problem, ends, hidden, back, heldout, kernels):
+    """Quantities of every network from its initial weights; `back` None: those of the backward pass are the
+    same."""
+
+    def one(ends, hidden, back):
+        flag, back = ("reused", hidden) if back is None else ("independent", back)
+        weights = Weights(*ends, hidden, back)
+        return _quantities(
+            problem, train_weights(problem, weights, flag, heldout=heldout, **_options(kernels))
+        )
+
+    with jax.default_matmul_precision("highest"):
+        return jax.vmap(one)(ends, hidden, back)

@@ -7,6 +7,9 @@ what was sampled.
 Either series falls like the inverse of N or of M. Its rest is extrapolated to second order, d_L + r/3 with r
 = 2 d_L − d_{L−1}; |r|/3, the last correction made, is the bound on what is left of the bias. The second-order
 part of the extrapolation in N inside each e_j gives a bound in the same way.
+
+Base samples come with controls, numbers on the same noise whose mean is known to be zero (`_levels`): what
+their regression on them explains is no error. It is most of it.
 """
 
 from dataclasses import dataclass
@@ -24,38 +27,78 @@ variance is least."""
 SHARE = 0.12
 """Part of the tolerance that each of the three biases may take before a level is added."""
 
+SEEN = 3
+"""How many times the variance of its noise a bias must be beyond it, squared: a level added in vain is dear,
+and samples that make the noise less are wanted anyway."""
+
 MOST_ADDED = 2
 """Levels of one kind added at a time, on what those before it say."""
 
 GROWTH = 8
 """Samples of a level grow at most so many times before variances are looked at again."""
 
+ENOUGH = 16
+"""Samples to a control, below which controls are left alone."""
+
 
 class Moments(NamedTuple):
     """Samples of one level: how many in how many chunks, mean, sum of squared deviations, and seconds they
-    took."""
+    took.
+
+    Beside the samples may stand `controls`, numbers of mean zero drawn on the same noise: their mean,
+    `control_squares` (p, p), the sums of products of their deviations, and `cross` (p, size), of theirs with
+    the samples'.
+    """
 
     count: int
     chunks: int
     mean: np.ndarray
     squares: np.ndarray
     seconds: float
+    controls: np.ndarray
+    control_squares: np.ndarray
+    cross: np.ndarray
 
     @classmethod
-    def empty(cls, size: int) -> "Moments":
-        return cls(0, 0, np.zeros(size), np.zeros(size), 0.0)
+    def empty(cls, size: int, controls: int = 0) -> "Moments":
+        zeros = np.zeros
+        also = zeros(controls), zeros((controls, controls)), zeros((controls, size))
+        return cls(0, 0, zeros(size), zeros(size), 0.0, *also)
 
     @property
     def variance(self) -> np.ndarray:
         return self.squares / max(1, self.count - 1)
 
-    def with_chunk(self, samples: np.ndarray, seconds: float) -> "Moments":
-        count, mean = len(samples), samples.mean(0)
-        total, gap = self.count + count, mean - self.mean
-        squares = self.squares + ((samples - mean) ** 2).sum(0) + gap**2 * (self.count * count / total)
+    def with_chunk(
+        self, samples: np.ndarray, seconds: float, controls: np.ndarray | None = None
+    ) -> "Moments":
+        controls = np.zeros((len(samples), 0)) if controls is None else controls
+        count, mean, level = len(samples), samples.mean(0), controls.mean(0)
+        total, gap, gap_controls = self.count + count, mean - self.mean, level - self.controls
+        share, off, off_controls = self.count * count / total, samples - mean, controls - level
         return Moments(
-            total, self.chunks + 1, self.mean + gap * (count / total), squares, self.seconds + seconds
+            total,
+            self.chunks + 1,
+            self.mean + gap * (count / total),
+            self.squares + (off**2).sum(0) + gap**2 * share,
+            self.seconds + seconds,
+            self.controls + gap_controls * (count / total),
+            self.control_squares
+            + off_controls.T @ off_controls
+            + np.outer(gap_controls, gap_controls) * share,
+            self.cross + off_controls.T @ off + np.outer(gap_controls, gap) * share,
         )
+
+    def controlled(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance of the samples less what their regression on the controls explains; the samples'
+        own where they are too few for a regression, whose bias is of the order of one part in their number.
+        """
+        count = len(self.controls)
+        if not count or self.count < ENOUGH * count:
+            return self.mean, self.variance
+        slopes = np.linalg.lstsq(self.control_squares, self.cross, rcond=None)[0]
+        left = self.squares - (slopes * self.cross).sum(0)
+        return self.mean - self.controls @ slopes, np.maximum(left, 0) / (self.count - 1 - count)
 
 
 @dataclass
@@ -134,8 +177,9 @@ def extrapolation(length: int) -> np.ndarray:
 
 def combine(state: State, size: int) -> Sum:
     """What the samples of `state` say about vectors of `size` quantities."""
-    mean = lambda level: state.found[level].mean
-    error2 = lambda level: state.found[level].variance / state.found[level].count
+    known = {level: state.found[level].controlled() for level in state.wanted}
+    mean = lambda level: known[level][0]
+    error2 = lambda level: known[level][1] / state.found[level].count
     weight: dict[Level, float] = {level: 1.0 for level in state.series("base")}
     for kind in ("particles", "steps", "mixed"):
         weight |= dict(zip(state.series(kind), extrapolation(len(state.series(kind))).tolist(), strict=True))
@@ -173,7 +217,7 @@ def plan(state: State, total: Sum, tolerance: float, aim: np.ndarray) -> bool:
     coarse = False
     for name, (bound, noise) in total.sources.items():
         beyond_noise = np.mean(bound[aim] ** 2) - np.mean(noise[aim])
-        if beyond_noise > (SHARE * tolerance) ** 2 and beyond_noise > np.mean(noise[aim]):
+        if beyond_noise > (SHARE * tolerance) ** 2 and beyond_noise > SEEN * np.mean(noise[aim]):
             # Bounds fall fourfold a level.
             missing = ceil(log2(beyond_noise / (SHARE * tolerance) ** 2) / 4)
             for _ in range(1 if name == "mixed" else min(missing, MOST_ADDED)):
@@ -181,9 +225,12 @@ def plan(state: State, total: Sum, tolerance: float, aim: np.ndarray) -> bool:
             coarse = True
     if coarse:
         return True
-    aimed = 0.95 * (tolerance - min(rms(total.bias[aim]), tolerance / 2)) / 2
+    # Noise in the bounds falls with the samples to come: no samples are spent on what it hides today.
+    expected = sum(_expected(*source, aim) for source in total.sources.values())
+    aimed = 0.95 * (tolerance - min(expected, tolerance / 2)) / 2
     spread = {
-        level: w * w * _spread(level, state.found[level].variance, aim) for level, w in total.weight.items()
+        level: w * w * _spread(level, state.found[level].controlled()[1], aim)
+        for level, w in total.weight.items()
     }
     scale = sum(sqrt(v * level.cost) for level, v in spread.items()) / aimed**2
     before = dict(state.wanted)
@@ -196,6 +243,12 @@ def plan(state: State, total: Sum, tolerance: float, aim: np.ndarray) -> bool:
         largest = max(spread, key=lambda level: spread[level] / state.found[level].count)
         state.wanted[largest] = ceil(1.5 * state.wanted[largest])
     return True
+
+
+def _expected(bound: np.ndarray, noise: np.ndarray, aim: np.ndarray) -> float:
+    """A bias bound, rms over `aim`, once the variance of its noise is a quarter of what it is."""
+    noise_now, square = np.mean(noise[aim]), np.mean(bound[aim] ** 2)
+    return sqrt(max(square - noise_now, 0) + noise_now / 4)
 
 
 def _spread(level: Level, variance: np.ndarray, aim: np.ndarray) -> float:

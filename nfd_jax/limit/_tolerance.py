@@ -7,6 +7,8 @@ variances V. Plans depend on samples alone, never on time: one key and tolerance
 stopped and resumed or not, on one core or many.
 """
 
+import hashlib
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,21 +37,24 @@ def estimate_limit(
     backward_weights: str = "independent",
     max_seconds: float | None = None,
     heldout=None,
+    kernels: int | None = None,
     resume: LimitEstimate | None = None,
     progress: Callable[[LimitEstimate], None] | None = None,
 ) -> LimitEstimate:
     """The limit's outputs to `tolerance`: the rms error over (K, P, C) that is kept with a probability of
     about 95 %.
 
-    `heldout` (H, d) are further inputs to follow, within the same tolerance then. After `max_seconds` what
-    has been reached is returned, with its error bars and `met` False. `resume` takes such an estimate
-    further, to the numbers of an uninterrupted call, or one of a larger tolerance (same problem, same key) to
-    this one. `progress` is called with the estimate so far, now and then. Everything is computed in the dtype
-    of the inputs and averaged in float64.
+    `heldout` (H, d) are further inputs to follow, within the same tolerance then. `kernels` G, a power of 2,
+    adds ⟨φφ⟩ and ⟨bb⟩ of each step's batch at t = 0, 1/G, …, 1, which come with error bars of their own
+    whatever the tolerance. After `max_seconds` what has been reached is returned, with its error bars and
+    `met` False. `resume` takes such an estimate, which may come from a file (`LimitEstimate.load`), further:
+    to the numbers of an uninterrupted call, or from a larger tolerance (same problem, same key) to this one.
+    `progress` is called with the estimate so far, now and then. Everything is computed in the dtype of the
+    inputs and averaged in float64.
 
     Raises ValueError for a tolerance that is not positive or below the rounding of the dtype, a time too
-    short for the first levels, parametrizations without a limit, shapes or names that do not fit, and an
-    estimate to resume that belongs to another problem; FloatingPointError where systems diverge.
+    short for the first levels, parametrizations without a limit, shapes, names or `kernels` that do not fit,
+    and an estimate to resume that belongs to another problem; FloatingPointError where systems diverge.
     """
     check_limit(problem)
     check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
@@ -64,19 +69,23 @@ def estimate_limit(
             f"heldout must be (H, {problem.input_dim}), inputs of the problem's kind; "
             f"received {np.shape(heldout)}"
         )
+    if kernels is not None:
+        power_of_2 = isinstance(kernels, int) and not isinstance(kernels, bool) and kernels > 0
+        if not power_of_2 or kernels & (kernels - 1):
+            raise ValueError(
+                f"kernels must be a power of 2, the intervals of t, or None; received {kernels!r}"
+            )
     deadline = np.inf if max_seconds is None else time.monotonic() + max_seconds
 
-    sampler = Sampler(problem, check_key(key), backward_weights == "reused", heldout)
-    identity = (backward_weights, tuple(sampler.seed), *_contents((problem, sampler.heldout)))
+    sampler = Sampler(problem, check_key(key), backward_weights == "reused", heldout, kernels)
+    identity = _identity((problem, sampler.heldout), backward_weights, sampler.seed, kernels)
     if resume is not None and resume.identity != identity:
         raise ValueError(
-            "resume= must be an estimate of the same problem, key, backward weights and heldout; "
-            "received another's"
+            "resume= must be an estimate of the same problem, key, backward weights and heldout, and the "
+            "same kernels; received another's"
         )
-    state = State.start(*coarsest(problem)) if resume is None else resume.state.copy()
-    # Outputs, and held-out ones where they are asked for: the ends of the vector, with the loss between.
-    size, outputs = sampler.size, int(np.prod(sampler.shapes["output"]))
-    aim = np.r_[:outputs, outputs + problem.steps : size]
+    state = State.start(*coarsest(problem, kernels or 1)) if resume is None else resume.state.copy()
+    size, aim = sampler.size, sampler.places("output", "heldout")
 
     estimate = None
     while True:
@@ -98,12 +107,13 @@ def estimate_limit(
             )
 
 
-def coarsest(problem: Problem) -> tuple[int, int]:
-    """N and M of the smallest systems: powers of 2, N at least 32 and 2 K·P, M at least 2 and 2 T."""
+def coarsest(problem: Problem, least_steps: int = 1) -> tuple[int, int]:
+    """N and M of the smallest systems: powers of 2, N at least 32 and 2 K·P, M at least 2, 2 T and
+    `least_steps`."""
     particles, steps = 32, 2
     while particles < 2 * problem.samples:
         particles *= 2
-    while steps < 2 * float(problem.horizon):
+    while steps < max(2 * float(problem.horizon), least_steps):
         steps *= 2
     return particles, steps
 
@@ -122,7 +132,7 @@ def _sample(sampler: Sampler, state: State, deadline: float) -> bool:
     def task(level: Level, chunk: int):
         def work():
             begun = time.perf_counter()
-            return sampler(level, chunk), time.perf_counter() - begun
+            return *sampler.sample(level, chunk), time.perf_counter() - begun
 
         return work
 
@@ -132,17 +142,34 @@ def _sample(sampler: Sampler, state: State, deadline: float) -> bool:
             return False
         part = missing[i : i + slab]
         results = in_threads([task(*where) for where in part], cores())
-        for (level, _), (samples, seconds) in zip(part, results, strict=True):
+        for (level, _), (samples, controls, seconds) in zip(part, results, strict=True):
             if not np.isfinite(samples).all():
                 size = f"{level.particles} particles and {level.steps} Euler steps"
                 raise FloatingPointError(f"systems of {size} diverged: lower the learning rate")
-            before = state.found.get(level, Moments.empty(samples.shape[1]))
-            state.found[level] = before.with_chunk(samples, seconds)
+            before = state.found.get(level, Moments.empty(samples.shape[1], controls.shape[1]))
+            state.found[level] = before.with_chunk(samples, seconds, controls)
     return True
 
 
-def _contents(tree) -> tuple:
-    """What two trees of arrays and names must share to be the same."""
+def _identity(tree, *more) -> str:
+    """A digest of what two calls must share to be the same: arrays, names and functions of `tree`, and
+    `more`."""
     arrays, names = eqx.partition(tree, eqx.is_array)
-    leaves = tuple((x.shape, str(x.dtype), np.asarray(x).tobytes()) for x in jax.tree.leaves(arrays))
-    return leaves, repr(jax.tree.structure(tree)), tuple(map(repr, jax.tree.leaves(names)))
+    found = hashlib.sha256()
+    for x in map(np.asarray, jax.tree.leaves(arrays)):
+        found.update(f"{x.shape} {x.dtype}".encode() + x.tobytes())
+    problem = tree[0]
+    functions = [_code(part) for part in (problem.loss, problem.activation, problem.optimizer)]
+    words = jax.tree.structure(tree), jax.tree.leaves(names), functions, more
+    # Addresses in memory, which functions are shown with, are others in another process.
+    found.update(re.sub(r" at 0x[0-9a-f]+", "", repr(words)).encode())
+    return found.hexdigest()
+
+
+def _code(function) -> tuple:
+    """What tells functions of one name apart: their code, and the values it closes over."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ()
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return code.co_code, code.co_names, code.co_consts, function.__defaults__, cells
