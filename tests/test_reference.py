@@ -78,7 +78,7 @@ def test_numbers_are_those_of_the_code_before(case):
         wide = DIMS[name.split("/")[0]].index("particles" if name.startswith("limit/") else "width")
         now = np.concatenate([ordered(name, arrays[name]) for arrays in found], wide)
         assert now.shape == array.shape, name
-        # Held-out answers rest on a root of a Gram matrix, which is known to √eps only: rounding of 1e-14 moves
-        # them by 2e-9.
+        # Held-out answers rest on a root of a Gram matrix, which is known to √eps only: rounding of 1e-14
+        # moves them by 2e-9.
         rtol = 1e-7 if "heldout" in name else 1e-9
         np.testing.assert_allclose(now, array, rtol=rtol, atol=1e-12 * np.abs(array).max(), err_msg=name)
