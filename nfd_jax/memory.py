@@ -62,6 +62,8 @@ class Exact:
     def __init__(self, problem: Problem, noise: AbstractNoise):
         self.problem, self.noise = problem, noise
         self.inputs = problem.inputs.reshape(problem.samples, -1)
+        self.embedded = embed(self.inputs, noise.U)
+        self.gram = self.inputs @ self.inputs.T / problem.input_dim
         self.hidden = self._coefficients(True)
         self.ends = self.hidden if problem.train == "all" else self._coefficients(False)
 
@@ -89,8 +91,12 @@ class Exact:
         k = k if initial is None else jnp.where(initial, 0, k)
         of_row = lambda scale: scale[:, None] if scale.ndim else scale
         (scale, c), (hidden_scale, hidden_c) = self.ends, self.hidden
-        inner = x @ self.inputs.T / self.problem.input_dim
-        h0 = of_row(scale[k]) * embed(x, self.noise.U) + (c[k] * state.s * inner) @ state.first
+        if initial is None and jnp.ndim(k) == 0:  # the step's own samples, whose products are known
+            here = lambda every: jax.lax.dynamic_slice_in_dim(every, k * x.shape[0], x.shape[0])
+            embedded, inner = here(self.embedded), here(self.gram)
+        else:
+            embedded, inner = embed(x, self.noise.U), x @ self.inputs.T / self.problem.input_dim
+        h0 = of_row(scale[k]) * embedded + (c[k] * state.s * inner) @ state.first
         return h0, Learned(of_row(hidden_scale[k]), jnp.atleast_2d(hidden_c[k] * state.s))
 
     def readout(self, state: Samples, k: Index) -> Float[Array, "C n"]:

@@ -42,7 +42,7 @@ def _one(task: Task, seed: int, rate: float, flag: str) -> dict[str, np.ndarray]
         output, loss, of_others = found.output, found.loss, found.heldout
         bars = found.standard_error, found.bias
     except FloatingPointError:  # a diverged limit is a result, as a diverged network is
-        steps, outputs = problem.targets.shape[0], problem.targets.shape[2]
+        steps, outputs = problem.steps, problem.outputs
         output, loss = np.full(problem.targets.shape, np.nan), np.full(steps, np.nan)
         of_others, bars = np.full((steps, len(heldout.targets), outputs), np.nan), (output, output)
     value, targets = loss_function(task.problem.loss).value, heldout.targets

@@ -4,6 +4,7 @@ a run diverges."""
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from math import inf
 from pathlib import Path
@@ -96,15 +97,12 @@ def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
     with in_precision("float64"):
         drawn = _draw(doubles)
 
-    def in_doubles() -> dict[str, np.ndarray]:
-        with in_precision("float64"):
-            return _measured(doubles, drawn)
+    def measured(task: Task) -> dict[str, np.ndarray]:
+        with in_precision(task.precision):
+            return _measured(task, jax.tree.map(lambda x: jnp.asarray(np.asarray(x), task.precision), drawn))
 
-    def in_singles() -> dict[str, np.ndarray]:
-        with in_precision("float32"):
-            return _measured(singles, jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), drawn))
-
-    exact, rounded = in_threads([in_doubles, in_singles], 2)  # most of the time goes into compiling
+    both = [partial(measured, doubles), partial(measured, singles)]
+    exact, rounded = in_threads(both, 2)  # most of the time goes into compiling
     return {"cell": describe(cell)} | {name: _relative_rms(rounded[name], exact[name]) for name in exact}
 
 
