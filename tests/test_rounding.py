@@ -182,7 +182,7 @@ def test_memory_of_a_very_wide_network(make_problem):
     """n = 100 000, L = 32, K·P = 8 in float32: what the compiled program asks for, without running it."""
     problem = make_problem(steps=4, rows=2, dtype=np.float32)
     reuse = jnp.ones((), jnp.float32)
-    options = nfd.sample_noise, 100_000, 32, reuse, None, (), None, None, 0.05
+    options = nfd.sample_noise, {"width": 100_000, "depth": 32}, reuse, None, {}
     program = _drawn.lower(problem, jax.random.key(0), MatrixFree.of, *options).compile()
     sizes = program.compiled.memory_analysis()
     total = sizes.temp_size_in_bytes + sizes.output_size_in_bytes + sizes.argument_size_in_bytes
