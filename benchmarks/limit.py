@@ -39,7 +39,7 @@ def _problem(steps: int = STEPS) -> Problem:
 
 
 def _limit(problem: Problem, reuse: jax.Array, steps: int, n: int) -> Limit:
-    return Limit(problem, reuse, steps, width=n)
+    return Limit(problem, reuse, steps, n)
 
 
 def _solver(interior, n: int, steps: int):
@@ -76,8 +76,7 @@ def _against_loop(n: int, steps: int, repeats: int) -> Figure:
 
 
 def _against_bandwidth(n: int, steps: int, repeats: int) -> Figure:
-    """Each Euler step must read its layer once: bases and noise of both families, K·P rows of n numbers each.
-    """
+    """Each Euler step must read its layer once: bases and noise of both families, K·P rows of n numbers."""
     solve, stages = _solver(_limit, n, steps)
     copy, moved = bandwidth(2**18 if n < 1024 else 2**26)
     samples = alternate({"solve": solve, "copy": copy}, repeats)

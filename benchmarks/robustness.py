@@ -64,7 +64,8 @@ def _safety(count: int, seconds: float) -> Figure:
     with tempfile.TemporaryDirectory(prefix="nfd-bench-") as folder, computed, planned:
         launch.run_sweep(config, Path(folder) / "out", quiet=True, report=False)
     between = np.diff(moments) / seconds - 1
-    note = f"{np.median(between) * seconds * 1e3:.0f} ms a cell, {sum(x.values.nbytes for x in arrays.values()) / 2**20:.1f} MiB each"
+    size = sum(x.values.nbytes for x in arrays.values()) / 2**20
+    note = f"{np.median(between) * seconds * 1e3:.0f} ms a cell, {size:.1f} MiB each"
     what = f"store, log and progress over computing, cells of {seconds:g} s"
     return Figure(
         "g safety",

@@ -35,35 +35,21 @@ if TYPE_CHECKING:
     from nfd_jax.verdicts import verdicts
 
 # Loaded when first used: checking a config must not wait for JAX.
-_HOME = {
-    "Activation": "activations",
-    "ConfigError": "config",
-    "SweepConfig": "config",
-    "load_config": "config",
-    "train_finite": "finite",
-    "train_grid": "finite",
-    "train_with_innovations": "finite",
-    "run": "launch",
-    "InitKernels": "limit",
-    "LimitEstimate": "limit",
-    "estimate_limit": "limit",
-    "first_order_change": "limit",
-    "first_step_gain": "limit",
-    "init_kernels": "limit",
-    "lazy_limit": "limit",
-    "solve_limit": "limit",
-    "Loss": "losses",
-    "Noise": "noise",
-    "keyed_noise": "noise",
-    "sample_noise": "noise",
-    "seed_key": "noise",
-    "Problem": "problem",
-    "open_results": "store",
-    "Coupling": "trajectory",
-    "Trajectory": "trajectory",
-    "Weights": "trajectory",
+_HOUSES = {
+    "activations": "Activation",
+    "config": "ConfigError SweepConfig load_config",
+    "finite": "train_finite train_grid train_with_innovations",
+    "launch": "run",
+    "limit": "InitKernels LimitEstimate estimate_limit first_order_change first_step_gain init_kernels "
+    "lazy_limit solve_limit",
+    "losses": "Loss",
+    "noise": "Noise keyed_noise sample_noise seed_key",
+    "problem": "Problem",
+    "store": "open_results",
+    "trajectory": "Coupling Trajectory Weights",
     "verdicts": "verdicts",
 }
+_HOME = {name: house for house, names in _HOUSES.items() for name in names.split()}
 
 __all__ = [
     "__version__",

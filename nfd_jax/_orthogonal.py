@@ -23,6 +23,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from nfd_jax._types import Rows
+from nfd_jax.runtime import on_cpu
 
 
 def tolerance(dtype) -> float:
@@ -31,9 +32,8 @@ def tolerance(dtype) -> float:
 
 
 def orthonormalize(x: Rows, norms: Float[Array, " P"]) -> tuple[Float[Array, "P P"], Rows]:
-    """(R, q) of the rows of x; `norms` are what residuals are held against: the norms that the rows once had.
-    """
-    return (by_rows if jax.default_backend() == "cpu" else by_products)(x, norms)
+    """(R, q) of the rows of x; residuals are held against `norms`, those that the rows once had."""
+    return (by_rows if on_cpu() else by_products)(x, norms)
 
 
 def by_rows(x: Rows, norms: Float[Array, " P"]) -> tuple[Float[Array, "P P"], Rows]:

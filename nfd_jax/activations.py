@@ -100,6 +100,3 @@ def _checked(activation: "Activation | Callable[[Array], Array]") -> Activation:
             "of one number"
         )
     return found
-
-
-activation = resolve

@@ -31,6 +31,7 @@ from jaxtyping import Array, Float
 
 from nfd_jax._orthogonal import orthonormalize
 from nfd_jax._types import Rows
+from nfd_jax.runtime import on_cpu
 
 
 class Basis(eqx.Module):
@@ -65,11 +66,8 @@ class Basis(eqx.Module):
         own = jax.lax.dynamic_update_slice_in_dim(new.known, new.new, row, axis=2)
         # Directions to come were zero in Q' then, and will not be.
         past = lambda x: jnp.where(jnp.arange(x.shape[-1]) < seen, x, 0)
-        correction, response = (
-            put(self.correction, past(new.correction)),
-            put(self.response, past(new.response)),
-        )
-        return Basis(put(self.q, new.q), correction, response, put(self.coordinates, own), self.offset)
+        seen_by = put(self.correction, past(new.correction)), put(self.response, past(new.response))
+        return Basis(put(self.q, new.q), *seen_by, put(self.coordinates, own), self.offset)
 
     def overlaps(self, x: Rows) -> Float[Array, "P A"]:
         """x · X_i of each row x with each query X_i that training learned from, of one layer."""
@@ -171,7 +169,7 @@ def _eigh(gram: Float[Array, "P P"]) -> tuple[Array, Array]:
     they run on, so that two programs at once could wait for each other for ever.
     """
     alone = lambda gram: tuple(jnp.linalg.eigh(gram))
-    return jax.custom_batching.sequential_vmap(alone)(gram) if jax.default_backend() == "cpu" else alone(gram)
+    return jax.custom_batching.sequential_vmap(alone)(gram) if on_cpu() else alone(gram)
 
 
 def draw(
@@ -196,16 +194,8 @@ def images(
 ) -> Rows:
     """Images of the queries X, from the noise ξ and m of their new directions and those of the directions
     known."""
-    return (
-        parts.known @ own_xi
-        + parts.new @ xi
-        + (parts.known @ own_correction + parts.new @ correction) @ other_q
-    )
-
-
-def coupled_part(parts: Split, response: Array, own_response: Array, other_q: Array) -> Rows:
-    """The coupling inside `images`, what earlier coupling left in the images known included."""
-    return (parts.known @ own_response + parts.new @ response) @ other_q
+    corrected = parts.known @ own_correction + parts.new @ correction
+    return parts.known @ own_xi + parts.new @ xi + corrected @ other_q
 
 
 class Answer(eqx.Module):
@@ -234,5 +224,6 @@ def answer(
     fresh = parts.noise(xi)
     correction, response = draw(parts.q, fresh, other.q, other_xi, reuse)
     image = images(parts, fresh, correction, own_xi, own.correction, other.q)
-    coupled = coupled_part(parts, response, own.response, other.q)
+    # The coupling inside the image; what earlier coupling left in the images known is part of it.
+    coupled = (parts.known @ own.response + parts.new @ response) @ other.q
     return Answer(image, coupled, Answers(parts.q, correction, response, parts.known, parts.new))

@@ -92,8 +92,7 @@ class History(eqx.Module):
         return cls(forward, Basis.empty(layers, directions, width, dtype, others=every))
 
     def remember(self, new: Answers, row: int | Array, *, transpose: bool) -> "History":
-        """With a block of answers whose first sample is sample `row`; all blocks asked before it were seen.
-        """
+        """With a block of answers, the first that of sample `row`; all blocks asked before were seen."""
         rows, offset = new.q.shape[1], self.forward.offset
         if transpose:
             return History(self.forward, self.backward.append(new, row, offset + row + rows))
@@ -146,7 +145,7 @@ class BoundedHistory(eqx.Module):
 
     A query's new direction enters where its residual exceeds `tolerance` of the query's norm and there is
     room. What does not enter is answered by fresh noise of the right variance, and left out of what training
-    adds: an error of second order in the residual.
+    adds: an error of second order in the residual. `core` D is what training has come to (`Layer`).
     """
 
     forward: Basis
@@ -154,6 +153,7 @@ class BoundedHistory(eqx.Module):
     forward_xi: Float[Array, "L R n"]
     backward_xi: Float[Array, "L R n"]
     filled: Int[Array, "L 2"]
+    core: Float[Array, "L B A"]
     tolerance: float = eqx.field(static=True)
 
     @classmethod
@@ -161,7 +161,8 @@ class BoundedHistory(eqx.Module):
         """Nothing remembered yet, with room for R = `directions`."""
         rows = lambda columns: jnp.zeros((layers, directions, columns), dtype)
         basis = Basis(rows(width), rows(directions), rows(directions), None)
-        return cls(basis, basis, rows(width), rows(width), jnp.zeros((layers, 2), int), tolerance)
+        filled = jnp.zeros((layers, 2), int)
+        return cls(basis, basis, rows(width), rows(width), filled, rows(directions), tolerance)
 
     def remember(
         self, new: Answers, xi: LayerRows, *, transpose: bool
@@ -194,33 +195,18 @@ class BoundedHistory(eqx.Module):
         where = lambda h: (getattr(h, places[0]), getattr(h, places[1]), h.filled)
         return eqx.tree_at(where, self, (basis, put(own_xi, xi, slot), filled)), coordinates, residual
 
-
-class Remembered(eqx.Module):
-    """A bounded history with the core D (L, R', R) that training has come to: what passes run on."""
-
-    history: BoundedHistory
-    core: Float[Array, "L B A"]
-
-    @property
-    def forward(self) -> Basis:
-        return self.history.forward
-
-    @property
-    def backward(self) -> Basis:
-        return self.history.backward
-
     def layer(self, i: Array, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
         """As of `History`; the noise of what is remembered is kept here."""
-        h, core = at_layer((self.history, self.core), i)
-        return Layer(h.forward, h.backward, h.forward_xi, h.backward_xi, learned, width, reuse, core)
+        h = at_layer(self, i)
+        return Layer(h.forward, h.backward, h.forward_xi, h.backward_xi, learned, width, reuse, h.core)
 
     def forward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "R n"]:
         """As of `History`."""
-        return at_layer(self.history.forward_xi, i)
+        return at_layer(self.forward_xi, i)
 
     def backward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "R n"]:
         """As of `History`."""
-        return at_layer(self.history.backward_xi, i)
+        return at_layer(self.backward_xi, i)
 
 
 def at_layer(tree, i: Array):

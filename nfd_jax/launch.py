@@ -3,7 +3,6 @@ verdicts and report."""
 
 import platform
 import subprocess
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +18,7 @@ from nfd_jax import sweep
 from nfd_jax.config import SweepConfig
 from nfd_jax.measures import Named
 from nfd_jax.names import DIVERGED
-from nfd_jax.runtime import in_background, use_compilation_cache
+from nfd_jax.runtime import Background, use_compilation_cache
 from nfd_jax.store import Batch, Store, open_results
 
 LOCATED = 3
@@ -137,7 +136,8 @@ class _Run:
     def run(self, *, fresh: bool, verify: bool, report: bool) -> list[str]:
         """All that is missing; a line for each batch that failed."""
         config, folder, progress = self.config, self.folder, self.progress
-        arguments = {"outputs": sweep.outputs(config), "attributes": provenance(config), "fresh": fresh}
+        outputs = config.load_data().targets.shape[2]
+        arguments = {"outputs": outputs, "attributes": provenance(config), "fresh": fresh}
         with (
             Store.open(folder, config, make_plan=sweep.make_plan, **arguments) as store,
             progress.logging_to(folder / "log.jsonl"),
@@ -179,10 +179,9 @@ class _Run:
         there may not be."""
         status = result["status/cell"]
         order = "backward_weights", "learning_rate", *(("depth",) if "depth" in status.dims else ()), "seed"
+        locate = partial(sweep.locate_nonfinite, at_most=1)
         try:
-            return in_background(
-                partial(sweep.locate_nonfinite, at_most=1), self.config, batch, status.over(order)
-            )
+            return Background(locate, self.config, batch, status.over(order)).result()
         except sweep.CELL_ERRORS as error:
             return [f"{batch.id}: where it diverged could not be found: {sweep.first_line(error)}"]
 
@@ -200,7 +199,7 @@ class _Run:
             except sweep.CELL_ERRORS as error:
                 return {"error": sweep.first_line(error)}
 
-        beside = _Beside(check)
+        beside = Background(check)
 
         def result() -> dict:
             found = beside.result()
@@ -220,10 +219,10 @@ class _Run:
             return
         self.changed = True
         self.progress.stage("fitting rates, judging claims")
-        from nfd_jax import verdicts
+        from nfd_jax.verdicts import conclusions
 
         tree = open_results(self.folder)
-        rates, judged = verdicts.conclusions(tree, margin=margin)
+        rates, judged = conclusions(tree, margin=margin)
         if store.progress()[0] and (check := rounding()) is not None:
             rates.attrs[ROUNDING] = check
         store.write_derived({"rates": rates, "verdicts": judged})
@@ -236,40 +235,14 @@ class _Run:
         self.progress.say(f"report: {page}")
 
 
-class _Beside:
-    """Work in a thread of its own, which no exit waits for, and its result."""
-
-    def __init__(self, work: Callable[[], Any]):
-        self._outcome: dict[str, Any] = {}
-        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
-        self._thread.start()
-
-    def _run(self, work: Callable[[], Any]) -> None:
-        try:
-            self._outcome["value"] = work()
-        except BaseException as error:
-            self._outcome["error"] = error
-
-    def result(self) -> Any:
-        """Waits; raises what the work raised."""
-        while self._thread.is_alive():
-            self._thread.join(0.2)  # so that Ctrl-C is heard
-        if "error" in self._outcome:
-            raise self._outcome["error"]
-        return self._outcome["value"]
-
-
 def _report():
     """Figures and terminal take a second to import: not before the arrays are there."""
     return import_module("nfd_jax.report")
 
 
 def _diverged(result: dict[str, Named] | str) -> int:
-    return (
-        0
-        if isinstance(result, str) or "status/cell" not in result
-        else int((result["status/cell"].values == DIVERGED).sum())
-    )
+    cells = None if isinstance(result, str) else result.get("status/cell")
+    return 0 if cells is None else int((cells.values == DIVERGED).sum())
 
 
 def provenance(config: SweepConfig) -> dict:

@@ -64,10 +64,8 @@ def _differentiated(loss: Callable[[Array, Array], Array]) -> Loss:
 
 
 def _check(loss: Loss, shape: tuple[int, int]) -> None:
-    name, like = (
-        getattr(loss.value, "__name__", repr(loss.value)),
-        jax.ShapeDtypeStruct(shape, jnp.result_type(float)),
-    )
+    name = getattr(loss.value, "__name__", repr(loss.value))
+    like = jax.ShapeDtypeStruct(shape, jnp.result_type(float))
     for part, what, wanted in ((loss.value, "its value", ()), (loss.signal, "its gradient in f", shape)):
         try:
             got = jax.eval_shape(part, like, like)

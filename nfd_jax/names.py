@@ -18,6 +18,7 @@ ActivationName = Literal["tanh", "relu", "erf", "gelu", "linear", "abs", "sin", 
 RecordName = Literal["features", "gradients", "coupling", "weights"]
 MeasureName = Literal["limit_error", "coupling", "spectrum", "kernels", "law", "response"]
 PrecisionName = Literal["float32", "float64"]
+MatmulPrecision = Literal["highest", "tensorfloat32", "bfloat16"]
 BatchesName = Literal["fixed", "stream", "epochs"]
 DataSeed = Literal["fixed", "per_seed"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -33,6 +34,7 @@ ACTIVATIONS: tuple[ActivationName, ...] = get_args(ActivationName)
 RECORDS: tuple[RecordName, ...] = get_args(RecordName)
 MEASURES: tuple[MeasureName, ...] = get_args(MeasureName)
 PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
+MATMUL_PRECISIONS: tuple[MatmulPrecision, ...] = get_args(MatmulPrecision)
 BATCHES: tuple[BatchesName, ...] = get_args(BatchesName)
 DATA_SEEDS: tuple[DataSeed, ...] = get_args(DataSeed)
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
@@ -54,18 +56,6 @@ class CellStatus(IntEnum):
 
 
 PENDING, DONE, DIVERGED, FAILED = CellStatus
-
-
-def outputs_of(classes: int, loss: str) -> int:
-    """Number of outputs C for a number of classes: two classes under the squared loss share one output,
-    targets ∓1.
-
-    Everything else is one-hot, an output a class; `classes` = 0 stands for real-valued targets and is
-    refused.
-    """
-    if classes < 2:
-        raise ValueError(f"{classes} classes, allowed: 2 or more")
-    return 1 if signed(classes, loss) else classes
 
 
 def signed(classes: int, loss: str) -> bool:

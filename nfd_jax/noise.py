@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nfd_jax._types import Index, Key, LayerRows
-from nfd_jax.problem import Problem, check_key, check_size
+from nfd_jax.problem import Problem, check_key, check_sizes
 
 (
     FORWARD,
@@ -60,7 +60,7 @@ def normal_rows(key: Key, rows: int, width: int, dtype) -> Float[Array, "rows n"
 
 def neighbours(fine: int, depth: int) -> int:
     """How many of `fine` layers make one of `depth`; ValueError unless `depth` divides `fine`."""
-    check_size("depth", depth)
+    check_sizes(depth=depth)
     if fine % depth:
         raise ValueError(f"depth {depth} must divide the noise's depth {fine}")
     return fine // depth
@@ -117,8 +117,7 @@ class AbstractNoise(eqx.Module):
 
     @abstractmethod
     def initial_increments(self) -> Float[Array, "L KP n"]:
-        """ξ that all samples meet under the initial weights: for `centered` outputs on batches that differ.
-        """
+        """ξ of all samples under the initial weights: for `centered` outputs on batches that differ."""
 
     @abstractmethod
     def initial_layer(self, index: Index) -> Float[Array, "KP n"]:
@@ -157,7 +156,7 @@ class Noise(AbstractNoise):
 
         Raises ValueError unless this noise's depth divides `depth`.
         """
-        check_size("depth", depth)
+        check_sizes(depth=depth)
         if depth % self.depth:
             raise ValueError(f"depth {depth} must be a multiple of the noise's depth {self.depth}")
         key, kinds = check_key(key), iter((FORWARD, BACKWARD, INITIAL))
@@ -262,8 +261,7 @@ def keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> KeyedN
     Of the four largest parts of a system's memory two are saved; 2 (K·P)·L·width normals are drawn in each of
     the 2 K passes instead of once. Raises as `sample_noise` does.
     """
-    check_size("width", width)
-    check_size("depth", depth)
+    check_sizes(width=width, depth=depth)
     return _keyed(problem, width, depth, check_key(key))
 
 
@@ -274,8 +272,7 @@ def sample_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise
     Two calls with one key agree on what they share: the first n coordinates of U, V and, at equal depth, of
     the increments. Raises ValueError on sizes that are no positive integers, TypeError on anything but a key.
     """
-    check_size("width", width)
-    check_size("depth", depth)
+    check_sizes(width=width, depth=depth)
     return _sampled(problem, width, depth, check_key(key))
 
 
@@ -285,8 +282,7 @@ def shared_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise
     Drawn at the odd part of `depth` and refined by halving; so a limit solved with more Euler steps sees more
     of the same motions.
     """
-    check_size("width", width)
-    check_size("depth", depth)
+    check_sizes(width=width, depth=depth)
     doublings = (depth & -depth).bit_length() - 1
     noise = sample_noise(problem, width=width, depth=depth >> doublings, key=key)
     keys = lambda level: stream(key, BRIDGE, level)

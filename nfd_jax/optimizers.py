@@ -154,17 +154,12 @@ class Settings(NamedTuple):
 
         rate = _schedule(self, learning_rate)
         if self.name == "sgd":
+            momentum = [optax.trace(decay=self.momentum, nesterov=self.nesterov)] if self.momentum else []
             decay = [optax.add_decayed_weights(self.weight_decay)] if self.weight_decay else []
-            return optax.chain(*_momentum(self), *decay, optax.scale_by_learning_rate(rate))
+            return optax.chain(*momentum, *decay, optax.scale_by_learning_rate(rate))
         if self.name == "adam":
             return optax.adam(rate, b1=self.b1, b2=self.b2, eps=self.eps)
         return optax.adamw(rate, b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay)
-
-
-def _momentum(s: Settings) -> list:
-    import optax
-
-    return [optax.trace(decay=s.momentum, nesterov=s.nesterov)] if s.momentum else []
 
 
 def _schedule(s: Settings, peak: Array) -> Any:

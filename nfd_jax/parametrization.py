@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
-PARAMETRIZATIONS = ("depth_mup", "mup", "vanilla")
+from nfd_jax.names import PARAMETRIZATIONS
 
 
 class Block(NamedTuple):

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,17 +12,18 @@ from jaxtyping import Array, Float
 
 from nfd_jax import activations, optimizers
 from nfd_jax.losses import loss_function
-from nfd_jax.parametrization import PARAMETRIZATIONS
+from nfd_jax.names import (
+    BACKWARD_WEIGHTS,
+    PARAMETRIZATIONS,
+    RECORDS,
+    TRAINED_LAYERS,
+    ParametrizationName,
+    TrainedLayers,
+)
 from nfd_jax.trajectory import Coupling, Trajectory  # noqa: F401
 
-TRAIN = ("all", "hidden")
-MATMUL_PRECISIONS = ("highest", "tensorfloat32", "bfloat16")
-BACKWARD_WEIGHTS = ("reused", "independent")
-RECORDS = ("features", "gradients", "coupling", "weights")
-
-Parametrization = Literal["depth_mup", "mup", "vanilla"]
-BackwardWeights = Literal["reused", "independent"]
-Record = Literal["features", "gradients", "coupling", "weights"]
+HELDOUT_SAMPLES = 16
+"""Held-out samples that sweeps follow, of those that a data set offers."""
 
 
 class Problem(eqx.Module):
@@ -68,8 +69,8 @@ class Problem(eqx.Module):
         loss: str | Callable = "squared",
         activation: str | Callable = "tanh",
         horizon=1.0,
-        parametrization: Parametrization = "depth_mup",
-        train: Literal["all", "hidden"] = "all",
+        parametrization: ParametrizationName = "depth_mup",
+        train: TrainedLayers = "all",
         optimizer: "Callable[[Array], Any] | None" = None,
         richness=1.0,
         centered: bool = False,
@@ -88,7 +89,7 @@ class Problem(eqx.Module):
     def __check_init__(self):
         activations.resolve(self.activation)
         check_choice("parametrization", self.parametrization, PARAMETRIZATIONS)
-        check_choice("train", self.train, TRAIN)
+        check_choice("train", self.train, TRAINED_LAYERS)
         x, y = self.inputs.shape, self.targets.shape
         if len(x) != 3 or len(y) != 3 or x[:2] != y[:2] or 0 in x + y:
             raise ValueError(
@@ -126,14 +127,7 @@ class Problem(eqx.Module):
         `repetition` matters where the config draws data anew for each seed. Raises TypeError on anything but
         a config.
         """
-        if not hasattr(config, "problem") or not hasattr(config, "load_data"):
-            raise TypeError(
-                f"give the config itself, as load_config(path) returns it; received {type(config).__name__}"
-            )
-        p, data = config.problem, config.load_data(repetition)
-        here = lambda x: jax.device_put(
-            np.asarray(x, config.precision)
-        )  # unlike jnp.asarray it compiles nothing
+        p, data, here = _read(config, repetition)
         return cls(
             here(data.inputs),
             here(data.targets),
@@ -147,6 +141,10 @@ class Problem(eqx.Module):
             richness=here(p.richness),
             centered=p.centered,
         )
+
+    def at_rate(self, learning_rate: Array) -> "Problem":
+        """The same problem at another learning rate."""
+        return eqx.tree_at(lambda p: p.learning_rate, self, learning_rate)
 
     @property
     def steps(self) -> int:
@@ -198,6 +196,31 @@ class Problem(eqx.Module):
         return f"Problem({'; '.join(facts)})"
 
 
+class Heldout(eqx.Module):
+    """Samples to follow besides those learned from: `inputs` (H, d), `targets` (H, C)."""
+
+    inputs: Float[Array, "H d"]
+    targets: Float[Array, "H C"]
+
+    @classmethod
+    def from_config(cls, config, *, repetition: int = 0) -> "Heldout":
+        """The first HELDOUT_SAMPLES held-out samples beside `Problem.from_config`, which see."""
+        _, data, here = _read(config, repetition)
+        return cls(here(data.heldout_inputs[:HELDOUT_SAMPLES]), here(data.heldout_targets[:HELDOUT_SAMPLES]))
+
+
+def _read(config: Any, repetition: int) -> tuple[Any, Any, Callable]:
+    """The `problem` section of a config, the data of a repetition, and how arrays come to the device in its
+    precision."""
+    if not hasattr(config, "problem") or not hasattr(config, "load_data"):
+        raise TypeError(
+            f"give the config itself, as load_config(path) returns it; received {type(config).__name__}"
+        )
+    # Unlike jnp.asarray, device_put compiles nothing.
+    here = lambda x: jax.device_put(np.asarray(x, config.precision))
+    return config.problem, config.load_data(repetition), here
+
+
 def _concrete(x: Any) -> bool:
     return not isinstance(x, jax.core.Tracer) and not isinstance(x, jax.ShapeDtypeStruct)
 
@@ -230,10 +253,16 @@ def check_choice(what: str, received, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{what} must be one of {', '.join(allowed)}; received {received!r}")
 
 
-def check_size(what: str, received) -> None:
-    """Raise ValueError unless `received` is a positive integer."""
-    if isinstance(received, bool) or not isinstance(received, int | np.integer) or received < 1:
-        raise ValueError(f"{what} must be a positive integer; received {received!r}")
+def check_sizes(**sizes) -> None:
+    """Raise ValueError unless every size is a positive integer; their names are the message's."""
+    for what, received in sizes.items():
+        if isinstance(received, bool) or not isinstance(received, int | np.integer) or received < 1:
+            raise ValueError(f"{what} must be a positive integer; received {received!r}")
+
+
+def check_flag(received) -> None:
+    """Raise ValueError unless `received` names a kind of backward weights."""
+    check_choice("backward_weights", received, BACKWARD_WEIGHTS)
 
 
 def check_record(record: str | tuple[str, ...]) -> tuple[str, ...]:

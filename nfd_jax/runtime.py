@@ -3,8 +3,9 @@ several threads."""
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -19,10 +20,20 @@ def cores() -> int:
     return max(1, int(asked)) if asked.isdecimal() else os.cpu_count() or 1
 
 
+def on_cpu() -> bool:
+    """Whether JAX computes on the CPU."""
+    return jax.default_backend() == "cpu"
+
+
+def in_precision(name: Any):
+    """A context whose arrays are of a precision, a name or a dtype; threads have settings of their own."""
+    return jax.enable_x64(name == "float64")
+
+
 def compiler_options() -> dict[str, str | bool] | None:
     """On a CPU LLVM's level 1: above it programs take longer to compile and none is faster, as products are
     not compiled by LLVM."""
-    return {"xla_backend_optimization_level": "1"} if jax.default_backend() == "cpu" else None
+    return {"xla_backend_optimization_level": "1"} if on_cpu() else None
 
 
 def use_compilation_cache() -> None:
@@ -36,7 +47,7 @@ def use_compilation_cache() -> None:
 
 def one_by_one() -> bool:
     """Whether runs are computed one by one, each on a core: on a CPU that is one device."""
-    return jax.default_backend() == "cpu" and jax.local_device_count() == 1
+    return on_cpu() and jax.local_device_count() == 1
 
 
 def in_threads(tasks: Iterable[Callable[[], Any]], count: int) -> list:
@@ -59,36 +70,57 @@ def in_threads(tasks: Iterable[Callable[[], Any]], count: int) -> list:
             raise
 
 
-def in_background(work: Callable, *arguments: Any) -> Any:
-    """`work(*arguments)` in another thread, so that Ctrl-C reaches this one while a compiled program runs."""
-    outcome: dict = {}
+class Background:
+    """`work(*arguments)` in a thread of its own, which no exit waits for."""
 
-    def target() -> None:
+    def __init__(self, work: Callable, *arguments: Any):
+        self._outcome: dict[str, Any] = {}
+        self._thread = threading.Thread(target=self._run, args=(work, arguments), daemon=True)
+        self._thread.start()
+
+    def _run(self, work: Callable, arguments: tuple) -> None:
         try:
-            outcome["value"] = work(*arguments)
+            self._outcome["value"] = work(*arguments)
         except BaseException as error:
-            outcome["error"] = error
+            self._outcome["error"] = error
 
-    thread = threading.Thread(target=target, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.2)
-    if "error" in outcome:
-        raise outcome["error"]
-    return outcome["value"]
+    def result(self) -> Any:
+        """What it returned; raises what it raised. Ctrl-C is heard even while a compiled program runs."""
+        while self._thread.is_alive():
+            self._thread.join(0.2)
+        if "error" in self._outcome:
+            raise self._outcome["error"]
+        return self._outcome["value"]
+
+
+class Turns:
+    """Threads that need the same program: one compiles it, and the others wait until it has."""
+
+    def __init__(self) -> None:
+        self._begun: dict[Hashable, threading.Event] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def first(self, key: Hashable) -> Iterator[None]:
+        """Around what must not be begun twice at the same time."""
+        with self._lock:
+            mine = key not in self._begun
+            done = self._begun.setdefault(key, threading.Event())
+        if not mine:
+            done.wait()
+        try:
+            yield
+        finally:
+            done.set()
 
 
 class CompiledOnce:
-    """`equinox.filter_jit(function)`, whose first call for each set of shapes others of that set wait for.
-
-    Threads that need the same program would otherwise compile it at the same time, each for itself.
-    """
+    """`equinox.filter_jit(function)`, whose first call for each set of shapes others of that set wait for."""
 
     def __init__(self, function: Callable):
         self.function = function
         self.__doc__ = function.__doc__
-        self._begun: dict[tuple, threading.Event] = {}
-        self._lock = threading.Lock()
+        self._turns = Turns()
 
     @cached_property
     def jitted(self) -> Any:
@@ -99,16 +131,8 @@ class CompiledOnce:
         leaves, structure = jax.tree.flatten(arguments)
         shape = lambda x: (x.shape, str(x.dtype)) if eqx.is_array(x) else x
         key = structure, tuple(map(shape, leaves)), jax.config.jax_enable_x64
-        with self._lock:
-            first = key not in self._begun
-            done = self._begun.setdefault(key, threading.Event())
-        if not first:
-            done.wait()
+        with self._turns.first(key):
             return self.jitted(*arguments)
-        try:
-            return self.jitted(*arguments)
-        finally:
-            done.set()
 
     def lower(self, *arguments: Any) -> Any:
         """As of `equinox.filter_jit`."""

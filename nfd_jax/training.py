@@ -2,36 +2,31 @@
 
 The network of finite depth and its limit share everything except how one pass runs from t = 0 to t = 1 and
 back: those two passes are the argument `interior`. This module is what stands around them: the ends (U, V),
-the loss, the history that SGD leaves behind, and what is recorded.
+the loss, the loop over steps, and what is recorded.
 
     h_0 = U x/√d        f = Vᵀ h_L / (γ n)        b_L = V χ/s        s_p, χ_p: see `losses`
 
-SGD never forms a hidden matrix. After the updates of all earlier samples i a query meets, besides α_k times
-the initial weights,
-
-    ΔU x/√d = γ Σ_i c_i s_i b_{0,i} (x_i·x)/d          ΔV = γ Σ_i c_i h_{L,i} χ_iᵀ
-    a n^{-1/2} ΔW_ℓ φ = γ a² Σ_i c_i s_i b_{ℓ,i} (φ_{ℓ-1,i}·φ)/n
-
-with α_k and c_i = c_{k,i} the optimizer's coefficients (`optimizers`; plain SGD: 1 and −η) and γ the
-richness.
+SGD never forms a hidden matrix: what its steps leave behind is the business of `memory`, of which there are
+two kinds.
 
 Held-out inputs are asked after training, jointly at each step and conditionally on everything training asked;
-their answers are discarded, so they change nothing.
+their answers are discarded, so they change nothing. Where the history is bounded they are asked in each step.
 """
 
 from abc import abstractmethod
-from typing import NamedTuple
+from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nfd_jax import observables, optimizers
+from nfd_jax import observables
 from nfd_jax._types import LayerRows, Rows
 from nfd_jax.gaussian import Answers
-from nfd_jax.history import History, Learned, Remembered
+from nfd_jax.history import BoundedHistory, History, Learned
 from nfd_jax.losses import loss_function, split_signal
+from nfd_jax.memory import Bounded, Exact, Step, asks_first, check_memory
 from nfd_jax.noise import BACKWARD, FORWARD, HELDOUT, PROBE, PROBE_BACK, AbstractNoise, normal_rows, stream
 from nfd_jax.problem import Problem
 from nfd_jax.trajectory import Coupling, Trajectory
@@ -96,7 +91,7 @@ class Interior(eqx.Module):
         h0: Rows,
         xi: LayerRows,
         learned: Learned,
-        history: History | Remembered,
+        history: History | BoundedHistory,
         noise: AbstractNoise,
         *,
         coupling: bool = False,
@@ -111,46 +106,13 @@ class Interior(eqx.Module):
         h: Array,
         xi: LayerRows,
         learned: Learned,
-        history: History | Remembered,
+        history: History | BoundedHistory,
         noise: AbstractNoise,
         *,
         coupling: bool = False,
         discard: bool = False,
     ) -> Pass:
         """From b at t = 1 to t = 0, along the features h (L+1, P, n) of the forward pass."""
-
-
-class Rule(NamedTuple):
-    """An optimizer's coefficients by sample: row k of `hidden` and `ends` (K, K·P) are γ c_{k,i}; the
-    matrices' own scales α_k."""
-
-    hidden_scale: Float[Array, " K"]
-    hidden: Float[Array, "K A"]
-    ends_scale: Float[Array, " K"]
-    ends: Float[Array, "K A"]
-
-    @classmethod
-    def of(cls, problem: Problem) -> "Rule":
-        settings = problem.optimizer, problem.learning_rate, problem.steps
-        hidden = optimizers.coefficients(*settings)
-        ends = hidden if problem.train == "all" else optimizers.coefficients(*settings, learns=False)
-        by_sample = lambda c: problem.richness * jnp.repeat(c, problem.batch_size, axis=1)
-        return cls(hidden.alpha, by_sample(hidden.steps), ends.alpha, by_sample(ends.steps))
-
-
-def check_room(problem: Problem, width: int) -> None:
-    """Raise ValueError where a basis would need more directions than there are coordinates."""
-    needed = problem.samples * (2 if problem.centered and not problem.repeated else 1)
-    if needed > width:
-        why = (
-            "steps × batch size" if needed == problem.samples else "2 × steps × batch size (centered outputs)"
-        )
-        raise ValueError(
-            f"width {width} is too small for {why} = {needed} queries: the matrix-free form and the limit "
-            "need "
-            "as many coordinates as queries; raise the width, bound the history (directions=), or take the "
-            "dense simulator"
-        )
 
 
 def train(
@@ -162,119 +124,105 @@ def train(
     grid: int | None = None,
     coupling: bool = False,
     heldout: Questions | None = None,
-    probe: Questions | None = None,
+    probe: Questions | bool | None = None,
+    directions: int | None = None,
+    tolerance: float = 0.05,
 ) -> Trajectory:
     """Run the K steps of `problem`; one program, K a loop.
 
     `record` says whether h and b are kept, at the multiples of 1/`grid` in t (default every layer of the
-    noise); `coupling`, `heldout` and `probe` fill those fields. Raises ValueError where K·P exceeds the
-    width: a basis holds at most as many directions as there are coordinates.
+    noise); `coupling`, `heldout` and `probe` fill those fields. With `directions` the history is bounded
+    (`memory.Bounded`): `probe` is then True, the first batch runs along in every step without being learned
+    from, and `noise` must have 2 P rows. Raises ValueError as `memory.check_memory` does.
     """
+    check_memory(problem, noise.width, directions, tolerance)
+    bounds = () if directions is None else (directions, tolerance)
+    memory = (Bounded if bounds else Exact)(problem, noise, *bounds)
     steps, rows, layers, dtype = problem.steps, problem.batch_size, noise.depth, problem.dtype
-    samples, size, width = problem.samples, noise.width, interior.width
-    check_room(problem, size)
-    loss, rule, gamma = loss_function(problem.loss), Rule.of(problem), problem.richness
+    width, gamma, loss = interior.width, problem.richness, loss_function(problem.loss)
     coupling = coupling or "coupling" in record
+    along, first = bool(probe) and memory.asks_along, asks_first(problem)
     places = jnp.arange((grid or layers) + 1) * (interior.depth // (grid or layers) if grid else 1)
-    inputs = problem.inputs.reshape(samples, -1)
-    embed = lambda x: x @ noise.U.T / jnp.sqrt(jnp.asarray(problem.input_dim, dtype))
-    embedded = embed(inputs)
-    gram = inputs @ inputs.T / problem.input_dim
+    followed = 2 * rows if along else rows
+    learns = jnp.arange(followed) < rows
     read = lambda h, V: h @ V.T / (gamma * width)
-    everywhere = lambda k, s: Learned(
-        rule.hidden_scale[k], jnp.broadcast_to(rule.hidden[k] * s, (rows, samples))
-    )
-    apart = problem.centered and not problem.repeated
 
     def step(carry, k):
-        history, s, b0, last, chi, start = carry
-        now = k * rows
-        here = lambda array: jax.lax.dynamic_slice_in_dim(array, now, rows)
-        put = lambda array, block: jax.lax.dynamic_update_slice_in_dim(array, block, now, axis=0)
-
-        learned, V = everywhere(k, s), rule.ends_scale[k] * noise.V.T + (rule.ends[k] * chi.T) @ last
-        h0 = rule.ends_scale[k] * here(embedded) + (rule.ends[k] * s * here(gram)) @ b0
-        forward = interior.forward(
-            h0, noise.increments(FORWARD, k), learned, history, noise, coupling=coupling
-        )
+        state, start = carry
+        x = jnp.concatenate([problem.inputs[k], problem.inputs[0]]) if along else problem.inputs[k]
+        xi, xi_back = noise.increments(FORWARD, k), noise.increments(BACKWARD, k)
+        (h0, learned), V = memory.meets(state, x, k), memory.readout(state, k)
+        forward = interior.forward(h0, xi, learned, state.history, noise, coupling=coupling)
         h = forward.path
         end = h[interior.depth]
         f = read(end, V)
         if problem.centered:
-            start = here(start) if apart else jnp.where(k == 0, f, start)
-            f = f - start
-        chi_new = loss.signal(f, problem.targets[k])
-        s_new, direction = split_signal(chi_new)
+            start = start if first else jnp.where(k == 0, f, start)
+            f = f - (jax.lax.dynamic_slice_in_dim(start, k * rows, rows) if first else start)
+        chi = loss.signal(f[:rows], problem.targets[k])
+        every = jnp.concatenate([chi, loss.signal(f[rows:], problem.targets[0])]) if along else chi
+        s, direction = split_signal(every)
 
-        history = history.remember(forward.answers, now, transpose=False)
+        state, heard = memory.hear(state, forward.answers, xi, k, transpose=False)
         backward = interior.backward(
-            direction @ V, h, noise.increments(BACKWARD, k), learned, history, noise, coupling=coupling
+            direction @ V, h, xi_back, learned, state.history, noise, coupling=coupling
         )
         b = backward.path
-        history = history.remember(backward.answers, now, transpose=True)
-        out = {"output": f, "loss": loss.value(f, problem.targets[k]), "V": V}
-        if "features" in record:
-            out["features"] = h[places]
-        if "gradients" in record:
-            out["gradients"] = b[places]
+        state, heard_back = memory.hear(state, backward.answers, xi_back, k, transpose=True)
+
+        out = {"output": f[:rows], "loss": loss.value(f[:rows], problem.targets[k])}
+        for name, path, followed_as in (("features", h, "probe"), ("gradients", b, "probe_gradients")):
+            if name in record:
+                out[name] = path[places][:, :rows]
+            if along:
+                out[followed_as] = path[places][:, rows:]
         if coupling:
-            out["coupling"] = Coupling(
-                *observables.coupling(forward.coupling, backward.coupling, interior.depth, places)
-            )
-        start = carry[-1] if apart else start
-        return (history, put(s, s_new), put(b0, b[0]), put(last, end), put(chi, chi_new), start), out
+            parts = forward.coupling[:, :rows], backward.coupling[:, :rows]
+            out["coupling"] = Coupling(*observables.coupling(*parts, interior.depth, places))
+        if heldout is not None and memory.asks_along:
+            out["heldout"] = heldout_outputs(state, k)
+        taken = Step(x, jnp.where(learns, s, 0), chi, b[0], end, (heard, heard_back))
+        state, found = memory.learn(state, taken, k)
+        return (state, start), out | found
 
-    history = History.empty(layers, samples, size, dtype, offset=samples if apart else 0)
-    start = jnp.zeros((rows, problem.outputs), dtype)
-    if apart:  # all samples under the initial weights, before anything is learned
-        unseen = Learned(jnp.ones((), dtype), jnp.zeros((samples, samples), dtype))
-        first = interior.forward(embedded, noise.initial_increments(), unseen, history, noise)
-        history = history.remember(first.answers, -samples, transpose=False)
-        start = read(first.path[interior.depth], noise.V.T)
-    zeros = lambda *shape: jnp.zeros(shape, dtype)
-    begin = (
-        history,
-        zeros(samples),
-        zeros(samples, size),
-        zeros(samples, size),
-        zeros(samples, problem.outputs),
-        start,
-    )
-    (history, s, b0, *_), out = jax.lax.scan(step, begin, jnp.arange(steps))
-    V = out.pop("V")
+    def heldout_outputs(state, k) -> Float[Array, "H C"]:
+        """Centered ones are asked for a second time under the initial weights. One ξ serves all steps: each
+        step's law is exact, and answers of different steps are never compared."""
+        asked = heldout.inputs.shape[0]
+        count = asked // (2 if problem.centered else 1)
+        h0, learned = memory.meets(state, heldout.inputs, k, jnp.arange(asked) >= count)
+        done = interior.forward(h0, heldout.xi, learned, state.history, noise, discard=True)
+        end = done.path[interior.depth]
+        f = read(end[:count], memory.readout(state, k))
+        return f - read(end[count:], noise.V.T) if problem.centered else f
 
-    def under(step_of: Array) -> Learned:
-        """What row r of a pass meets: the weights before update step_of[r]."""
-        return Learned(rule.hidden_scale[step_of][:, None], rule.hidden[step_of] * s)
-
-    def ask(x: Array, xi: LayerRows, step_of: Array, *, discard: bool) -> Pass:
-        """Features (L+1, R, n) of inputs x, on W(0) given all of training."""
-        inner = x @ inputs.T / problem.input_dim
-        h0 = rule.ends_scale[step_of][:, None] * embed(x) + (rule.ends[step_of] * s * inner) @ b0
-        return interior.forward(h0, xi, under(step_of), history, noise, discard=discard)
-
-    if heldout is not None:
-        count = heldout.inputs.shape[0] // (2 if problem.centered else 1)
-
-        def at(k):
-            # One ξ for all steps: each step's law is exact, and answers of different steps are never
-            # compared.
-            when = jnp.where(jnp.arange(heldout.inputs.shape[0]) < count, k, 0)
-            end = ask(heldout.inputs, heldout.xi, when, discard=True).path[interior.depth]
-            return read(end[:count], V[k]) - (read(end[count:], V[0]) if problem.centered else 0)
-
-        out["heldout"] = jax.lax.map(at, jnp.arange(steps))
-    if probe is not None:
-        # All steps in one block, jointly: h and b of one input are compared between steps.
-        by_step = lambda path: jnp.moveaxis(path[places].reshape(places.size, steps, rows, size), 1, 0)
+    def probed(state) -> tuple[Array, Array]:
+        """h and b (K, G, P, n) of the first batch before each step: all in one block, jointly, as they are
+        compared between steps."""
+        by_step = lambda path: jnp.moveaxis(path[places].reshape(places.size, steps, rows, -1), 1, 0)
         when = jnp.repeat(jnp.arange(steps), rows)
-        forward = ask(probe.inputs, probe.xi, when, discard=False)
-        out["probe"] = by_step(forward.path)
-        f = jax.vmap(read)(forward.path[interior.depth].reshape(steps, rows, size), V)
+        h0, learned = memory.meets(state, probe.inputs, when)
+        forward = interior.forward(h0, probe.xi, learned, state.history, noise)
+        V = jax.vmap(partial(memory.readout, state))(jnp.arange(steps))
+        f = jax.vmap(read)(forward.path[interior.depth].reshape(steps, rows, -1), V)
         f = f - f[0] if problem.centered else f
         direction = jax.vmap(lambda f: split_signal(loss.signal(f, problem.targets[0]))[1])(f)
-        b1 = jnp.einsum("kpc,kcn->kpn", direction, V).reshape(steps * rows, size)
-        known = history.with_questions(forward.answers, probe.xi)
-        backward = interior.backward(b1, forward.path, probe.xi_back, under(when), known, noise, discard=True)
-        out["probe_gradients"] = by_step(backward.path)
+        b1 = jnp.einsum("kpc,kcn->kpn", direction, V).reshape(steps * rows, -1)
+        known = state.history.with_questions(forward.answers, probe.xi)
+        backward = interior.backward(b1, forward.path, probe.xi_back, learned, known, noise, discard=True)
+        return by_step(forward.path), by_step(backward.path)
+
+    state, start = memory.begin(), jnp.zeros((followed, problem.outputs), dtype)
+    if first:
+        samples = problem.samples
+        h0, learned = memory.meets(state, problem.inputs.reshape(samples, -1), jnp.zeros(samples, int))
+        xi = noise.initial_increments()
+        asked = interior.forward(h0, xi, learned, state.history, noise)
+        state = state._replace(history=state.history.remember(asked.answers, -samples, transpose=False))
+        start = read(asked.path[interior.depth], noise.V.T)
+    (state, _), out = jax.lax.scan(step, (state, start), jnp.arange(steps))
+    if heldout is not None and not memory.asks_along:
+        out["heldout"] = jax.lax.map(partial(heldout_outputs, state), jnp.arange(steps))
+    if probe and not along:
+        out["probe"], out["probe_gradients"] = probed(state)
     return Trajectory(**out)

@@ -1,5 +1,4 @@
-"""What came out of learning: outputs, losses and, where recorded, features, gradients, coupling and weights.
-"""
+"""What came out of learning: outputs, losses and, where recorded, features, gradients, coupling, weights."""
 
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,29 @@ class Weights(eqx.Module):
     V: Float[Array, "*B n C"]
     W: Float[Array, "*B L n n"]
     W_backward: Float[Array, "*B L n n"]
+
+
+_PATH = ("step", "t", "sample", "coordinate")
+_DESCRIBED = {
+    "output": (("step", "sample", "component"), "outputs f before the step's update"),
+    "loss": (("step",), "loss of the step's batch before its update"),
+    "features": (_PATH, "features h"),
+    "gradients": (_PATH, "backward features b"),
+    "heldout": (("step", "heldout_sample", "component"), "outputs f on held-out inputs"),
+    "probe": (_PATH, "features h of the first batch"),
+    "probe_gradients": (_PATH, "backward features b of the first batch"),
+    "history_residual": (("step",), "largest relative residual not remembered"),
+    "coupling_layer_ms": (("step", "direction"), "coupling of one layer, mean square"),
+    "coupling_displacement_ms": (
+        ("step", "direction"),
+        "coupling summed over layers, mean square, maximum over t",
+    ),
+    "U": (("coordinate", "input"), "input weights after the last update"),
+    "V": (("coordinate", "component"), "readout weights after the last update"),
+    "W": (("layer", "coordinate", "coordinate_in"), "hidden weights after the last update"),
+    "W_backward": (("layer", "coordinate", "coordinate_in"), "hidden weights after the last update"),
+}
+"""Dims and long name of every array that a trajectory may hold."""
 
 
 class Trajectory(eqx.Module):
@@ -65,51 +87,20 @@ class Trajectory(eqx.Module):
         import xarray as xr
 
         lead = tuple(f"batch_{i}" for i in range(np.ndim(self.loss) - 1))
-        variables: dict[str, tuple] = {}
+        held = vars(self) | (vars(self.weights) if self.weights else {})
         coordinates: dict[str, object] = {"step": np.arange(np.shape(self.loss)[-1])}
-
-        def put(name: str, value, dims: tuple[str, ...], text: str) -> None:
-            if value is not None:
-                variables[name] = ((*lead, *dims), np.asarray(value), {"long_name": text, "units": "1"})
-
-        path = ("step", "t", "sample", "coordinate")
-        put("output", self.output, ("step", "sample", "component"), "outputs f before the step's update")
-        put("loss", self.loss, ("step",), "loss of the step's batch before its update")
-        put("features", self.features, path, "features h")
-        put("gradients", self.gradients, path, "backward features b")
-        put("heldout", self.heldout, ("step", "heldout_sample", "component"), "outputs f on held-out inputs")
-        put("probe", self.probe, path, "features h of the first batch")
-        put("probe_gradients", self.probe_gradients, path, "backward features b of the first batch")
-        put("history_residual", self.history_residual, ("step",), "largest relative residual not remembered")
         if self.coupling is not None:
+            held |= {f"coupling_{name}": x for name, x in vars(self.coupling).items()}
             coordinates["direction"] = ["forward", "backward"]
-            put(
-                "coupling_layer_ms",
-                self.coupling.layer_ms,
-                ("step", "direction"),
-                "coupling of one layer, mean square",
-            )
-            text = "coupling summed over layers, mean square, maximum over t"
-            put("coupling_displacement_ms", self.coupling.displacement_ms, ("step", "direction"), text)
-        if self.weights is not None:
-            put("U", self.weights.U, ("coordinate", "input"), "input weights after the last update")
-            put("V", self.weights.V, ("coordinate", "component"), "readout weights after the last update")
-            for name in ("W", "W_backward"):
-                put(
-                    name,
-                    getattr(self.weights, name),
-                    ("layer", "coordinate", "coordinate_in"),
-                    "hidden weights after the last update",
-                )
-        layers = {
-            size - 1
-            for name, (dims, x, _) in variables.items()
-            for dim, size in zip(dims, x.shape, strict=True)
-            if dim == "t"
-        }
-        if layers:
-            count = layers.pop()
-            coordinates["t"] = np.arange(count + 1) / max(1, count)
+        variables = {}
+        for name, (dims, text) in _DESCRIBED.items():
+            if held.get(name) is None:
+                continue
+            value = np.asarray(held[name])
+            variables[name] = ((*lead, *dims), value, {"long_name": text, "units": "1"})
+            if "t" in dims:
+                layers = value.shape[len(lead) + dims.index("t")] - 1
+                coordinates["t"] = np.arange(layers + 1) / max(1, layers)
         return xr.Dataset(variables, coordinates)
 
     def __repr__(self) -> str:

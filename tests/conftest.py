@@ -15,9 +15,10 @@ jax.config.update("jax_enable_x64", True)
 
 # Not where users call in: there a wrong argument must meet the package's own sentence.
 SHAPED = (
-    "noise", "gaussian", "history", "training", "bounded", "observables", "losses", "optimizers", "parametrization", "trajectory",
-    "finite._matrix_free", "finite._matrices", "finite._hidden", "finite._updates", "finite._sizes", "finite._dense",
-    "finite._grid", "finite._innovations", "limit._terms", "limit._solve", "limit._lazy",
+    "noise", "gaussian", "history", "memory", "training", "observables", "losses", "optimizers",
+    "parametrization", "trajectory", "finite._matrix_free", "finite._matrices", "finite._hidden",
+    "finite._updates", "finite._sizes", "finite._dense", "finite._grid", "finite._innovations",
+    "limit._terms", "limit._solve", "limit._lazy",
 )  # fmt: skip
 with install_import_hook([f"nfd_jax.{name}" for name in SHAPED], "beartype.beartype"):
     import nfd_jax.finite

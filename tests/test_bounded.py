@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nfd_jax as nfd
-from nfd_jax import bounded, training
+from nfd_jax import training
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.noise import keyed_noise, sample_noise
 from nfd_jax.optimizers import Settings
@@ -93,7 +93,7 @@ def outputs(problem, seeds, directions, tolerance):
         network = MatrixFree.of(problem, jnp.asarray(1.0), 3, 12)
         if directions is None:
             return training.train(problem, noise, network).output[..., 0], jnp.zeros(())
-        run = bounded.train_bounded(problem, noise, network, directions=directions, tolerance=tolerance)
+        run = training.train(problem, noise, network, directions=directions, tolerance=tolerance)
         return run.output[..., 0], run.history_residual.max()
 
     return jax.vmap(one)(jax.random.split(jax.random.key(0), seeds))
@@ -151,8 +151,8 @@ def test_the_probe_is_followed_without_being_learned_from(make_problem):
     own = keyed_noise(problem, width=16, depth=3, key=jax.random.key(0))
     network = MatrixFree.of(problem, jnp.asarray(1.0), 3, 16)
     options = {"directions": 16, "tolerance": 0.0, "record": PATHS}
-    found = bounded.train_bounded(problem, noise, network, probe=True, **options)
-    plain = bounded.train_bounded(problem, own, network, **options)
+    found = training.train(problem, noise, network, probe=True, **options)
+    plain = training.train(problem, own, network, **options)
     np.testing.assert_allclose(found.output, plain.output, rtol=0, atol=1e-9)
     np.testing.assert_allclose(found.probe, found.features, rtol=0, atol=1e-6)
     np.testing.assert_allclose(found.probe_gradients, found.gradients, rtol=0, atol=1e-6)

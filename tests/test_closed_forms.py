@@ -9,7 +9,7 @@ import pytest
 
 import nfd_jax as nfd
 from nfd_jax import observables, training
-from nfd_jax.activations import activation as phi_of
+from nfd_jax.activations import resolve as phi_of
 from nfd_jax.finite._dense import initial_weights, train_weights
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.limit import Limit
@@ -22,7 +22,7 @@ KAPPA = 1.3
 
 INTERIORS = {
     "free": MatrixFree.of,
-    "limit": lambda problem, reuse, depth, width: Limit(problem, reuse, depth, width=width),
+    "limit": lambda problem, reuse, depth, width: Limit(problem, reuse, depth, width),
 }
 
 

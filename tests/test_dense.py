@@ -15,7 +15,8 @@ from nfd_jax import names
 from nfd_jax.activations import ACTIVATIONS
 from nfd_jax.finite._dense import initial_weights, train_weights
 from nfd_jax.losses import LOSSES
-from nfd_jax.parametrization import PARAMETRIZATIONS
+from nfd_jax.names import PARAMETRIZATIONS
+from nfd_jax.parametrization import block
 
 CASES = [("squared", 1), ("squared", 3), ("cross_entropy", 3)]
 PATHS = ("features", "gradients")
@@ -113,7 +114,8 @@ def test_centered_outputs_start_at_zero(make_problem):
 def test_names_agree_with_what_a_config_may_say():
     assert set(names.ACTIVATIONS) == set(ACTIVATIONS)
     assert set(names.LOSSES) == set(LOSSES)
-    assert set(names.PARAMETRIZATIONS) == set(PARAMETRIZATIONS)
+    for name in PARAMETRIZATIONS:
+        assert block(name, jnp.ones(()), 2).scale > 0
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

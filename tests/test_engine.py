@@ -22,11 +22,11 @@ from nfd_jax.activations import ACTIVATIONS
 from nfd_jax.finite import _engine
 from nfd_jax.finite._dense import initial_weights
 from nfd_jax.finite._engine import Grid, compile_grid, program_sizes, shape_of, train_grids
-from nfd_jax.finite._grid import Heldout
 from nfd_jax.losses import accuracy, loss_function
+from nfd_jax.names import PARAMETRIZATIONS
 from nfd_jax.noise import stream
-from nfd_jax.parametrization import PARAMETRIZATIONS
-from nfd_jax.sweep import make_plan, problem_of, run_batch
+from nfd_jax.problem import Heldout
+from nfd_jax.sweep import make_plan, run_batch
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -195,11 +195,11 @@ def test_a_sweep_compiles_a_program_a_size_and_gives_single_networks(tmp_path, c
     config = nfd.load_config(path)
     plan = make_plan(config)
     assert {batch.depths for batch in plan} == {(2, 4, 8)}, "depths share a draw and a program"
-    problem_of(config)
+    nfd.Problem.from_config(config)
     before = len(compilations)
     found = {batch.width: run_batch(config, batch) for batch in plan}
     assert len(compilations) - before <= 4
-    problem = problem_of(config)
+    problem = nfd.Problem.from_config(config)
     learning = eqx.tree_at(lambda p: p.learning_rate, problem, jnp.asarray(0.5, problem.dtype))
     for width, flag in ((4, 0), (32, 1)):
         single = nfd.train_finite(

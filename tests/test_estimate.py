@@ -13,11 +13,10 @@ from nfd_jax import history, launch, noise
 from nfd_jax.config import SweepConfig
 from nfd_jax.finite import _engine, _grid
 from nfd_jax.finite._draws import Initial
-from nfd_jax.finite._grid import Heldout
 from nfd_jax.finite._matrix_free import MatrixFree
+from nfd_jax.problem import HELDOUT_SAMPLES, Heldout, Problem
 from nfd_jax.store import Batch
-from nfd_jax.sweep import _cells, _data, _estimate, _execute, _machine, _work, problem_of
-from nfd_jax.sweep._grids import grid_of
+from nfd_jax.sweep import _cells, _estimate, _execute, _machine, _work
 from nfd_jax.sweep._machine import Machine
 from nfd_jax.sweep._plan import make_plan
 from nfd_jax.sweep._task import Task
@@ -121,11 +120,11 @@ def test_a_cell_too_large_for_this_machine_is_said_in_the_plan(cache, monkeypatc
 def test_normals_are_those_that_are_drawn(stream):
     c = config(problem={"batches": "stream" if stream else "fixed"})
     counted = work(c, Batch("cells", 64, (4, 8, 16), (0, 1)))
-    problem = problem_of(c)
+    problem = Problem.from_config(c)
     draw = lambda key: noise.sample_noise(problem, width=64, depth=32, key=key)
     shape = jax.eval_shape(draw, jax.random.key(0))
     shared = sum(math.prod(array.shape) for array in (shape.U, shape.forward, shape.backward))
-    separate = _data.HELDOUT + (12 if stream else 0)  # rows asked of every network and limit, by themselves
+    separate = HELDOUT_SAMPLES + (12 if stream else 0)  # rows asked of every network and limit, by themselves
     layers = 2 * 32 + 2 * (4 + 8 + 16)
     assert counted.normals == 2 * (shared + separate * layers * 64)
 
@@ -156,7 +155,7 @@ def test_flops_of_a_matrix_free_layer_are_those_xla_counts(make_problem):
         lambda past, drawn: system.forward(row, row[None], learned, past, drawn).path, empty, drawn
     )
     c = config(problem={"steps": samples, "batch_size": 1}, finite={"widths": [width]}, limit=None)
-    heldout = _data.HELDOUT * (20 * samples + 18 * _data.HELDOUT) * width
+    heldout = HELDOUT_SAMPLES * (20 * samples + 18 * HELDOUT_SAMPLES) * width
     counted = (_work._system(Task.of(c, Batch("cells", width, (1,), (0,))), 1).flops - samples * heldout) / (
         2 * samples
     )
@@ -172,7 +171,7 @@ def test_flops_of_a_dense_step_are_those_xla_counts(make_problem, rows, form):
     [batch] = make_plan(c)
     problem = make_problem(steps=4, rows=rows, dtype=jnp.float64)
     heldout = Heldout(jnp.ones((16, problem.input_dim)), jnp.ones((16, problem.outputs)))
-    shape, _ = _engine.shape_of(problem.samples, grid_of(Task.of(c, batch)), "cpu")
+    shape, _ = _engine.shape_of(problem.samples, Task.of(c, batch).grid, "cpu")
     assert shape.form == form and shape.flags == flags
     ones = lambda *sizes: jnp.ones(sizes)
     initial = Initial(

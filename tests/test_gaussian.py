@@ -40,8 +40,10 @@ def queries(case: str, dtype) -> tuple[np.ndarray, np.ndarray]:
     return known.astype(dtype), np.stack(new).astype(dtype)
 
 
-CASES = ("generic", "duplicate first", "duplicate last", "inside the known span", "all zero", "zero then others",
-         "nearly repeated", "nearly known")  # fmt: skip
+CASES = (
+    "generic", "duplicate first", "duplicate last", "inside the known span", "all zero", "zero then others",
+    "nearly repeated", "nearly known",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

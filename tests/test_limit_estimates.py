@@ -9,8 +9,8 @@ from _configs import config_with
 import nfd_jax as nfd
 from nfd_jax import launch, sweep
 from nfd_jax.limit import TimeTooShort
+from nfd_jax.problem import Heldout
 from nfd_jax.sweep import _estimates
-from nfd_jax.sweep._data import load_problem, seed_key
 
 TREE = {
     "name": "estimated",
@@ -37,7 +37,7 @@ def results(tmp_path_factory):
 def direct(flag, key, tolerance=0.1):
     config = config_with(TREE, {})
     with jax.enable_x64(True):
-        problem, heldout = load_problem(config.problem, config.seed, "float64")
+        problem, heldout = nfd.Problem.from_config(config), Heldout.from_config(config)
         options = {"backward_weights": flag, "heldout": heldout.inputs}
         return nfd.estimate_limit(problem, tolerance=tolerance, key=key, **options)
 
@@ -47,7 +47,7 @@ def test_stored_outputs_are_the_estimate_and_lie_within_its_bars_of_another(resu
     found = results["limit"].to_dataset().sel(backward_weights=flag, particles=0, seed=1)
     found = found.squeeze("learning_rate")
     assert found.output.dims == found.output_bias.dims == ("step", "sample", "component")
-    same, other = direct(flag, seed_key(0, 0)), direct(flag, jax.random.key(5))
+    same, other = direct(flag, nfd.seed_key(config_with(TREE, {}), 0)), direct(flag, jax.random.key(5))
     np.testing.assert_allclose(found.output, same.output, rtol=1e-10)
     np.testing.assert_allclose(found.loss, same.loss, rtol=1e-10)
     bars = 4 * np.hypot(found.output_standard_error.values, other.standard_error)

@@ -10,10 +10,9 @@ from _configs import config_with
 from nfd_jax import measures
 from nfd_jax.config import ConfigError, SweepConfig
 from nfd_jax.finite import _engine
+from nfd_jax.problem import Heldout, Problem
 from nfd_jax.store import Batch
 from nfd_jax.sweep import _cells, _execute, _memory, _systems
-from nfd_jax.sweep._data import load_problem
-from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._plan import make_plan
 from nfd_jax.sweep._task import Task
 
@@ -102,11 +101,8 @@ def test_prediction_for_weight_matrices_is_near_what_the_engine_takes(width, bat
     problem = {"batch_size": batch_size, "learning_rate": [0.1 * (1 + i) for i in range(rates)]}
     finite = {"widths": [width], "simulator": "dense", "backward_weights": flags}
     config = sweep(problem=problem, finite=finite, limit=None, measure=["kernels"], seeds=4)
-    [batch], (loaded, heldout), grid = (
-        make_plan(config),
-        load_problem(config.problem, config.seed, config.precision),
-        grid_of(task(config, make_plan(config)[0])),
-    )
+    [batch], loaded, heldout = make_plan(config), Problem.from_config(config), Heldout.from_config(config)
+    grid = task(config, batch).grid
     shape, seeds = _engine.shape_of(loaded.samples, grid, "cpu")
     assert shape.form == form
     found = _engine.compile_grid(loaded, heldout, grid).run.memory_analysis()

@@ -78,7 +78,8 @@ def test_a_batch_takes_no_more_seeds_than_it_has_time_for(plan_on):
 
 
 def test_an_accelerator_takes_more_seeds(plan_on, monkeypatch):
-    monkeypatch.setattr(_memory, "on_cpu", lambda: False)
+    for module in (_memory, _plan):
+        monkeypatch.setattr(module, "on_cpu", lambda: False)
     assert {len(batch.seeds) for batch in plan_on(config(finite=FREE))} == {8}
 
 

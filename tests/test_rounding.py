@@ -12,7 +12,7 @@ from nfd_jax import training
 from nfd_jax.conditional import _drawn
 from nfd_jax.finite._dense import initial_weights, train_weights
 from nfd_jax.finite._matrix_free import MatrixFree
-from nfd_jax.limit import _limit
+from nfd_jax.limit import Limit
 from nfd_jax.sweep._cells import coarsened_noise
 
 PATHS = ("features", "gradients")
@@ -142,8 +142,8 @@ def test_padding_and_batching_change_nothing(make_problem):
     stack = jax.tree.map(lambda *x: jnp.stack(x), coarsened_noise(noise, 4, 8), noise)
     together = eqx.filter_jit(jax.vmap(padded))(stack, *pairs)
     for i, (depth, flag) in enumerate(((4, "reused"), (8, "independent"))):
-        run = nfd.train_finite(problem, width=24, depth=depth, noise=noise.coarsen(depth), simulator="matrix_free",
-                               backward_weights=flag, record=PATHS)  # fmt: skip
+        options = {"simulator": "matrix_free", "backward_weights": flag, "record": PATHS}
+        run = nfd.train_finite(problem, noise=noise.coarsen(depth), **options)
         np.testing.assert_allclose(together.output[i], run.output, rtol=0, atol=1e-12)
         np.testing.assert_allclose(together.features[i], run.features[:, :: depth // 2], rtol=0, atol=1e-11)
         np.testing.assert_allclose(together.gradients[i], run.gradients[:, :: depth // 2], rtol=0, atol=1e-11)
@@ -182,7 +182,7 @@ def test_memory_of_a_very_wide_network(make_problem):
     """n = 100 000, L = 32, K·P = 8 in float32: what the compiled program asks for, without running it."""
     problem = make_problem(steps=4, rows=2, dtype=np.float32)
     reuse = jnp.ones((), jnp.float32)
-    options = nfd.sample_noise, 100_000, 32, reuse, None, (), None, None, 0.05
+    options = nfd.sample_noise, {"width": 100_000, "depth": 32}, reuse, None, {}
     program = _drawn.lower(problem, jax.random.key(0), MatrixFree.of, *options).compile()
     sizes = program.compiled.memory_analysis()
     total = sizes.temp_size_in_bytes + sizes.output_size_in_bytes + sizes.argument_size_in_bytes
@@ -196,7 +196,7 @@ def test_a_very_wide_network_trains(make_problem):
     assert np.all(np.isfinite(run.loss))
 
 
-@pytest.mark.parametrize("interior", [MatrixFree.of, pytest.param(_limit, marks=pytest.mark.long)])
+@pytest.mark.parametrize("interior", [MatrixFree.of, pytest.param(Limit, marks=pytest.mark.long)])
 def test_held_out_questions_about_training_inputs_get_the_training_answers(make_problem, interior):
     problem = make_problem(steps=3, rows=3, stream=True)
     noise = nfd.sample_noise(problem, width=32, depth=4, key=jax.random.key(0))

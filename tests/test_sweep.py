@@ -10,7 +10,7 @@ import pytest
 import nfd_jax as nfd
 from nfd_jax import launch, measures
 from nfd_jax.measures import Cells, Measure, Named, Variable
-from nfd_jax.sweep import Task, _cells, _systems, make_plan, problem_of, run_batch
+from nfd_jax.sweep import Task, _cells, _systems, make_plan, run_batch
 
 SMALL = """
 name: small
@@ -87,7 +87,7 @@ def test_groups_and_dimensions(swept):
 def test_numbers_are_those_of_single_calls(swept):
     sweep, tree, _ = swept
     with jax.enable_x64(True):
-        problem = problem_of(sweep)
+        problem = nfd.Problem.from_config(sweep)
         problem = eqx.tree_at(lambda p: p.learning_rate, problem, jnp.asarray(0.6))
         noise = nfd.sample_noise(problem, width=16, depth=16, key=nfd.seed_key(sweep, 1))
         options = {"record": ("features", "gradients"), "backward_weights": "reused"}
@@ -292,7 +292,7 @@ def test_every_seed_has_samples_of_its_own_where_asked(tmp_path):
     [batch] = make_plan(sweep)
     arrays = run_batch(sweep, batch)
     with jax.enable_x64(True):
-        one, other = (problem_of(sweep, repetition) for repetition in (0, 1))
+        one, other = (nfd.Problem.from_config(sweep, repetition=repetition) for repetition in (0, 1))
         assert not np.allclose(one.inputs, other.inputs)
         noise = nfd.sample_noise(other, width=12, depth=16, key=nfd.seed_key(sweep, 1))
         alone = nfd.train_finite(
@@ -320,7 +320,7 @@ def test_a_larger_limit_on_nested_noise(tmp_path):
     order = "backward_weights", "limit_backward_weights", "depth", "seed", "learning_rate", "step", "quantity"
     error = arrays["compare/reference_error_ms"].over(order)
     with jax.enable_x64(True):
-        problem = eqx.tree_at(lambda p: p.learning_rate, problem_of(sweep), jnp.asarray(0.6))
+        problem = eqx.tree_at(lambda p: p.learning_rate, nfd.Problem.from_config(sweep), jnp.asarray(0.6))
         noise = nfd.sample_noise(problem, width=48, depth=16, key=nfd.seed_key(sweep, 0))
         limit = nfd.solve_limit(problem, noise=noise, backward_weights="independent", record=("features",))
         narrow = noise.narrow(12).coarsen(4)

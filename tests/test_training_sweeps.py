@@ -7,7 +7,8 @@ from _configs import config_with
 
 import nfd_jax as nfd
 from nfd_jax.optimizers import Settings
-from nfd_jax.sweep import problem_of
+from nfd_jax.store import Batch
+from nfd_jax.sweep import Task, _systems
 
 TREE = {
     "name": "training",
@@ -33,7 +34,8 @@ TREE = {
 
 def test_a_config_s_problem_is_what_its_cells_learn():
     config = config_with(TREE, {"problem": {"batches": "fixed", "pool": None, "centered": True}})
-    one, other = nfd.Problem.from_config(config), problem_of(config)
+    task = Task.of(config, Batch("cells", 16, (4,), (0,)))
+    one, (other, _) = nfd.Problem.from_config(config), _systems.problem_of_seed(task, 0)
     assert jax.tree.structure(one) == jax.tree.structure(other)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(a, b)

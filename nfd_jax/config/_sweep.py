@@ -4,7 +4,6 @@ checked.
 
 import hashlib
 import json
-from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import (
@@ -37,7 +36,7 @@ from nfd_jax.config._sections import (
     without_nulls,
 )
 from nfd_jax.config._tree import assign, dotted, flat, names_first, without
-from nfd_jax.data import Data, load_problem_data, reads_folder
+from nfd_jax.data import Data, data_of, reads_folder
 
 RESERVED = (
     "figures",
@@ -55,11 +54,6 @@ _NAME_RULE = (
 _VARIANTS_RULE = "one to 100 names (as for name), each with a section of dotted keys and their values"
 _EXTENDABLE = {"name", "variants", "seeds", "finite.widths", "finite.depths"}  # these name or extend a store
 _LATER = {"verdicts.margin", "limit.max_seconds"}  # how results are read, and how long to go on for them
-
-
-@lru_cache(maxsize=8)
-def _loaded(problem: ProblemConfig, seed: int, repetition: int | None) -> Data:
-    return load_problem_data(problem, seed, repetition)
 
 
 def _measure(name: Any) -> Any:
@@ -171,7 +165,7 @@ class SweepConfig(Section):
 
     def load_data(self, repetition: int = 0) -> Data:
         """The data that one repetition learns from, kept for the next who asks; raises DataError."""
-        return _loaded(self.problem, self.seed, repetition if self.problem.data_seed == "per_seed" else None)
+        return data_of(self.problem, self.seed, repetition)
 
     def expand(self) -> "dict[str, SweepConfig]":
         """{"": self} without variants, otherwise each variant's name with its full config, which has none."""

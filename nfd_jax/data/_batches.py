@@ -10,43 +10,22 @@ as drawn.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nfd_jax.data._datasets import dimension, read_dataset
 from nfd_jax.data._formats import DataError
 from nfd_jax.data._samples import Samples
-from nfd_jax.names import BatchesName, DataSeed, LossName, signed
+from nfd_jax.names import signed
 
-HELDOUT = 32
+if TYPE_CHECKING:
+    from nfd_jax.config import ProblemConfig
+
+MOST_HELDOUT = 32
 _STREAM = 0x64617461  # keeps these draws apart from any other use of the master seed
-
-
-class ProblemData(Protocol):
-    """What of a problem decides its data; a config's `problem` section is one."""
-
-    @property
-    def dataset(self) -> str: ...
-    @property
-    def data_dir(self) -> str | Path | None: ...
-    @property
-    def input_dim(self) -> int: ...
-    @property
-    def classes(self) -> tuple[int, ...] | None: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def batches(self) -> BatchesName: ...
-    @property
-    def pool(self) -> int | None: ...
-    @property
-    def data_seed(self) -> DataSeed: ...
-    @property
-    def loss(self) -> LossName: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +47,9 @@ class Data:
     classes: tuple[int, ...]
 
 
-def load_problem_data(problem: ProblemData, seed: int, repetition: int | None = None) -> Data:
-    """Batches for K steps of P samples each, a function of `problem`, the master seed and, where it counts, a
-    repetition.
+def load_problem_data(problem: "ProblemConfig", seed: int, repetition: int | None = None) -> Data:
+    """Batches for K steps of P samples each, a function of `problem`, a config's section, the master
+    seed and, where it counts, a repetition.
 
     `batches`: `fixed` repeats one batch; `stream` takes consecutive disjoint batches of a random order, and
     starts a fresh order when fewer than P samples are left; `epochs` does the same with a pool of `pool`
@@ -101,7 +80,15 @@ def load_problem_data(problem: ProblemData, seed: int, repetition: int | None = 
     return Data(inputs, targets, *arrays(heldout), Path(problem.dataset).stem, classes)
 
 
-def check_data(problem: ProblemData) -> None:
+def data_of(problem: "ProblemConfig", seed: int, repetition: int = 0) -> Data:
+    """`load_problem_data`, kept for the next who asks; repetitions with the same data share them."""
+    return _kept(problem, seed, repetition if problem.data_seed == "per_seed" else None)
+
+
+_kept = lru_cache(maxsize=16)(load_problem_data)
+
+
+def check_data(problem: "ProblemConfig") -> None:
     """Raise the DataError that `load_problem_data` would raise for files, classes or sizes. Reads, prepares
     nothing.
     """
@@ -109,13 +96,13 @@ def check_data(problem: ProblemData) -> None:
         _split(problem, np.random.default_rng(0))
 
 
-def input_dim(problem: ProblemData) -> int:
+def input_dim(problem: "ProblemConfig") -> int:
     """Number of features d of a problem's inputs; of a .npz only the header is read. Raises DataError."""
     known = dimension(problem.dataset)
     return problem.input_dim if known is None else known
 
 
-def _generator(problem: ProblemData, seed: int, repetition: int | None) -> np.random.Generator:
+def _generator(problem: "ProblemConfig", seed: int, repetition: int | None) -> np.random.Generator:
     if problem.data_seed == "fixed":
         return np.random.default_rng([seed, _STREAM])
     if repetition is None or repetition < 0:
@@ -123,13 +110,13 @@ def _generator(problem: ProblemData, seed: int, repetition: int | None) -> np.ra
     return np.random.default_rng([seed, _STREAM, repetition + 1])  # a last 0 would change nothing
 
 
-def _gaussian(problem: ProblemData, master: np.random.Generator, rng: np.random.Generator) -> Data:
+def _gaussian(problem: "ProblemConfig", master: np.random.Generator, rng: np.random.Generator) -> Data:
     """x ~ N(0, I), classes −1 and +1 by the sign of x·u; the config's `classes` does not apply."""
     d, rows, steps = problem.input_dim, problem.batch_size, problem.steps
     teacher = master.standard_normal(d)
     if problem.data_seed == "fixed":
         rng = master  # one stream, which goes on after the teacher
-    heldout = rng.standard_normal((HELDOUT, d))
+    heldout = rng.standard_normal((MOST_HELDOUT, d))
 
     def labels(x: np.ndarray) -> np.ndarray:
         return np.where(x @ teacher < 0, -1, 1)
@@ -144,7 +131,7 @@ def _gaussian(problem: ProblemData, master: np.random.Generator, rng: np.random.
     return Data(inputs, targets, heldout, heldout_targets, "gaussian", (-1, 1))
 
 
-def _schedule(problem: ProblemData, train: Samples, rng: np.random.Generator) -> np.ndarray:
+def _schedule(problem: "ProblemConfig", train: Samples, rng: np.random.Generator) -> np.ndarray:
     """Which sample stands where: indices (K, P) into the training samples."""
     pool = _in_turn(train, rng)[: problem.pool] if problem.batches == "epochs" else np.arange(len(train))
     batches = _batches(train[pool] if problem.batches == "epochs" else train, problem.batch_size, rng)
@@ -153,17 +140,17 @@ def _schedule(problem: ProblemData, train: Samples, rng: np.random.Generator) ->
     return pool[np.stack([first, *rest])]
 
 
-def _split(problem: ProblemData, rng: np.random.Generator) -> tuple[Samples, Samples, tuple[int, ...]]:
+def _split(problem: "ProblemConfig", rng: np.random.Generator) -> tuple[Samples, Samples, tuple[int, ...]]:
     """Disjoint training and held-out samples of the chosen classes, and those classes."""
     train, test = read_dataset(problem.dataset, problem.data_dir)
     classes = _classes(train, problem)
     train = _only(train, classes)
     if test is not None:
         test = _only(test, classes)
-        heldout = test[_in_turn(test, rng)[:HELDOUT]]
+        heldout = test[_in_turn(test, rng)[:MOST_HELDOUT]]
     else:
         order = _in_turn(train, rng)
-        count = min(HELDOUT, max(1, len(order) // 4))
+        count = min(MOST_HELDOUT, max(1, len(order) // 4))
         train, heldout = train[np.sort(order[count:])], train[order[:count]]
     key = "pool" if problem.batches == "epochs" and problem.pool is not None else "batch_size"
     needed = getattr(problem, key)
@@ -175,7 +162,7 @@ def _split(problem: ProblemData, rng: np.random.Generator) -> tuple[Samples, Sam
     return train, heldout, classes
 
 
-def _classes(train: Samples, problem: ProblemData) -> tuple[int, ...]:
+def _classes(train: Samples, problem: "ProblemConfig") -> tuple[int, ...]:
     """The classes asked for, by default all that the training samples have; () for real-valued targets."""
     if not train.labelled:
         if problem.classes is not None:

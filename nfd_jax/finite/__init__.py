@@ -1,6 +1,7 @@
 """Finite networks: dense (weight matrices) and matrix-free (exact in law, O(n) a layer)."""
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,28 +10,16 @@ from jaxtyping import Array
 from nfd_jax import conditional, optimizers
 from nfd_jax.finite._dense import initial_weights, train_weights
 from nfd_jax.finite._engine import Grid, compile_grid, program_sizes, runs_at_once, shape_of, train_grids
-from nfd_jax.finite._grid import Heldout
 from nfd_jax.finite._innovations import coupling_of, innovations, train_with_innovations
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.finite._train_grid import train_grid
+from nfd_jax.names import SIMULATORS, BackwardWeights, MatmulPrecision, RecordName, Simulator
 from nfd_jax.noise import AbstractNoise, sample_noise
-from nfd_jax.problem import (
-    BACKWARD_WEIGHTS,
-    MATMUL_PRECISIONS,
-    BackwardWeights,
-    Problem,
-    Record,
-    check_choice,
-    check_key,
-    check_record,
-    check_size,
-)
+from nfd_jax.problem import Problem, check_choice, check_key
 from nfd_jax.trajectory import Trajectory
 
 __all__ = [
-    "SIMULATORS",
     "Grid",
-    "Heldout",
     "MatrixFree",
     "compile_grid",
     "initial_weights",
@@ -45,8 +34,6 @@ __all__ = [
     "train_with_innovations",
 ]
 
-SIMULATORS = ("dense", "matrix_free")
-
 
 def train_finite(
     problem: Problem,
@@ -56,13 +43,13 @@ def train_finite(
     key: Array | None = None,
     noise: AbstractNoise | None = None,
     backward_weights: BackwardWeights = "reused",
-    simulator: Literal["dense", "matrix_free"] = "dense",
-    record: tuple[Record, ...] = (),
+    simulator: Simulator = "dense",
+    record: tuple[RecordName, ...] = (),
     heldout: Any = None,
     grid: int | None = None,
     directions: int | None = None,
     tolerance: float = 0.05,
-    matmul_precision: str = "highest",
+    matmul_precision: MatmulPrecision = "highest",
 ) -> Trajectory:
     """Train a one-layer ResNet of `width` n and `depth` L for the K steps of `problem`.
 
@@ -88,10 +75,7 @@ def train_finite(
     a dense network, and for optimizers that are not linear where matrices are not held; TypeError on anything
     but a key.
     """
-    check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
     check_choice("simulator", simulator, SIMULATORS)
-    check_choice("matmul_precision", matmul_precision, MATMUL_PRECISIONS)
-    record = check_record(record)
     dense = simulator == "dense"
     if dense and noise is not None:
         raise ValueError(
@@ -101,51 +85,26 @@ def train_finite(
         raise ValueError(
             'directions= bounds the history of "matrix_free" networks; a dense network has none: leave it out'
         )
-    if not dense and "weights" in record:
-        raise ValueError(
-            'record: a matrix-free network has no "weights"; allowed: features, gradients, coupling'
-        )
-    width, depth = conditional.size_of(noise, width, depth, ("width", "depth"))
-    check_size("width", width)
-    check_size("depth", depth)
+    sizes, asked = {"width": width, "depth": depth}, (record, heldout, grid, matmul_precision)
+    options = conditional.Options.of(problem, noise, sizes, backward_weights, *asked)
     if not dense:
-        return conditional.run(
-            problem,
-            MatrixFree.of,
-            noise=noise,
-            draw=sample_noise,
-            width=width,
-            depth=depth,
-            key=key,
-            backward_weights=backward_weights,
-            record=record,
-            heldout=heldout,
-            grid=grid,
-            directions=directions,
-            tolerance=tolerance,
-            matmul_precision=matmul_precision,
-        )
-    if "coupling" in record and (width < problem.samples or not optimizers.is_linear(problem.optimizer)):
+        how = MatrixFree.of, sample_noise
+        return conditional.run(problem, *how, noise, key, options, directions, tolerance)
+    coupled = options.width >= problem.samples and optimizers.is_linear(problem.optimizer)
+    if "coupling" in options.record and not coupled:
         raise ValueError(
             f"record: the coupling of a dense network needs width ≥ steps × batch size = {problem.samples} "
-            "and an optimizer that is "
-            f"linear; received width {width}: leave coupling out"
+            f"and an optimizer that is linear; received width {options.width}: leave coupling out"
         )
-    asked = conditional.heldout_inputs(problem, heldout)
-    grid = conditional.check_grid(grid, depth)
     with jax.default_matmul_precision(matmul_precision):
-        return _train_dense(problem, check_key(key), width, depth, backward_weights, record, asked, grid)
+        return _train_dense(problem, check_key(key), options)
 
 
 @eqx.filter_jit
-def _train_dense(problem, key, width, depth, backward_weights, record, heldout, grid):
-    weights = initial_weights(problem, width=width, depth=depth, key=key, backward_weights=backward_weights)
-    run = train_weights(problem, weights, backward_weights, record=record, grid=grid, heldout=heldout)
-    if "coupling" in record:
-        run = eqx.tree_at(
-            lambda r: r.coupling,
-            run,
-            coupling_of(problem, weights, backward_weights, key),
-            is_leaf=lambda x: x is None,
-        )
+def _train_dense(problem: Problem, key: Array, asked: conditional.Options) -> Trajectory:
+    flag, sizes = asked.backward_weights, {"width": asked.width, "depth": asked.depth}
+    weights = initial_weights(problem, **sizes, key=key, backward_weights=flag)
+    run = train_weights(problem, weights, flag, record=asked.record, grid=asked.grid, heldout=asked.heldout)
+    if "coupling" in asked.record:
+        run = replace(run, coupling=coupling_of(problem, weights, flag, key))
     return run

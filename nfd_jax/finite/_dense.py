@@ -1,12 +1,14 @@
 """One network with weight matrices, from a key: what `train_finite` and innovations run on."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax import optimizers
-from nfd_jax.finite._hidden import Explicit, Factored, form
-from nfd_jax.finite._matrices import Seen, train
+from nfd_jax.finite._hidden import Explicit, Factored, at_start, form
+from nfd_jax.finite._matrices import train
 from nfd_jax.finite._sizes import Sizes
 from nfd_jax.finite._updates import Ends
 from nfd_jax.noise import INDEPENDENT_WEIGHTS, WEIGHTS, ends, normal_rows, stream
@@ -33,11 +35,15 @@ def hidden_weights(
     kind: str, W: Array, back: Array, reuse: Array, samples: int, width: Array, *, reused: bool
 ) -> Explicit | Factored:
     """The hidden weights of a network at W(0), whose backward pass uses `back`, in one of the two forms."""
-    one = jnp.ones((), W.dtype)
-    if kind == "explicit":
-        return Explicit(W, None if reused else back - W, reuse, one, width)
-    empty = jnp.zeros((W.shape[0], samples, W.shape[-1]), W.dtype)
-    return Factored(W[None], back, empty, empty, one, jnp.zeros(samples, W.dtype), width)
+    gap = back - W if kind == "explicit" and not reused else None
+    return at_start(kind, W[None], back, gap, reuse, samples, width)
+
+
+def keeping(record: tuple[str, ...], heldout: bool = False) -> Callable:
+    """What a trajectory keeps of each step, as `_matrices.train` asks for it."""
+    paths = [name for name in record if name in ("features", "gradients")]
+    names = ["output", "loss", *paths, *(("heldout",) if heldout else ())]
+    return lambda memory, seen: (memory, {name: getattr(seen, name) for name in names})
 
 
 def train_weights(
@@ -60,13 +66,9 @@ def train_weights(
         kind, weights.W, weights.W_backward, reuse, problem.samples, sizes.width, reused=reused
     )
 
-    def observe(memory, seen: Seen):
-        out = {"output": seen.output, "loss": seen.loss}
-        out |= {name: getattr(seen, name) for name in ("features", "gradients") if name in record}
-        return memory, out | ({} if heldout is None else {"heldout": seen.heldout})
-
     places = jnp.arange((grid or depth) + 1) * (depth // (grid or depth))
     options = {"places": places, "heldout": heldout, "skip_last": False}
+    observe = keeping(record, heldout is not None)
     out, ends, hidden = train(problem, Ends(weights.U, weights.V), hidden, sizes, observe, None, **options)
     if "weights" in record:
         out["weights"] = Weights(

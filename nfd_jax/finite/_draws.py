@@ -1,5 +1,4 @@
-"""Initial weights of many seeds in one program that compiles fast, padded with zeros to the program's size.
-"""
+"""Initial weights of many seeds in one program that compiles fast, with zeros up to the program's size."""
 
 from typing import NamedTuple
 

@@ -1,27 +1,25 @@
 """How grids of networks are run: in which form, how many side by side, by which compiled program, on which
 cores or devices.
 
-Choices made here depend on sizes and on the kind of device, never on a measurement: another choice rounds
-differently, and one grid must give the same numbers in every process.
+Another choice rounds differently, and one grid must give the same numbers in every process. So choices depend
+on sizes and the kind of device. `program_sizes` alone weighs measured speeds: its caller keeps what it chose.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from math import gcd
 from time import perf_counter
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from nfd_jax.finite._draws import divisor
-from nfd_jax.finite._grid import Heldout, Shape, program
+from nfd_jax.finite._grid import Shape, program
 from nfd_jax.finite._hidden import form
-from nfd_jax.problem import Problem
-from nfd_jax.runtime import compiler_options, cores
+from nfd_jax.problem import Heldout, Problem
+from nfd_jax.runtime import Turns, compiler_options, cores, in_precision, in_threads, on_cpu
 
 CACHED = 2**17
 """Matrix entries of the networks that a CPU trains side by side: a layer of them and its update stay in a
@@ -90,7 +88,7 @@ def runs_at_once(shape: Shape, itemsize: int) -> int:
     """How many runs of a program go on at the same time: one a core, where products alone don't keep all
     cores busy."""
     large = itemsize * shape.layers * shape.size**2 > SHARED_BYTES
-    alone = large or jax.default_backend() != "cpu" or jax.local_device_count() > 1
+    alone = large or not on_cpu() or jax.local_device_count() > 1
     return 1 if alone else cores()
 
 
@@ -101,6 +99,9 @@ class Compiled:
     run: jax.stages.Compiled
     build: float
     compile: float
+
+
+_TURNS = Turns()
 
 
 @lru_cache(maxsize=64)
@@ -128,14 +129,10 @@ class _Job:
         devices = jax.local_device_count()
         self.shape, group = shape_of(problem.samples, grid, jax.default_backend(), devices)
         self.devices = gcd(group, devices)
-        self.key = np.asarray(
-            [0, master], np.uint32
-        )  # what jax.random.key(master) holds, without a program of its own
-        self.rest = (
-            np.asarray(grid.rates, dtype),
-            np.asarray(grid.width, np.int32),
-            np.asarray(grid.depths, np.int32),
-        )
+        # What jax.random.key(master) holds, without a program of its own.
+        self.key = np.asarray([0, master], np.uint32)
+        sizes = np.asarray(grid.width, np.int32), np.asarray(grid.depths, np.int32)
+        self.rest = np.asarray(grid.rates, dtype), *sizes
         self.groups = [
             np.asarray(grid.seeds[i : i + group], np.uint32) for i in range(0, len(grid.seeds), group)
         ]
@@ -146,13 +143,13 @@ class _Job:
     def arguments(self, seeds: np.ndarray) -> tuple:
         return self.problem, self.heldout, self.key, seeds, *self.rest
 
-    def in_its_precision(self, function, *arguments):
-        """Threads have settings of their own."""
-        with jax.enable_x64(self.problem.dtype == jnp.float64):
-            return function(*arguments)
+    def compiled(self) -> Compiled:
+        """The executable, compiled by the first who asks."""
+        with _TURNS.first(self.program):
+            return _compiled(*self.program)
 
-    def run(self, executable: Future[Compiled], seeds: np.ndarray) -> dict[str, np.ndarray]:
-        return self.in_its_precision(lambda: jax.device_get(executable.result().run(*self.arguments(seeds))))
+    def run(self, seeds: np.ndarray) -> dict[str, np.ndarray]:
+        return jax.device_get(self.compiled().run(*self.arguments(seeds)))
 
     def joined(self, parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         whole = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
@@ -165,7 +162,8 @@ class _Job:
 def compile_grid(problem: Problem, heldout: Heldout | None, grid: Grid) -> Compiled:
     """The executable that trains `grid`, compiled once a process."""
     job = _Job(problem, heldout, 0, grid)
-    return job.in_its_precision(_compiled, *job.program)
+    with in_precision(problem.dtype):
+        return job.compiled()
 
 
 def train_grids(
@@ -182,12 +180,11 @@ def train_grids(
         raise ValueError(f"the master seed must lie in 0 … 2**32 - 1; received {master}")
     jobs = [_Job(problem, heldout, master, grid) for grid in grids]
     count = min(runs_at_once(job.shape, problem.dtype.itemsize) for job in jobs)
-    programs: dict[tuple, Future[Compiled]] = {}
-    with ThreadPoolExecutor(count) as compilers, ThreadPoolExecutor(count) as runners:
-        for job in jobs:
-            if job.program not in programs:
-                programs[job.program] = compilers.submit(job.in_its_precision, _compiled, *job.program)
-        runs = [
-            [runners.submit(job.run, programs[job.program], seeds) for seeds in job.groups] for job in jobs
-        ]
-        return [job.joined([run.result() for run in parts]) for job, parts in zip(jobs, runs, strict=True)]
+    # One group of each grid first, so that their programs are compiled at the same time.
+    every = sorted(
+        ((place, i) for i, job in enumerate(jobs) for place in range(len(job.groups))), key=lambda at: at[0]
+    )
+    with in_precision(problem.dtype):
+        runs = in_threads([partial(jobs[i].run, jobs[i].groups[place]) for place, i in every], count)
+    of = lambda i: [run for (_, j), run in zip(every, runs, strict=True) if j == i]
+    return [job.joined(of(i)) for i, job in enumerate(jobs)]

@@ -10,7 +10,6 @@ One network is written in `_matrices`; here it is mapped over. One program serve
 
 from dataclasses import dataclass
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -18,19 +17,12 @@ from jaxtyping import Array, Float
 from nfd_jax import observables
 from nfd_jax.activations import resolve
 from nfd_jax.finite._draws import Initial, draw
-from nfd_jax.finite._hidden import Explicit, Factored
+from nfd_jax.finite._hidden import at_start
 from nfd_jax.finite._matrices import Seen, train
 from nfd_jax.finite._sizes import Sizes
 from nfd_jax.finite._updates import Ends
 from nfd_jax.losses import accuracy, loss_function
-from nfd_jax.problem import Problem
-
-
-class Heldout(eqx.Module):
-    """Samples to follow besides those learned from: `inputs` (H, d), `targets` (H, C)."""
-
-    inputs: Float[Array, "H d"]
-    targets: Float[Array, "H C"]
+from nfd_jax.problem import Heldout, Problem
 
 
 @dataclass(frozen=True)
@@ -59,20 +51,8 @@ class Shape:
         return "independent" in self.flags
 
 
-def hidden_of(
-    form: str, drawn: Array, back: Array | None, gap: Array | None, reuse: Array, samples: int, width: Array
-):
-    """A network at its initial weights, in one of the two forms; `drawn` (kinds, L, n, n)."""
-    one, dtype = jnp.ones((), drawn.dtype), drawn.dtype
-    if form == "explicit":
-        return Explicit(drawn[0], gap, reuse, one, width.astype(dtype))
-    empty = jnp.zeros((drawn.shape[1], samples, drawn.shape[-1]), dtype)
-    return Factored(drawn, back, empty, empty, one, jnp.zeros(samples, dtype), width.astype(dtype))
-
-
 def observer(problem: Problem, heldout: Heldout | None, width: Array, shape: Shape):
-    """What a sweep keeps of each step; its memory is h and b at step 0, of the rows whose shift is measured.
-    """
+    """What a sweep keeps of each step; it remembers h and b of step 0, whose shift is measured."""
     loss, phi, rows = loss_function(problem.loss), resolve(problem.activation).value, problem.batch_size
     inside = jnp.arange(shape.size) < width
     ms = lambda x: jnp.sum(x * x, axis=(-2, -1)) / (rows * width)
@@ -163,8 +143,8 @@ def _side_by_side(
         back = drawn if order == tuple(range(kinds)) else jnp.stack([drawn[i] for i in order])
 
     def one(U, V, drawn, back, gap, rate, reuse):
-        learning = eqx.tree_at(lambda p: p.learning_rate, problem, rate)
-        hidden = hidden_of(shape.form, drawn, back, gap, reuse, problem.samples, width)
+        learning = problem.at_rate(rate)
+        hidden = at_start(shape.form, drawn, back, gap, reuse, problem.samples, width)
         sizes = Sizes.padded(width, depth, shape.size, depth, problem.dtype)
         observe, memory = observer(learning, heldout, width, shape)
         options = {

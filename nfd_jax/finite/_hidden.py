@@ -126,6 +126,18 @@ class Factored(eqx.Module):
         return eqx.tree_at(lambda h: (h.features, h.signals), self, stacks)
 
 
+def at_start(
+    form: str, drawn: Array, back: Array | None, gap: Array | None, reuse: Array, samples: int, width: Array
+) -> Explicit | Factored:
+    """A network at its initial weights, in one of the two forms; `drawn` (kinds, L, n, n), `back` where it is
+    factored and `gap` where it is explicit."""
+    one, dtype = jnp.ones((), drawn.dtype), drawn.dtype
+    if form == "explicit":
+        return Explicit(drawn[0], gap, reuse, one, width.astype(dtype))
+    empty = jnp.zeros((drawn.shape[1], samples, drawn.shape[-1]), dtype)
+    return Factored(drawn, back, empty, empty, one, jnp.zeros(samples, dtype), width.astype(dtype))
+
+
 class Units(eqx.Module):
     """What an optimizer's step is measured in: parameters are divided by it, and updates multiplied.
 

@@ -20,9 +20,11 @@ from nfd_jax.activations import resolve
 from nfd_jax.finite._dense import initial_weights, train_weights
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.gaussian import split
+from nfd_jax.memory import check_memory
+from nfd_jax.names import BackwardWeights
 from nfd_jax.noise import BACKWARD, FORWARD, Noise, normal_rows, stream
-from nfd_jax.problem import BACKWARD_WEIGHTS, BackwardWeights, Problem, check_choice, check_key, check_size
-from nfd_jax.training import check_room, train
+from nfd_jax.problem import Problem, check_flag, check_key, check_sizes
+from nfd_jax.training import train
 from nfd_jax.trajectory import Coupling, Trajectory, Weights
 
 Samples = Float[Array, "K P n"]
@@ -39,10 +41,9 @@ def train_with_innovations(
     Raises ValueError on sizes or names that are not allowed and for centered outputs on batches that differ,
     TypeError on anything but a key.
     """
-    check_size("width", width)
-    check_size("depth", depth)
-    check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
-    check_room(problem, width)
+    check_sizes(width=width, depth=depth)
+    check_flag(backward_weights)
+    check_memory(problem, width)
     if problem.centered and not problem.repeated:
         raise ValueError(
             "innovations of centered outputs need the same batch at every step; received batches that differ"
@@ -76,18 +77,11 @@ def innovations(
 
     def layer(at):
         W, W_back, x, u, index = at
-        g, g_back = (
-            _fresh(stream(key, direction, index), x.shape, x.dtype) for direction in (FORWARD, BACKWARD)
-        )
-        return _layer_innovations(W, W_back, x, u, g, g_back, reuse)
+        fresh = lambda direction: _fresh(stream(key, direction, index), x.shape, x.dtype)
+        return _layer_innovations(W, W_back, x, u, fresh(FORWARD), fresh(BACKWARD), reuse)
 
-    each = (
-        weights.W,
-        weights.W_backward,
-        by_layer(queries),
-        by_layer(run.gradients[:, 1:]),
-        jnp.arange(weights.W.shape[0]),
-    )
+    asked = by_layer(queries), by_layer(run.gradients[:, 1:])
+    each = weights.W, weights.W_backward, *asked, jnp.arange(weights.W.shape[0])
     forward, backward = jax.lax.map(layer, each)
     return run, Noise(weights.U, weights.V, by_layer(forward), by_layer(backward))
 
@@ -100,8 +94,7 @@ def _fresh(key: Array, shape: tuple[int, ...], dtype) -> Samples:
 def _layer_innovations(
     W, W_back, x: Samples, u: Samples, g: Samples, g_back: Samples, reuse
 ) -> tuple[Samples, Samples]:
-    """ξ of one layer's forward queries x and backward queries u, step by step in the order they were asked.
-    """
+    """ξ of one layer's forward queries x and backward queries u, step by step as they were asked."""
     steps, rows, width = x.shape
     empty = jnp.zeros((steps * rows, width), x.dtype)
 

@@ -40,7 +40,7 @@ class MatrixFree(Interior):
     @classmethod
     def of(cls, problem: Problem, reuse: Array, depth: int | Array, width: int) -> "MatrixFree":
         """A network as wide as its noise; `depth` may be traced and smaller than the noise has layers."""
-        return cls(problem, reuse, Sizes(jnp.asarray(width, problem.dtype), depth, depth))
+        return cls(problem, reuse, Sizes.full(width, depth, problem.dtype))
 
     def _parts(self) -> tuple[Activation, Block]:
         """φ and the block's scales."""

@@ -21,7 +21,7 @@ class Sizes(NamedTuple):
     inside: Bool[Array, " n"] | None = None
 
     @classmethod
-    def full(cls, width: int, depth: int, dtype) -> "Sizes":
+    def full(cls, width: int, depth: int | Array, dtype) -> "Sizes":
         """Arrays are just as large as the network."""
         return cls(jnp.asarray(width, dtype), depth, depth)
 

@@ -8,7 +8,7 @@ else.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,24 +17,23 @@ import numpy as np
 from jaxtyping import Array
 
 from nfd_jax import optimizers, training
-from nfd_jax.finite._dense import hidden_weights, initial_weights
+from nfd_jax.finite._dense import hidden_weights, initial_weights, keeping
 from nfd_jax.finite._hidden import form
-from nfd_jax.finite._matrices import Seen, train
+from nfd_jax.finite._matrices import train
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.finite._sizes import Sizes
 from nfd_jax.finite._updates import Ends
-from nfd_jax.noise import sample_noise
-from nfd_jax.problem import (
-    BACKWARD_WEIGHTS,
+from nfd_jax.memory import check_memory
+from nfd_jax.names import (
     MATMUL_PRECISIONS,
+    SIMULATORS,
     BackwardWeights,
-    Problem,
-    Record,
-    check_choice,
-    check_key,
-    check_record,
-    check_size,
+    MatmulPrecision,
+    RecordName,
+    Simulator,
 )
+from nfd_jax.noise import sample_noise
+from nfd_jax.problem import Problem, check_choice, check_flag, check_key, check_record, check_sizes
 from nfd_jax.trajectory import Trajectory
 
 
@@ -46,9 +45,9 @@ def train_grid(
     keys: Array,
     learning_rates: Any = None,
     backward_weights: Sequence[BackwardWeights] = ("reused", "independent"),
-    simulator: Literal["dense", "matrix_free"] = "dense",
-    record: tuple[Record, ...] = (),
-    matmul_precision: str = "highest",
+    simulator: Simulator = "dense",
+    record: tuple[RecordName, ...] = (),
+    matmul_precision: MatmulPrecision = "highest",
 ) -> Trajectory:
     """Networks of every width, depth, key, learning rate and kind of backward weights, by one compiled
     program.
@@ -64,18 +63,18 @@ def train_grid(
     beyond its depth what its last layer holds. The program visits L_max layers for all networks. Raises
     ValueError on names or sizes that are not allowed.
     """
-    check_choice("simulator", simulator, ("dense", "matrix_free"))
+    check_choice("simulator", simulator, SIMULATORS)
     check_choice("matmul_precision", matmul_precision, MATMUL_PRECISIONS)
     sizes = []
     for name, values in (("widths", widths), ("depths", depths)):
         if np.ndim(values) != 1 or not np.size(values):
             raise ValueError(f"{name} must be a nonempty list of positive integers; received {values!r}")
         for value in (values := [x.item() if isinstance(x, np.generic) else x for x in values]):
-            check_size(f"each of {name}", value)
+            check_sizes(**{f"each of {name}": value})
         sizes.append(tuple(values))
     flags = (backward_weights,) if isinstance(backward_weights, str) else tuple(backward_weights)
     for flag in flags:
-        check_choice("backward_weights", flag, BACKWARD_WEIGHTS)
+        check_flag(flag)
     if not flags or len(set(flags)) < len(flags):
         raise ValueError(
             "backward_weights must be a nonempty list of different ones of reused, independent; received "
@@ -91,7 +90,7 @@ def train_grid(
     for name in record:
         check_choice("record", name, allowed)
     if simulator == "matrix_free":
-        training.check_room(problem, min(sizes[0]))
+        check_memory(problem, min(sizes[0]))
         optimizers.check_linear(problem.optimizer)
     which = jnp.asarray(sizes[0]), jnp.asarray(sizes[1])
     with jax.default_matmul_precision(matmul_precision):
@@ -106,22 +105,16 @@ def _train(problem, keys, rates, widths, depths, room, layers, flags, simulator,
     def of_key(key):
         one = network(problem, key, room, layers, flags, record)
         at = lambda width, depth, rate: one(
-            _at_rate(problem, rate), Sizes.padded(width, depth, room, layers, problem.dtype), reuse
+            problem.at_rate(rate), Sizes.padded(width, depth, room, layers, problem.dtype), reuse
         )
         over = jax.vmap(jax.vmap(jax.vmap(at, (None, None, 0)), (None, 0, None)), (0, None, None))
         return over(widths, depths, rates)
 
-    found = jax.vmap(of_key, out_axes=2)(keys)
-    return found
-
-
-def _at_rate(problem: Problem, rate: Array) -> Problem:
-    return eqx.tree_at(lambda p: p.learning_rate, problem, rate)
+    return jax.vmap(of_key, out_axes=2)(keys)
 
 
 def _dense(problem, key, room, layers, flags, record):
-    """What trains dense networks drawn from `key`, of every flag, given the problem at a rate and the sizes.
-    """
+    """What trains dense networks drawn from `key`, of every flag, at a learning rate and at sizes."""
     kind = "independent" if "independent" in flags else "reused"
     weights = initial_weights(problem, width=room, depth=layers, key=key, backward_weights=kind)
     factored = form(room, problem.samples, linear=optimizers.is_linear(problem.optimizer)) == "factored"
@@ -137,13 +130,9 @@ def _dense(problem, key, room, layers, flags, record):
             "factored" if factored else "explicit", *arguments, reused=flags == ("reused",)
         )
 
-        def observe(memory, seen: Seen):
-            out = {"output": seen.output, "loss": seen.loss}
-            return memory, out | {name: getattr(seen, name) for name in record}
-
         ends = Ends(sizes.cut(weights.U.T).T, sizes.cut(weights.V.T).T)
         options = {"places": jnp.arange(layers + 1), "skip_last": True}
-        return Trajectory(**train(problem, ends, hidden, sizes, observe, None, **options)[0])
+        return Trajectory(**train(problem, ends, hidden, sizes, keeping(record), None, **options)[0])
 
     return lambda problem, sizes, reuse: jax.vmap(one, (None, None, 0 if factored else None, 0))(
         problem, sizes, back, reuse
@@ -157,12 +146,4 @@ def _matrix_free(problem, key, room, layers, flags, record):
     def one(problem, sizes, reuse):
         return training.train(problem, noise, MatrixFree(problem, reuse, sizes), record=record)
 
-    def every(problem, sizes, reuse):
-        found = jax.vmap(one, (None, None, 0))(problem, sizes, reuse)
-        return (
-            found
-            if "coupling" in record
-            else eqx.tree_at(lambda t: t.coupling, found, None, is_leaf=lambda x: x is None)
-        )
-
-    return every
+    return lambda problem, sizes, reuse: jax.vmap(one, (None, None, 0))(problem, sizes, reuse)

@@ -42,17 +42,33 @@ class Batch(NamedTuple):
     layers: int | Array
 
 
-class Coordinates:
-    """For `Factored`; U and V by the optimizer itself."""
+class Update:
+    """What the three have in common: the optimizer, which acts on U and V itself."""
 
     def __init__(self, problem: Problem):
         self.problem = problem
-        settings = problem.optimizer, problem.learning_rate, problem.steps
-        self.coefficients = optimizers.coefficients(*settings)
         self.rule = (problem.optimizer or optimizers.sgd)(problem.learning_rate)
 
-    def begin(self, ends: Ends, hidden: Factored) -> Any:
+    def begin(self, ends: Ends, hidden: Any) -> Any:
         return self.rule.init(ends)
+
+    def at(self, hidden: Any, k: Index) -> Any:
+        return hidden
+
+    def ends(self, ends: Ends, gradient: Ends, state: Any) -> tuple[Ends, Any]:
+        """U and V after the update, where they learn, and the optimizer's state."""
+        if self.problem.train == "hidden":
+            return ends, state
+        return optimizers.apply(self.rule, gradient, state, ends)
+
+
+class Coordinates(Update):
+    """For `Factored`."""
+
+    def __init__(self, problem: Problem):
+        super().__init__(problem)
+        settings = problem.optimizer, problem.learning_rate, problem.steps
+        self.coefficients = optimizers.coefficients(*settings)
 
     def at(self, hidden: Factored, k: Index) -> Factored:
         weights = jnp.repeat(
@@ -64,20 +80,12 @@ class Coordinates:
         self, ends: Ends, hidden: Factored, state: Any, batch: Batch, k: Index
     ) -> tuple[Ends, Factored, Any]:
         hidden = hidden.remember(batch.features, batch.signals, k * self.problem.batch_size, batch.layers)
-        return (*_learned_ends(self.problem, self.rule, batch.ends, state, ends, hidden),)
+        ends, state = self.ends(ends, batch.ends, state)
+        return ends, hidden, state
 
 
-class InPlace:
+class InPlace(Update):
     """For `Explicit` under plain SGD."""
-
-    def __init__(self, problem: Problem):
-        self.problem, self.rule = problem, optimizers.sgd(problem.learning_rate)
-
-    def begin(self, ends: Ends, hidden: Explicit) -> Any:
-        return self.rule.init(ends)
-
-    def at(self, hidden: Explicit, k: Index) -> Explicit:
-        return hidden
 
     def learn(
         self, ends: Ends, hidden: Explicit, state: Any, batch: Batch, k: Index
@@ -92,15 +100,16 @@ class InPlace:
         # stack.
         W = jax.lax.fori_loop(0, batch.layers, update, hidden.W)
         hidden = eqx.tree_at(lambda h: h.W, hidden, W)
-        return (*_learned_ends(self.problem, self.rule, batch.ends, state, ends, hidden),)
+        ends, state = self.ends(ends, batch.ends, state)
+        return ends, hidden, state
 
 
-class General:
+class General(Update):
     """For `Explicit` under any transformation; parameters in the units of `Units`."""
 
     def __init__(self, problem: Problem, units: Units):
-        self.problem, self.units = problem, units
-        self.rule = problem.optimizer(problem.learning_rate)
+        super().__init__(problem)
+        self.units = units
         self.normalized = not optimizers.is_linear(problem.optimizer)
 
     def _parameters(self, ends: Ends, hidden: Explicit) -> dict:
@@ -111,9 +120,6 @@ class General:
 
     def begin(self, ends: Ends, hidden: Explicit) -> Any:
         return self.rule.init(self._parameters(ends, hidden))
-
-    def at(self, hidden: Explicit, k: Index) -> Explicit:
-        return hidden
 
     def learn(
         self, ends: Ends, hidden: Explicit, state: Any, batch: Batch, k: Index
@@ -138,18 +144,10 @@ class General:
         return ends, hidden, state
 
 
-def _learned_ends(problem: Problem, rule: Any, gradient: Ends, state: Any, ends: Ends, hidden: Any) -> tuple:
-    if problem.train == "all":
-        ends, state = optimizers.apply(rule, gradient, state, ends)
-    return ends, hidden, state
-
-
-def updates(
-    problem: Problem, hidden: Explicit | Factored, width: Array, depth: int | Array
-) -> Coordinates | InPlace | General:
+def updates(problem: Problem, hidden: Explicit | Factored, width: Array, depth: int | Array) -> Update:
     """How this network learns."""
     if isinstance(hidden, Factored):
         return Coordinates(problem)
-    return (
-        InPlace(problem) if problem.optimizer is None else General(problem, Units.of(problem, width, depth))
-    )
+    if problem.optimizer is None:
+        return InPlace(problem)
+    return General(problem, Units.of(problem, width, depth))

@@ -18,17 +18,9 @@ from nfd_jax.limit._kernels import (
 from nfd_jax.limit._lazy import lazy_limit
 from nfd_jax.limit._solve import Limit
 from nfd_jax.limit._tolerance import TimeTooShort, estimate_limit
+from nfd_jax.names import BackwardWeights, MatmulPrecision, RecordName
 from nfd_jax.noise import AbstractNoise, shared_noise
-from nfd_jax.problem import (
-    BACKWARD_WEIGHTS,
-    MATMUL_PRECISIONS,
-    BackwardWeights,
-    Problem,
-    Record,
-    check_choice,
-    check_record,
-    check_size,
-)
+from nfd_jax.problem import Problem
 from nfd_jax.trajectory import Trajectory
 
 __all__ = [
@@ -54,12 +46,12 @@ def solve_limit(
     key: Array | None = None,
     noise: AbstractNoise | None = None,
     backward_weights: BackwardWeights = "independent",
-    record: tuple[Record, ...] = (),
+    record: tuple[RecordName, ...] = (),
     heldout: Any = None,
     grid: int | None = None,
     directions: int | None = None,
     tolerance: float = 0.05,
-    matmul_precision: str = "highest",
+    matmul_precision: MatmulPrecision = "highest",
 ) -> Trajectory:
     """Solve the limit system with N particles and M Euler steps of t.
 
@@ -84,33 +76,10 @@ def solve_limit(
     """
     check_limit(problem)
     _refuse_reverse_mode(problem, noise)
-    check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
-    check_choice("matmul_precision", matmul_precision, MATMUL_PRECISIONS)
-    if "weights" in (record := check_record(record)):
-        raise ValueError("record: a limit has no weight matrices; allowed: features, gradients, coupling")
-    particles, depth_steps = conditional.size_of(noise, particles, depth_steps, ("particles", "depth_steps"))
-    check_size("particles", particles)
-    check_size("depth_steps", depth_steps)
-    return conditional.run(
-        problem,
-        _limit,
-        noise=noise,
-        draw=shared_noise,
-        width=particles,
-        depth=depth_steps,
-        key=key,
-        backward_weights=backward_weights,
-        record=record,
-        heldout=heldout,
-        grid=grid,
-        directions=directions,
-        tolerance=tolerance,
-        matmul_precision=matmul_precision,
-    )
-
-
-def _limit(problem: Problem, reuse: Array, depth: int, width: int) -> Limit:
-    return Limit(problem, reuse, depth, width=width)
+    sizes = {"particles": particles, "depth_steps": depth_steps}
+    asked = record, heldout, grid, matmul_precision
+    options = conditional.Options.of(problem, noise, sizes, backward_weights, *asked)
+    return conditional.run(problem, Limit, shared_noise, noise, key, options, directions, tolerance)
 
 
 def _refuse_reverse_mode(problem: Problem, noise: AbstractNoise | None) -> None:

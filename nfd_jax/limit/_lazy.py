@@ -19,7 +19,8 @@ from jaxtyping import Array, Float
 from nfd_jax import optimizers
 from nfd_jax.limit._kernels import tangent_kernels
 from nfd_jax.losses import loss_function
-from nfd_jax.problem import BACKWARD_WEIGHTS, Problem, check_choice
+from nfd_jax.names import BACKWARD_WEIGHTS
+from nfd_jax.problem import Problem, check_flag
 
 
 def lazy_limit(problem: Problem, *, backward_weights: str) -> Float[Array, "K P C"]:
@@ -30,7 +31,7 @@ def lazy_limit(problem: Problem, *, backward_weights: str) -> Float[Array, "K P 
     on other names, for optimizers that are not linear or decay W(0), and for parametrizations without a
     limit.
     """
-    check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
+    check_flag(backward_weights)
     rule = optimizers.coefficients(problem.optimizer, problem.learning_rate, problem.steps)
     if not isinstance(rule.alpha, jax.core.Tracer) and np.any(np.asarray(rule.alpha) != 1):
         raise ValueError(

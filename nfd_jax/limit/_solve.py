@@ -51,13 +51,8 @@ class RecordingEuler(diffrax.Euler):
         operator = field[1]
         found = operator.answer(increments)
         coupling = operator.enter(found.coupled, increments.unit) if self.coupling else None
-        return (
-            y1.astype(y0.dtype),
-            None,
-            {"state": y1, "answers": found.new, "coupling": coupling},
-            None,
-            diffrax.RESULTS.successful,
-        )
+        record = {"state": y1, "answers": found.new, "coupling": coupling}
+        return y1.astype(y0.dtype), None, record, None, diffrax.RESULTS.successful
 
 
 class Limit(Interior):
@@ -71,7 +66,7 @@ class Limit(Interior):
     depth: int
     width: Array
 
-    def __init__(self, problem: Problem, reuse: Array, depth: int, *, width: int):
+    def __init__(self, problem: Problem, reuse: Array, depth: int, width: int):
         self.problem, self.reuse, self.depth = problem, reuse, depth
         self.width = jnp.asarray(width, problem.dtype)
 

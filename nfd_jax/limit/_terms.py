@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 from nfd_jax._types import LayerRows, Rows, Scalar
 from nfd_jax.activations import resolve
 from nfd_jax.gaussian import Answer, Split
-from nfd_jax.history import History, Layer, Learned, Remembered, at_layer
+from nfd_jax.history import BoundedHistory, History, Layer, Learned, at_layer
 from nfd_jax.noise import AbstractNoise
 from nfd_jax.problem import Problem
 
@@ -50,7 +50,7 @@ class DrivingPath(diffrax.AbstractPath):
 
     xi: LayerRows
     noise: AbstractNoise
-    history: History | Remembered
+    history: History | BoundedHistory
     reverse: bool = eqx.field(static=True)
 
     @property
@@ -75,7 +75,7 @@ class Seen(eqx.Module):
     the backward pass."""
 
     problem: Problem
-    history: History | Remembered
+    history: History | BoundedHistory
     noise: AbstractNoise
     learned: Learned
     reuse: Scalar

@@ -1,7 +1,5 @@
 """/compare: how far networks are from limits on the same noise, path by path."""
 
-from typing import TYPE_CHECKING
-
 import jax
 import numpy as np
 from jaxtyping import Array, Float
@@ -17,13 +15,9 @@ from nfd_jax.measures._measure import (
     Paths,
     Runs,
     Variable,
-    simulator_of,
 )
 from nfd_jax.runtime import CompiledOnce
 from nfd_jax.sharding import map_seeds
-
-if TYPE_CHECKING:
-    from nfd_jax.config import SweepConfig
 
 
 def differences(networks: Runs, limits: Runs) -> np.ndarray:
@@ -52,14 +46,6 @@ def _reference_error(cells: Cells) -> dict[str, Named]:
     }
 
 
-def _no_reference(config: "SweepConfig") -> str | None:
-    if config.finite is None or config.limit is None or config.limit.reference_particles is None:
-        return "compares networks with a larger limit, allowed: with limit.reference_particles"
-    if any(simulator_of(config, width) == "dense" for width in config.finite.widths):
-        return "needs networks on the limit's noise, allowed: with finite.simulator matrix_free"
-    return None
-
-
 LIMIT_ERROR = Measure(
     "limit_error",
     {
@@ -79,7 +65,7 @@ REFERENCE_ERROR = Measure(
             "mean square of network minus a limit of many more particles on nested noise",
         )
     },
-    _no_reference,
+    lambda config: obstacle(config, "reference_error"),
     _reference_error,
     frozenset({"reference"}),
 )

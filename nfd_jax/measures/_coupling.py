@@ -16,10 +16,8 @@ DIMS = ("seed", "learning_rate", "step")
 
 def _compute(cells: Cells) -> dict[str, Named]:
     assert cells.networks is not None
-    run, reused, independent = (
-        cells.networks.trajectory,
-        *map(cells.facts.flags.index, ("reused", "independent")),
-    )
+    run = cells.networks.trajectory
+    reused, independent = map(cells.facts.flags.index, ("reused", "independent"))
     effect = np.asarray(_effect(Paths.of(run), reused, independent), float)
     found = {"coupling/coupling_effect_ms": Named((*DIMS, "quantity"), effect)}
     for name, value in (("layer", run.coupling.layer_ms), ("displacement", run.coupling.displacement_ms)):

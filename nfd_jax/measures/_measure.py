@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from nfd_jax import observables
-from nfd_jax.activations import activation
+from nfd_jax.activations import resolve
 from nfd_jax.problem import Problem
 from nfd_jax.runtime import CompiledOnce
 from nfd_jax.sharding import map_seeds
@@ -193,7 +193,7 @@ def _absent(what: str):
 
 @CompiledOnce
 def _kernels(features: Array, gradients: Array, name: str) -> tuple[Array, Array]:
-    phi = activation(name).value
+    phi = resolve(name).value
     return map_seeds(
         lambda at: (observables.kernel(phi(at[0])), observables.kernel(at[1])), (features, gradients)
     )

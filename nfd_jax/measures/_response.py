@@ -9,13 +9,13 @@ depths or steps, so no fit stands between this number and the two systems' formu
 of which training the hidden weights alone keeps the first term. Φ = E[φφ]; K and G: see `init_kernels`.
 """
 
-import jax
 import numpy as np
 
 from nfd_jax.config import obstacle
 from nfd_jax.limit import first_step_gain
 from nfd_jax.losses import loss_function
 from nfd_jax.measures._measure import Cells, Measure, Named, Variable
+from nfd_jax.runtime import in_precision
 
 RATES = (2e-4, 1e-4)
 """Learning rates η and η/2: the extrapolation leaves O(η²), rounding about 1e-16/η."""
@@ -25,7 +25,7 @@ DIMS = ("backward_weights", "width", "depth", "seed")
 
 def _compute(cells: Cells) -> dict[str, Named]:
     steps, flags = cells.first_steps(), cells.facts.flags
-    with jax.enable_x64(True):
+    with in_precision("float64"):
         measured = [_gain(f, p, steps.rates) for f, p in zip(steps.output, steps.problems, strict=True)]
         gains = [
             dict(zip(("reused", "independent"), first_step_gain(p), strict=True)) for p in steps.problems

@@ -4,7 +4,7 @@ nondegenerate."""
 import numpy as np
 
 from nfd_jax import observables
-from nfd_jax.activations import activation
+from nfd_jax.activations import resolve
 from nfd_jax.config import obstacle
 from nfd_jax.measures._measure import NETWORK, RUN, Cells, Measure, Named, Variable
 
@@ -13,7 +13,7 @@ DIMS = ("kind", "scope", *NETWORK, "t")
 
 def _compute(cells: Cells) -> dict[str, Named]:
     assert cells.networks is not None
-    run, phi = cells.networks.trajectory, activation(cells.networks.activation).value
+    run, phi = cells.networks.trajectory, resolve(cells.networks.activation).value
     paths = phi(run.features), run.gradients
     kinds = [observables.extreme_eigenvalues(np.asarray(x, float)) for x in paths]
     return {

@@ -1,6 +1,6 @@
 """/finite and /limit: losses, outputs, accuracies, held-out samples, and how far h and b have moved."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import jax
@@ -102,26 +102,13 @@ def dense_runs(found: Mapping[str, np.ndarray], activation: str, fixed: bool) ->
     return Runs(Paths(found["output"], found["loss"], features, gradients), own, activation)
 
 
-def _compute(group: str, runs: Runs, variables: Mapping = VARIABLES) -> dict[str, Named]:
-    return {
-        f"{group}/{name}": Named((*RUN, "step", *more), runs.found[name])
+def _of(group: str, variables: Mapping = VARIABLES) -> Callable[[Cells], dict[str, Named]]:
+    """Computes the variables of a group from its runs."""
+    runs = lambda cells: cells.networks if group == "finite" else cells.limits
+    return lambda cells: {
+        f"{group}/{name}": Named((*RUN, "step", *more), runs(cells).found[name])
         for name, (more, _) in variables.items()
     }
-
-
-def _finite(cells: Cells) -> dict[str, Named]:
-    assert cells.networks is not None
-    return _compute("finite", cells.networks)
-
-
-def _limit(cells: Cells) -> dict[str, Named]:
-    assert cells.limits is not None
-    return _compute("limit", cells.limits)
-
-
-def _estimate(cells: Cells) -> dict[str, Named]:
-    assert cells.limits is not None
-    return _compute("limit", cells.limits, ESTIMATED)
 
 
 def _variables(group: str, dims: tuple[str, ...], own: Mapping = VARIABLES) -> dict[str, Variable]:
@@ -144,19 +131,19 @@ NETWORKS = Measure(
     "finite",
     _variables("finite", NETWORK),
     lambda config: None if config.finite else "describes finite networks, allowed: with a finite section",
-    _finite,
+    _of("finite"),
 )
 LIMITS = Measure(
     "limit",
     _variables("limit", LIMIT),
     lambda config: _limit_obstacle(config, estimated=False),
-    _limit,
+    _of("limit"),
     coordinates=_limit_flags,
 )
 ESTIMATES = Measure(
     "limit_estimate",
     _variables("limit", LIMIT, ESTIMATED),
     lambda config: _limit_obstacle(config, estimated=True),
-    _estimate,
+    _of("limit", ESTIMATED),
     coordinates=_limit_flags,
 )

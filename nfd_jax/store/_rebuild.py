@@ -44,16 +44,12 @@ def recovered(directory: Path, config: "SweepConfig") -> Manifest:
     plan = tuple(batch_from(record["batch"]) for record in records)
     axes = _layout.axes(config, {})
     for batch in plan:
-        held = (
-            {"width": (batch.width,), "depth": batch.depths, "seed": batch.seeds}
-            if batch.kind == "cells"
-            else {}
-        )
+        held = {}
+        if batch.kind == "cells":
+            held = {"width": (batch.width,), "depth": batch.depths, "seed": batch.seeds}
         for name, values in held.items():
-            axes[name] = (
-                *axes.get(name, ()),
-                *(value for value in values if value not in axes.get(name, ())),
-            )
+            known = axes.get(name, ())
+            axes[name] = (*known, *(value for value in values if value not in known))
     axes = _layout.axes(config, axes)
     other = [record["digest"] for record in records if record["digest"] != config.digest()]
     grid = _layout.layout(config, axes, outputs=1, attributes={}).grid

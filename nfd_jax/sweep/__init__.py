@@ -1,9 +1,8 @@
 """Sweeps: a grid of networks and limits from a config, planned and computed batch by batch."""
 
 from nfd_jax.sweep._compute import CELL_ERRORS, first_line
-from nfd_jax.sweep._data import data_of, load_problem, problem_of, seed_key
 from nfd_jax.sweep._estimate import describe
-from nfd_jax.sweep._execute import outputs, run_batch
+from nfd_jax.sweep._execute import run_batch
 from nfd_jax.sweep._memory import CellTooLarge
 from nfd_jax.sweep._plan import make_plan, too_large
 from nfd_jax.sweep._progress import Progress
@@ -16,18 +15,13 @@ __all__ = [
     "CellTooLarge",
     "Progress",
     "Task",
-    "data_of",
     "describe",
     "first_line",
-    "load_problem",
     "locate_nonfinite",
     "make_plan",
-    "outputs",
     "precision_check",
-    "problem_of",
     "results",
     "run_batch",
-    "seed_key",
     "too_large",
     "verify_sample",
 ]

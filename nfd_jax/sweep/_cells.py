@@ -5,32 +5,31 @@ one draw of the noise; results come back with leading axes (seed, learning_rate,
 one of them is none: each further loop around diffrax's own adds seconds to what a program takes to compile.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from nfd_jax import bounded, training
-from nfd_jax.finite import Heldout, MatrixFree, initial_weights, innovations
+from nfd_jax import training
+from nfd_jax.finite import MatrixFree, initial_weights, innovations
 from nfd_jax.limit import Limit
 from nfd_jax.noise import AbstractNoise, Noise, keyed_noise, sample_noise
-from nfd_jax.problem import Problem
+from nfd_jax.problem import Heldout, Problem
 from nfd_jax.runtime import CompiledOnce
 from nfd_jax.sharding import map_seeds
 from nfd_jax.trajectory import Trajectory
 
 PATHS = ("features", "gradients")
 
-Remember = tuple[int | None, float]
+EXACT = {"directions": None, "tolerance": 0.05}
 """How many directions histories hold, None for all, and the relative residual from which a query is a new
 one."""
 
-EXACT: Remember = (None, 0.05)
 
-
-def grid_over(one: Callable, rates: Array, reuse: Array, *, at_once: int) -> Trajectory:
+def grid_over(one: Callable, rates: Array, reuse: Array, *, at_once: int) -> Any:
     """`one(rate, reuse)` for every learning rate and flag, leading axes (rate, flag); `at_once` of them
     vectorized together."""
     if rates.size == reuse.size == 1:
@@ -38,11 +37,6 @@ def grid_over(one: Callable, rates: Array, reuse: Array, *, at_once: int) -> Tra
     pairs = jnp.repeat(rates, reuse.size), jnp.tile(reuse, rates.size)
     flat = jax.lax.map(lambda pair: one(*pair), pairs, batch_size=at_once if at_once > 1 else None)
     return jax.tree.map(lambda x: x.reshape(rates.size, reuse.size, *x.shape[1:]), flat)
-
-
-def with_rate(problem: Problem, rate: Array) -> Problem:
-    """The same problem at another learning rate."""
-    return eqx.tree_at(lambda p: p.learning_rate, problem, rate)
 
 
 @CompiledOnce
@@ -56,10 +50,10 @@ def solve_limits(
     grid: int,
     probe: bool,
     at_once: int,
-    remember: Remember = EXACT,
+    remember: Mapping = EXACT,
 ) -> Trajectory:
     """Limits on `noise` (leading axis: seed), one per learning rate and flag."""
-    interior = lambda learning, reuse: Limit(learning, reuse, noise.depth, width=noise.V.shape[-2])
+    interior = lambda learning, reuse: Limit(learning, reuse, noise.depth, noise.V.shape[-2])
     return _each_seed(
         interior, problem, heldout, noise, keys, rates, reuse, grid, probe, False, at_once, remember
     )
@@ -78,7 +72,7 @@ def train_networks(
     probe: bool,
     coupling: bool,
     at_once: int,
-    remember: Remember = EXACT,
+    remember: Mapping = EXACT,
 ) -> Trajectory:
     """Matrix-free networks of `depth` on `noise` (leading axis: seed), one per learning rate and flag.
 
@@ -93,23 +87,25 @@ def train_networks(
 def _each_seed(
     interior, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once, remember
 ) -> Trajectory:
-    directions, tolerance = remember
 
     def one_seed(at):
         noise, key = at
         # Drawn once a seed, for all its learning rates and flags.
         asked = training.heldout_questions(problem, heldout.inputs, noise.depth, noise.width, key)
-        options = {"record": PATHS, "grid": grid, "coupling": coupling, "heldout": asked}
-        if directions is None and probe:
+        options = {
+            **remember,
+            "record": PATHS,
+            "grid": grid,
+            "coupling": coupling,
+            "heldout": asked,
+            "probe": probe,
+        }
+        if probe and remember["directions"] is None:
             options["probe"] = training.probe_questions(problem, noise.depth, noise.width, key)
 
         def one(rate, reuse):
-            learning = with_rate(problem, rate)
-            inside = interior(learning, reuse)
-            if directions is None:
-                return training.train(learning, noise, inside, **options)
-            kept = {"directions": directions, "tolerance": tolerance, "probe": probe}
-            return bounded.train_bounded(learning, noise, inside, **options, **kept)
+            learning = problem.at_rate(rate)
+            return training.train(learning, noise, interior(learning, reuse), **options)
 
         return grid_over(one, rates, reuse, at_once=at_once)
 
@@ -124,7 +120,7 @@ def first_steps(problem: Problem, noise: Noise, rates: Array, reuse: Array, dept
     besides."""
 
     def one(rate, reuse):
-        learning = with_rate(problem, rate)
+        learning = problem.at_rate(rate)
         return training.train(
             learning, noise, MatrixFree.of(learning, reuse, depth, noise.V.shape[-2]), grid=1
         ).output
@@ -173,7 +169,7 @@ def train_with_noise(
     """One network with weight matrices, leading axes (1, 1, 1), and its innovations in `steps` layers,
     leading axis (1,)."""
     places = jnp.arange(grid + 1) * (depth // grid)
-    learning = with_rate(problem, rate)
+    learning = problem.at_rate(rate)
     with jax.default_matmul_precision("highest"):
         weights = initial_weights(problem, width=width, depth=depth, key=key, backward_weights=flag)
         run, noise = innovations(learning, weights, flag, key)

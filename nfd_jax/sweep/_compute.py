@@ -6,7 +6,7 @@ import numpy as np
 from nfd_jax.config import SweepConfig
 from nfd_jax.limit import TimeTooShort
 from nfd_jax.measures import Named
-from nfd_jax.runtime import in_background
+from nfd_jax.runtime import Background
 from nfd_jax.store import Batch
 from nfd_jax.sweep._execute import run_batch
 
@@ -23,7 +23,7 @@ CELL_ERRORS = (
 def computed(config: SweepConfig, batch: Batch) -> dict[str, Named] | str:
     """A batch's arrays, or one line saying why there are none."""
     try:
-        return in_background(run_batch, config, batch)
+        return Background(run_batch, config, batch).result()
     except CELL_ERRORS as error:
         return first_line(error)
 

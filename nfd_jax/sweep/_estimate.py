@@ -74,9 +74,8 @@ def compile_seconds(tasks: list[Task], on: Machine) -> float:
 
 def around_seconds(config: "SweepConfig", on: Machine) -> float:
     """What the command takes besides its batches: start, float32 check, verdicts, figures and the page."""
-    check = (
-        ROUNDING_PROGRAMS * COMPILE["network"] * on.compile_seconds if config.precision == "float32" else 0.0
-    )
+    programs = ROUNDING_PROGRAMS if config.precision == "float32" else 0
+    check = programs * COMPILE["network"] * on.compile_seconds
     return START_SECONDS + check + REPORT_SECONDS
 
 
@@ -86,11 +85,8 @@ def describe(config: "SweepConfig", name: str) -> str:
     on, free = machine(config.precision), device_memory()
     tasks = [Task.of(config, batch) for batch in make_plan(config)]
     compiled, seconds = programs(tasks), [work(task).seconds(on) / devices_for(task.batch) for task in tasks]
-    total, compiling, around = (
-        sum(map(work, tasks), Work()),
-        compile_seconds(tasks, on),
-        around_seconds(config, on),
-    )
+    total, compiling = sum(map(work, tasks), Work()), compile_seconds(tasks, on)
+    around = around_seconds(config, on)
     peak = lambda task: batch_bytes(task, at_once=runs_at_once(task, most=most_at_once(task)))
     largest = max(tasks, key=peak)
     counted = {kind: count for kind, count in compiled.items() if kind != "measures"}

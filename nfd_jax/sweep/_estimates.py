@@ -12,8 +12,8 @@ import numpy as np
 from nfd_jax.limit import estimate_limit
 from nfd_jax.losses import accuracy, loss_function
 from nfd_jax.measures import Paths, Runs
-from nfd_jax.sweep._cells import with_rate
-from nfd_jax.sweep._data import load_problem, seed_key
+from nfd_jax.noise import seed_key
+from nfd_jax.sweep._systems import problem_of_seed
 from nfd_jax.sweep._task import Task
 
 
@@ -34,15 +34,15 @@ def _of_seed(task: Task, seed: int) -> dict[str, np.ndarray]:
 
 
 def _one(task: Task, seed: int, rate: float, flag: str) -> dict[str, np.ndarray]:
-    problem, heldout = load_problem(task.problem, task.seed, task.precision, seed)
-    learning = with_rate(problem, jnp.asarray(rate, problem.dtype))
+    problem, heldout = problem_of_seed(task, seed)
+    learning = problem.at_rate(jnp.asarray(rate, problem.dtype))
     options = {"tolerance": task.tolerance, "max_seconds": task.max_seconds, "backward_weights": flag}
     try:
-        found = estimate_limit(learning, key=seed_key(task.seed, seed), heldout=heldout.inputs, **options)
+        found = estimate_limit(learning, key=seed_key(task, seed), heldout=heldout.inputs, **options)
         output, loss, of_others = found.output, found.loss, found.heldout
         bars = found.standard_error, found.bias
     except FloatingPointError:  # a diverged limit is a result, as a diverged network is
-        steps, outputs = problem.targets.shape[0], problem.targets.shape[2]
+        steps, outputs = problem.steps, problem.outputs
         output, loss = np.full(problem.targets.shape, np.nan), np.full(steps, np.nan)
         of_others, bars = np.full((steps, len(heldout.targets), outputs), np.nan), (output, output)
     value, targets = loss_function(task.problem.loss).value, heldout.targets

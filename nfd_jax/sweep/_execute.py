@@ -10,24 +10,18 @@ from nfd_jax.config import SweepConfig
 from nfd_jax.finite import train_grids
 from nfd_jax.measures import Cells, Named, Runs
 from nfd_jax.names import DIVERGED, DONE
+from nfd_jax.runtime import in_precision
 from nfd_jax.store import Batch
 from nfd_jax.sweep import _systems
-from nfd_jax.sweep._data import data_of
 from nfd_jax.sweep._estimates import estimates
-from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._task import Task
 from nfd_jax.trajectory import Trajectory
-
-
-def outputs(config: SweepConfig) -> int:
-    """C, the number of outputs."""
-    return data_of(config.problem, config.seed).targets.shape[2]
 
 
 def run_batch(config: SweepConfig, batch: Batch) -> dict[str, Named]:
     """Everything `batch` computes, by the contract's names ("finite/loss"), with named dims, depths and seeds
     as in the batch."""
-    with jax.enable_x64(config.precision == "float64"):
+    with in_precision(config.precision):
         return _Run(Task.of(config, batch)).arrays()
 
 
@@ -38,11 +32,8 @@ class _Run:
         self.task = task
         self._innovations: dict[int, tuple[Runs, Runs]] = {}
         self.measures = [measure for measure in measures.MEASURES if measure.name in task.measures]
-        self.limits, self.networks = (
-            _systems.solve(task)
-            if task.tolerance is None and (task.solves_limit or task.matrix_free)
-            else (None, {})
-        )
+        solves = task.tolerance is None and (task.solves_limit or task.matrix_free)
+        self.limits, self.networks = _systems.solve(task) if solves else (None, {})
 
     def arrays(self) -> dict[str, Named]:
         """Measures of the limits once, those of networks at each depth, and the cells' status."""
@@ -86,9 +77,7 @@ class _Run:
         """Targets (S, K, P, C) of training and (S, H, C) of the held-out samples."""
         each = [_systems.problem_of_seed(self.task, seed) for seed in self.task.seeds]
         stack = lambda arrays: jax.device_put(np.stack([np.asarray(x) for x in arrays]))
-        return stack([problem.targets for problem, _ in each]), stack(
-            [heldout.targets for _, heldout in each]
-        )
+        return tuple(stack([part.targets for part in parts]) for parts in zip(*each, strict=True))
 
     @cached_property
     def _dense(self) -> list[Runs]:
@@ -98,7 +87,7 @@ class _Run:
         found = []
         for seeds in groups:
             problem, heldout = _systems.problem_of_seed(task, seeds[0])
-            found += train_grids(problem, heldout, task.seed, [grid_of(task.at(seeds=seeds))])
+            found += train_grids(problem, heldout, task.seed, [task.at(seeds=seeds).grid])
         whole = {name: np.concatenate([part[name] for part in found], 1) for name in found[0]}
         at = lambda i: {name: x[i] for name, x in whole.items()}
         name, fixed = task.problem.activation, task.fixed_batch

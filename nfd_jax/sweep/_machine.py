@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from platformdirs import user_cache_dir
 
+from nfd_jax.runtime import in_precision
+
 MEASURES = 2
 """To be raised when a speed's meaning changes: stored ones are then measured anew."""
 
@@ -48,7 +50,7 @@ def measure(precision: str) -> Machine:
     """Time one example of each cost: a compilation, a matrix product, normals, a copy, a chain of small
     operations."""
     device = jax.local_devices()[0]
-    with jax.enable_x64(precision == "float64"), jax.default_matmul_precision("highest"):
+    with in_precision(precision), jax.default_matmul_precision("highest"):
         small = device.platform == "cpu"
         n, many, links = (1024, 2**22, 1000) if small else (8192, 2**27, 1000)
         square, long = jnp.ones((n, n), precision), jnp.zeros(2 * many, precision)

@@ -18,10 +18,9 @@ import jax
 from nfd_jax.config import ConfigError
 from nfd_jax.finite import runs_at_once as dense_runs_at_once
 from nfd_jax.finite import shape_of
-from nfd_jax.runtime import cores, one_by_one
+from nfd_jax.problem import HELDOUT_SAMPLES
+from nfd_jax.runtime import cores, on_cpu, one_by_one
 from nfd_jax.store import Batch
-from nfd_jax.sweep._data import HELDOUT
-from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._task import Task
 
 USABLE = 0.8
@@ -45,11 +44,6 @@ def seed_devices() -> int:
     return 1 if on_cpu() else jax.local_device_count()
 
 
-def on_cpu() -> bool:
-    """Whether JAX computes on the CPU."""
-    return jax.default_backend() == "cpu"
-
-
 def devices_for(batch: Batch) -> int:
     """Accelerators among which a batch's seeds are shared out equally; CPU devices have one memory between
     them."""
@@ -71,11 +65,11 @@ class _Count:
     def __init__(self, task: Task, at_once: int):
         task = task.largest_systems
         self.task, self.at_once = task, at_once
-        self.seeds, self.width, self.rows, self.rates = (
+        self.seeds, self.rates, self.width, self.rows = (
             len(task.seeds),
+            len(task.rates),
             task.width,
             task.rows,
-            len(task.rates),
         )
         self.samples, self.directions, self.probe = task.samples, task.directions, task.probe
         self.depths, self.deepest = len(task.depths), max(task.depths, default=0)
@@ -101,7 +95,7 @@ class _Count:
         """One run of a conditional-Gaussian system: its history, and the widest of its passes, held-out and
         probe samples'."""
         asked = 12 * self.samples if self.probe and not self.task.bounded else 0
-        passes = max((9 if coupling else 7) * self.task.followed, 4 * HELDOUT, asked)
+        passes = max((9 if coupling else 7) * self.task.followed, 4 * HELDOUT_SAMPLES, asked)
         held = (4 if self.task.bounded else 2) * self.directions
         return (held + passes) * layers * self.width + 6 * layers * self.directions**2
 
@@ -114,7 +108,7 @@ class _Count:
     def dense_runs(self) -> int:
         """All runs of the engine's program that go on at the same time: weights, drawn and in training, and
         passes."""
-        grid = grid_of(self.task)
+        grid = self.task.grid
         shape, seeds = shape_of(self.samples, grid, jax.default_backend(), seed_devices())
         runs = min(dense_runs_at_once(shape, self.task.itemsize), self.seeds // seeds)
         beside = seeds * len(shape.flags) * shape.rates
@@ -153,10 +147,8 @@ class _Count:
                 )
                 found["innovations"] = held + self.depths * per_depth + others, self.innovations()
         if self.task.reference:
-            found["reference"] = (
-                held,
-                batch_bytes(self.task.reference_task.at(seeds=(0,))) // self.task.itemsize,
-            )
+            own = batch_bytes(self.task.reference_task.at(seeds=(0,)))
+            found["reference"] = held, own // self.task.itemsize
         if self.flags:
             # Singular values are taken on the host, in float64 and of a few copies.
             found["measures"] = held + self.depths * per_depth, (5 if "paths" in needs else 1) * per_depth
@@ -235,10 +227,8 @@ def seeds_at_once(task: Task, *, most: int, memory: int | None = None) -> int:
 def redraws(task: Task, *, memory: int | None = None) -> bool:
     """Whether a batch's noise must be drawn anew at each use: kept, one seed's would not fit on a device, nor
     on all together."""
-    kept, free = (
-        task.at(seeds=task.seeds[:1], redrawn=False),
-        USABLE * (device_memory() if memory is None else memory),
-    )
+    kept = task.at(seeds=task.seeds[:1], redrawn=False)
+    free = USABLE * (device_memory() if memory is None else memory)
     return batch_bytes(kept) // spread(kept, memory=memory) > free
 
 

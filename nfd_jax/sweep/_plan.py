@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from nfd_jax.finite import program_sizes
 from nfd_jax.measures import simulator_of
+from nfd_jax.runtime import on_cpu
 from nfd_jax.store import Batch
 from nfd_jax.sweep import _memory
 from nfd_jax.sweep._machine import Machine, machine
@@ -121,7 +122,7 @@ class _Planner:
             return [task.at(seeds=(seed,)).batch for seed in task.seeds] if task.data_by_seed else [every]
         count, devices = len(every.seeds), _memory.seed_devices()
         task = task.at(redrawn=_memory.redraws(task, memory=self.memory))
-        most = min(count, devices * (CPU_SEEDS if _memory.on_cpu() else ACCELERATOR_SEEDS))
+        most = min(count, devices * (CPU_SEEDS if on_cpu() else ACCELERATOR_SEEDS))
         if most > 1:
             seconds = work(task.at(seeds=every.seeds[:1])).seconds(self.on) / devices
             most = min(most, max(1, int(BATCH_SECONDS / seconds)))
@@ -131,7 +132,7 @@ class _Planner:
         least = int(pair) or 1
         return [task.at(seeds=seeds).batch for seeds in _groups(every.seeds, most, least)]
 
-    def _sizes(self) -> dict[int, int | None]:
+    def _sizes(self) -> dict[int, int]:
         """Of each width whose networks have weight matrices, the coordinates of the program that trains
         them."""
         config, finite = self.config, self.config.finite

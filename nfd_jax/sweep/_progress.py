@@ -31,9 +31,7 @@ class Progress:
             self.log("stopped", reason=type(error).__name__)
             raise
         finally:
-            if self._bar is not None:
-                self._bar.stop()
-                self._bar = None
+            self.end()
 
     def log(self, event: str, **facts) -> None:
         """Write one event to the log."""

@@ -5,6 +5,7 @@ its own, and a program for a single run compiles in half the time. Which core do
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from itertools import chain, product, zip_longest
 from threading import Lock
@@ -13,24 +14,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nfd_jax.finite import Heldout
 from nfd_jax.measures import RESPONSE_RATES, FirstSteps, Paths
-from nfd_jax.noise import AbstractNoise
-from nfd_jax.problem import Problem
-from nfd_jax.runtime import in_threads, one_by_one
+from nfd_jax.noise import AbstractNoise, seed_key
+from nfd_jax.problem import Heldout, Problem
+from nfd_jax.runtime import in_precision, in_threads, on_cpu, one_by_one
 from nfd_jax.sharding import shard_noise
 from nfd_jax.sweep import _cells, _memory
-from nfd_jax.sweep._data import load_problem, seed_key
 from nfd_jax.sweep._task import Task, doubled
 from nfd_jax.trajectory import Trajectory
 
 GAIN_LAYERS = 64
 """Layers of noise that depths share where the first step's gain is measured."""
 
+PLAIN = ("loss", "activation", "horizon", "parametrization", "train")
+"""What of a problem the first step's gain is measured with; all else is as usual there."""
+
 
 def problem_of_seed(task: Task, seed: int) -> tuple[Problem, Heldout]:
     """What the networks of a seed learn, and their held-out samples."""
-    return load_problem(task.problem, task.seed, task.precision, seed)
+    return Problem.from_config(task, repetition=seed), Heldout.from_config(task, repetition=seed)
 
 
 def solve(task: Task) -> tuple[Trajectory | None, dict[int, Trajectory]]:
@@ -41,7 +43,7 @@ def solve(task: Task) -> tuple[Trajectory | None, dict[int, Trajectory]]:
         parts = (_Part(task.at(seeds=(seed,)), 1) for seed in task.seeds)
         runs = in_threads((run for part in parts for run in _tasks(part, single=True)), at_once)
     else:
-        at_once = 1 if _memory.on_cpu() else at_once
+        at_once = 1 if on_cpu() else at_once
         groups = [(seed,) for seed in task.seeds] if task.data_by_seed else [task.seeds]
         runs = [
             run() for group in groups for run in _tasks(_Part(task.at(seeds=group), at_once), single=False)
@@ -86,7 +88,7 @@ def innovation_pairs(task: Task, depth: int) -> tuple[Paths, Paths]:
 
     def run(seed: int, learning_rate: float, flag: str) -> tuple[Paths, Paths]:
         problem, heldout = problem_of_seed(task, seed)
-        key, rate = seed_key(task.seed, seed), numbers(learning_rate)
+        key, rate = seed_key(task, seed), numbers(learning_rate)
         network, noise = _cells.train_with_noise(problem, key, rate[0], flag, task.width, depth, steps, grid)
         found = []
         for limit_flag in task.limit_flags:
@@ -111,30 +113,17 @@ def innovation_pairs(task: Task, depth: int) -> tuple[Paths, Paths]:
 def first_steps(task: Task, depth: int) -> FirstSteps:
     """One step on the first training sample at two small learning rates, in float64, by networks of the
     task's width."""
-    with jax.enable_x64(True):
-        rates, reuse = (
-            np.asarray(RESPONSE_RATES),
-            np.asarray([flag == "reused" for flag in task.flags], float),
-        )
+    with in_precision("float64"):
+        rates = np.asarray(RESPONSE_RATES)
+        reuse = np.asarray([flag == "reused" for flag in task.flags], float)
         deepest, problems, outputs = max(task.depths), [], []
         for seed in task.seeds:
-            whole, _ = load_problem(task.problem, task.seed, "float64", seed)
+            whole = Problem.from_config(replace(task, precision="float64"), repetition=seed)
             first = lambda x: np.broadcast_to(np.asarray(x)[:1, :1], (2, 1, x.shape[2]))
-            plain = {
-                "activation": whole.activation,
-                "train": whole.train,
-                "parametrization": whole.parametrization,
-            }
-            problem = Problem(
-                first(whole.inputs),
-                first(whole.targets),
-                0.0,
-                loss=whole.loss,
-                horizon=whole.horizon,
-                **plain,
-            )
+            plain = {name: getattr(whole, name) for name in PLAIN}
+            problem = Problem(first(whole.inputs), first(whole.targets), 0.0, **plain)
             layers = doubled(depth, GAIN_LAYERS)
-            noise = _cells.draw_noise(problem, seed_key(task.seed, seed)[None], task.width, layers, False)
+            noise = _cells.draw_noise(problem, seed_key(task, seed)[None], task.width, layers, False)
             noise = _cells.coarsened_seeds(noise, depth, deepest)
             noise = jax.tree.map(lambda x: x[0], noise)
             outputs.append(np.asarray(_cells.first_steps(problem, noise, rates, reuse, np.int32(depth))))
@@ -162,7 +151,7 @@ class _Part:
 
     @cached_property
     def keys(self) -> jax.Array:
-        return jnp.stack([seed_key(self.task.seed, seed) for seed in self.task.seeds])
+        return jnp.stack([seed_key(self.task, seed) for seed in self.task.seeds])
 
     def noise(self, depth: int) -> AbstractNoise:
         """Noise of this many layers; drawn once, as all depths of a batch coarsen the same."""

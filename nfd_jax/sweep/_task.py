@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from nfd_jax.data import input_dim
+from nfd_jax.data import Data, data_of, input_dim
+from nfd_jax.finite import Grid
 from nfd_jax.measures import simulator_of, taken
 from nfd_jax.store import Batch, intervals
 
@@ -58,9 +59,7 @@ class Task:
         needs = frozenset().union(*(measure.needs for measure in measures)) if networks else frozenset()
         simulator = simulator_of(config, batch.width) if networks else ""
         matched = limit is not None and limit.particles == "matched"
-        reference = (
-            (limit.reference_particles or 0) if limit and networks and simulator == "matrix_free" else 0
-        )
+        nested = limit and networks and simulator == "matrix_free"
         return cls(
             batch,
             problem,
@@ -75,7 +74,7 @@ class Task:
             tuple(measure.name for measure in measures),
             needs,
             limit is not None and (matched or bool(limit.reference_particles)),
-            reference if "reference" in needs else 0,
+            (limit.reference_particles or 0) if nested and "reference" in needs else 0,
             limit.backward_weights if limit else (),
             finite.widths if finite else (),
             limit.tolerance if limit and not networks else None,
@@ -85,6 +84,10 @@ class Task:
     def at(self, **changes) -> "Task":
         """The task with other seeds, depths, … of its batch."""
         return replace(self, batch=replace(self.batch, **changes))
+
+    def load_data(self, repetition: int = 0) -> Data:
+        """As of `SweepConfig`: a task stands for its config wherever problems and keys are made from one."""
+        return data_of(self.problem, self.seed, repetition)
 
     @property
     def width(self) -> int:
@@ -139,10 +142,10 @@ class Task:
         return min(self.samples, self.history.directions or self.samples)
 
     @property
-    def remember(self) -> tuple[int | None, float]:
+    def remember(self) -> dict[str, int | float | None]:
         """Directions that histories are cut to, None for all, and the relative residual from which a query is
         a new one."""
-        return self.history.directions, self.history.tolerance
+        return {"directions": self.history.directions, "tolerance": self.history.tolerance}
 
     @property
     def bounded(self) -> bool:
@@ -204,6 +207,14 @@ class Task:
     def inputs(self) -> int:
         """Input dimension d."""
         return input_dim(self.problem)
+
+    @property
+    def grid(self) -> Grid:
+        """Its networks with weight matrices, and what measures need of them."""
+        paths = ("features", "gradients") if "paths" in self.needs else ()
+        record = (*paths, "kernels") if "kernels" in self.needs else paths
+        cells = self.width, self.depths, self.seeds, self.rates, self.flags
+        return Grid(*cells, self.intervals, self.probe, record, size=self.batch.size)
 
     @property
     def largest_systems(self) -> "Task":

@@ -4,6 +4,7 @@ a run diverges."""
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from math import inf
 from pathlib import Path
@@ -19,14 +20,13 @@ from nfd_jax.config import SweepConfig
 from nfd_jax.finite import initial_weights, innovations, train_finite, train_weights
 from nfd_jax.limit import solve_limit
 from nfd_jax.names import DIVERGED
-from nfd_jax.noise import Noise, sample_noise
+from nfd_jax.noise import Noise, sample_noise, seed_key
 from nfd_jax.problem import Problem
-from nfd_jax.runtime import in_threads
+from nfd_jax.runtime import in_precision, in_threads
 from nfd_jax.store import Batch, describe, read_batches, stored_batches
-from nfd_jax.sweep._cells import PATHS, with_rate
+from nfd_jax.sweep._cells import PATHS
 from nfd_jax.sweep._compute import computed
-from nfd_jax.sweep._data import load_problem, seed_key
-from nfd_jax.sweep._plan import make_plan
+from nfd_jax.sweep._memory import redraws
 from nfd_jax.sweep._task import Task
 from nfd_jax.trajectory import Trajectory, Weights
 
@@ -63,11 +63,9 @@ def verify_sample(config: SweepConfig, folder: Path, *, count: int = 3, seed: in
         f"  {name}: {worst[name]:.2g}, {relative[name]:.2g} of its scale" for name in worst if worst[name]
     ]
     first = max(relative, key=relative.__getitem__, default=None)
-    what = (
-        "nothing to compare"
-        if first is None
-        else f"largest relative difference {relative[first]:.2g} ({first})"
-    )
+    what = "nothing to compare"
+    if first is not None:
+        what = f"largest relative difference {relative[first]:.2g} ({first})"
     return "\n".join([f"verified {len(sample)} of {len(stored)} batches: {what}", *lines])
 
 
@@ -87,27 +85,24 @@ def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
     Relative root mean square differences of `loss`, `output` and, where it is measured, `limit_error`, first
     flags and learning rate; None where a run diverges. `cell` says which one it was.
     """
-    least = min(make_plan(config), key=lambda batch: (batch.kind == "limit", batch.width, batch.depths))
-    cell = replace(least, depths=least.depths and (min(least.depths),), seeds=least.seeds[:1])
-    if cell.redrawn:
+    finite, limit = config.finite, config.limit
+    alone = Batch("limit", limit.alone or 0, (), (0,)) if limit else None
+    cell = Batch("cells", min(finite.widths), (min(finite.depths),), (0,)) if finite else alone
+    if redraws(Task.of(config, cell)):
         return {"error": f"{describe(cell)}: {TOO_LARGE}"}
     if cell.kind == "limit" and cell.width == 0:  # one of the many small systems of an estimate
         cell = replace(cell, width=max(64, 2 * config.problem.steps * config.problem.batch_size))
-    doubles, singles = (
-        Task.of(config.model_copy(update={"precision": name}), cell) for name in ("float64", "float32")
-    )
-    with jax.enable_x64(True):
+    of = lambda name: Task.of(config.model_copy(update={"precision": name}), cell)
+    doubles, singles = map(of, ("float64", "float32"))
+    with in_precision("float64"):
         drawn = _draw(doubles)
 
-    def in_doubles() -> dict[str, np.ndarray]:
-        with jax.enable_x64(True):
-            return _measured(doubles, drawn)
+    def measured(task: Task) -> dict[str, np.ndarray]:
+        with in_precision(task.precision):
+            return _measured(task, jax.tree.map(lambda x: jnp.asarray(np.asarray(x), task.precision), drawn))
 
-    def in_singles() -> dict[str, np.ndarray]:
-        with jax.enable_x64(False):
-            return _measured(singles, jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float32), drawn))
-
-    exact, rounded = in_threads([in_doubles, in_singles], 2)  # most of the time goes into compiling
+    both = [partial(measured, doubles), partial(measured, singles)]
+    exact, rounded = in_threads(both, 2)  # most of the time goes into compiling
     return {"cell": describe(cell)} | {name: _relative_rms(rounded[name], exact[name]) for name in exact}
 
 
@@ -119,16 +114,12 @@ class Drawn(NamedTuple):
     noise: Noise | None
 
 
-def _problem(task: Task, seed: int) -> Problem:
-    return load_problem(task.problem, task.seed, task.precision, seed)[0]
-
-
 def _draw(task: Task) -> Drawn:
     [seed] = task.seeds
-    problem = _problem(task, seed)
+    problem = Problem.from_config(task, repetition=seed)
     if not task.dense:
         return Drawn(None, _noise(task, problem))
-    key, size = seed_key(task.seed, seed), {"width": task.width, "depth": task.depths[0]}
+    key, size = seed_key(task, seed), {"width": task.width, "depth": task.depths[0]}
     weights = initial_weights(problem, **size, key=key, backward_weights=task.flags[0])
     if "pairs" not in task.needs:
         return Drawn(weights, None)
@@ -138,11 +129,11 @@ def _draw(task: Task) -> Drawn:
 
 def _noise(task: Task, problem: Problem) -> Noise:
     depth = task.noise_depths[task.depths[0]] if task.depths else task.depth_steps
-    return sample_noise(problem, width=task.width, depth=depth, key=seed_key(task.seed, task.seeds[0]))
+    return sample_noise(problem, width=task.width, depth=depth, key=seed_key(task, task.seeds[0]))
 
 
 def _measured(task: Task, drawn: Drawn) -> dict[str, np.ndarray]:
-    problem, alone = _problem(task, task.seeds[0]), task.batch.kind == "limit"
+    problem, alone = Problem.from_config(task, repetition=task.seeds[0]), task.batch.kind == "limit"
     limit = None
     if alone or "pairs" in task.needs:  # as the network that is the limit to rounding, and compiles faster
         limit = _network(task, problem, drawn.noise, drawn.noise.depth, task.limit_flags[0])
@@ -176,17 +167,12 @@ def _with_innovations(
 
 
 def _network(task: Task, problem: Problem, noise: Noise, depth: int, flag: str) -> Trajectory:
-    options = {"backward_weights": flag, "record": PATHS, **_memory_of(task)}
+    options = {"backward_weights": flag, "record": PATHS, **task.remember}
     return train_finite(problem, noise=noise.coarsen(depth), simulator="matrix_free", **options)
 
 
 def _limit(task: Task, problem: Problem, noise: Noise, flag: str) -> Trajectory:
-    return solve_limit(problem, noise=noise, backward_weights=flag, record=PATHS, **_memory_of(task))
-
-
-def _memory_of(task: Task) -> dict[str, int | float | None]:
-    directions, tolerance = task.remember
-    return {"directions": directions, "tolerance": tolerance}
+    return solve_limit(problem, noise=noise, backward_weights=flag, record=PATHS, **task.remember)
 
 
 def _relative_rms(x: np.ndarray, exact: np.ndarray) -> float | None:
@@ -204,7 +190,7 @@ def locate_nonfinite(
     They are trained once more with every layer kept. `status` is the batch's status/cell, over
     (backward_weights, learning_rate, depth, seed); without it, all are.
     """
-    with jax.enable_x64(config.precision == "float64"):
+    with in_precision(config.precision):
         return list(islice(_divergences(config, batch, status), at_most))
 
 
@@ -221,8 +207,8 @@ def _divergences(config: SweepConfig, batch: Batch, status: np.ndarray | None) -
         if batch.redrawn:
             yield f"{describe(cell.batch)}: where it diverged was not looked for: {TOO_LARGE}"
             continue
-        problem = _problem(task, batch.seeds[seed])
-        learning = with_rate(problem, jnp.asarray(rates[j], problem.dtype))
+        problem = Problem.from_config(task, repetition=batch.seeds[seed])
+        learning = problem.at_rate(jnp.asarray(rates[j], problem.dtype))
         place = _first_nonfinite(_trained(cell, learning, flags[i]))
         if place is not None:
             run = f"{describe(cell.batch)}, {flags[i]}, learning rate {rates[j]:g}"
@@ -235,7 +221,7 @@ def _trained(task: Task, problem: Problem, flag: str) -> Trajectory:
     [depth] = task.depths
     if task.matrix_free:
         return _network(task, problem, _noise(task, problem), depth, flag)
-    key = seed_key(task.seed, task.seeds[0])
+    key = seed_key(task, task.seeds[0])
     return train_finite(problem, width=task.width, depth=depth, key=key, backward_weights=flag, record=PATHS)
 
 
@@ -243,12 +229,8 @@ def _first_nonfinite(run: Trajectory) -> str | None:
     """In the order of computation: up through the layers, outputs, loss, down through the layers, next
     step."""
     whole = lambda x: np.asarray(np.isfinite(np.asarray(x)).all((-2, -1)))
-    up, out, loss, down = (
-        whole(run.features),
-        whole(run.output),
-        np.isfinite(np.asarray(run.loss)),
-        whole(run.gradients),
-    )
+    up, out, down = map(whole, (run.features, run.output, run.gradients))
+    loss = np.isfinite(np.asarray(run.loss))
     last = up.shape[1] - 1
     for step in range(len(up)):
         if not up[step].all():

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import jax
 
 from nfd_jax.finite import shape_of
+from nfd_jax.problem import HELDOUT_SAMPLES
 from nfd_jax.runtime import cores, one_by_one
-from nfd_jax.sweep._data import HELDOUT
-from nfd_jax.sweep._grids import grid_of
 from nfd_jax.sweep._machine import Machine
 from nfd_jax.sweep._memory import seed_devices
 from nfd_jax.sweep._task import Task
@@ -114,8 +113,8 @@ def _system(task: Task, layers: int) -> Work:
         moved = TOUCHES * seen * width * task.itemsize
         return Work(flops, 0, moved, 12 + 5 * rows, flops * THIN / rows) * (count * layers)
 
-    total = passes(2 * task.steps, task.followed) + passes(task.steps, HELDOUT)
-    total += Work(normals=HELDOUT * layers * width)
+    total = passes(2 * task.steps, task.followed) + passes(task.steps, HELDOUT_SAMPLES)
+    total += Work(normals=HELDOUT_SAMPLES * layers * width)
     if task.probe and not task.bounded:
         total += passes(2, samples) + Work(normals=2 * samples * layers * width)
     return total
@@ -124,18 +123,16 @@ def _system(task: Task, layers: int) -> Work:
 def _dense(task: Task) -> Work:
     """All networks of a seed with weight matrices: two passes a step, held-out and probe samples among their
     rows, and an update."""
-    grid, samples = grid_of(task), task.samples
+    grid, samples = task.grid, task.samples
     shape, _ = shape_of(samples, grid, jax.default_backend(), seed_devices())
-    rows = 2 * task.rows + HELDOUT + (task.rows if task.probe else 0)
+    rows = 2 * task.rows + HELDOUT_SAMPLES + (task.rows if task.probe else 0)
     layers, matrix, thin = task.steps * sum(grid.depths), shape.size**2, samples * shape.size
     runs, kinds = len(grid.flags) * len(grid.rates), 2 if shape.independent else 1
     if (
         shape.form == "factored"
     ):  # matrices are read for all rates of a run together, corrections twice in each pass
-        flops, moved = (
-            2 * rows * matrix + 4 * rows * thin,
-            2 * kinds * matrix / (len(grid.flags) * shape.rates) + 4 * thin,
-        )
+        flops = 2 * rows * matrix + 4 * rows * thin
+        moved = 2 * kinds * matrix / (len(grid.flags) * shape.rates) + 4 * thin
     else:  # read in each pass, read and rewritten by the update
         flops, moved = 2 * (rows + task.rows) * matrix, 4 * matrix
     normals = shape.size * (kinds * max(grid.depths) * shape.size + task.inputs)
