@@ -47,7 +47,13 @@ def stream(key: Key, *path: int | Array) -> Key:
 
 def seed_key(config, seed: int) -> Key:
     """The key of one repetition of a sweep: what its networks and limits of seed number `seed` are drawn
-    from."""
+    from.
+
+    >>> config = nfd.load_config("configs/quickstart.yaml")
+    >>> problem = nfd.Problem.from_config(config)
+    >>> nfd.train_finite(problem, width=32, depth=4, key=nfd.seed_key(config, 0)).loss.shape
+    (5,)
+    """
     return stream(jax.random.key(config.seed), seed)
 
 
@@ -260,6 +266,10 @@ def keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> KeyedN
 
     Of the four largest parts of a system's memory two are saved; 2 (K·P)·L·width normals are drawn in each of
     the 2 K passes instead of once. Raises as `sample_noise` does.
+
+    >>> noise = nfd.keyed_noise(problem, width=16, depth=8, key=jax.random.key(0))
+    >>> nfd.train_finite(problem, noise=noise, simulator="matrix_free").loss.shape
+    (3,)
     """
     check_sizes(width=width, depth=depth)
     return _keyed(problem, width, depth, check_key(key))
@@ -271,6 +281,10 @@ def sample_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise
 
     Two calls with one key agree on what they share: the first n coordinates of U, V and, at equal depth, of
     the increments. Raises ValueError on sizes that are no positive integers, TypeError on anything but a key.
+
+    >>> noise = nfd.sample_noise(problem, width=16, depth=8, key=jax.random.key(0))
+    >>> noise.coarsen(4).depth, noise.refine(16, jax.random.key(1)).depth
+    (4, 16)
     """
     check_sizes(width=width, depth=depth)
     return _sampled(problem, width, depth, check_key(key))

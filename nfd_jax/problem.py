@@ -46,6 +46,12 @@ class Problem(eqx.Module):
     Arrays take the dtype of `inputs`. `learning_rate`, `horizon` and `richness` are leaves and may be
     `vmap`ped over; names, functions and flags are static. Raises ValueError on shapes, names, functions or
     values that do not fit.
+
+    >>> rng = np.random.default_rng(0)
+    >>> inputs, targets = rng.standard_normal((3, 2, 4), "float32"), np.ones((3, 2, 1), "float32")
+    >>> problem = nfd.Problem(inputs, targets, learning_rate=0.1)
+    >>> problem.steps, problem.batch_size, problem.input_dim, problem.outputs
+    (3, 2, 4, 1)
     """
 
     inputs: Float[Array, "*B K P d"]

@@ -47,6 +47,9 @@ CASES = [
     pytest.param("matrix_free_relu_stream", marks=pytest.mark.long),
     pytest.param("dense_relu_fixed", marks=pytest.mark.long),
 ]
+OTHER_PATHS = {"dense_tanh_stream": "finite/", "matrix_free_relu_stream": "neither"}
+"""Cases, and their networks that hold matrices: elsewhere the probe of a stream is remembered since its b is
+followed too. Its h then takes another path of the same law, which `test_law` compares with dense networks."""
 
 
 def whole_batches(config: SweepConfig) -> list[Batch]:
@@ -75,6 +78,12 @@ def test_numbers_are_those_of_the_code_before(case):
     found = [run_batch(config, batch) for batch in whole_batches(config)]
     assert len(expected) > 5 and expected.keys() <= found[0].keys()
     for name, array in expected.items():
+        if (
+            name.endswith("feature_shift_ms")
+            and case in OTHER_PATHS
+            and not name.startswith(OTHER_PATHS[case])
+        ):
+            continue
         wide = DIMS[name.split("/")[0]].index("particles" if name.startswith("limit/") else "width")
         now = np.concatenate([ordered(name, arrays[name]) for arrays in found], wide)
         assert now.shape == array.shape, name

@@ -29,6 +29,10 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
 
     Relative paths in it are resolved against the file's folder. Raises ConfigError with every problem there
     is.
+
+    >>> config = nfd.load_config("configs/quickstart.yaml", ["seeds=2", "finite.widths=[64, 128]"])
+    >>> config.seeds, config.finite.widths
+    (2, (64, 128))
     """
     file = Path(path)
     try:

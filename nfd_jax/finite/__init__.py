@@ -74,6 +74,9 @@ def train_finite(
     are right. Raises ValueError on names or sizes that are not allowed, on noise of another size or given to
     a dense network, and for optimizers that are not linear where matrices are not held; TypeError on anything
     but a key.
+
+    >>> nfd.train_finite(problem, width=16, depth=4, key=jax.random.key(0)).output.shape
+    (3, 2, 1)
     """
     check_choice("simulator", simulator, SIMULATORS)
     dense = simulator == "dense"

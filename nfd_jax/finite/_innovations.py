@@ -40,6 +40,11 @@ def train_with_innovations(
     the noise. On the noise, or on `noise.refine(M, key)`, a limit can be solved and compared path by path.
     Raises ValueError on sizes or names that are not allowed and for centered outputs on batches that differ,
     TypeError on anything but a key.
+
+    >>> run, noise = nfd.train_with_innovations(problem, width=16, depth=4, key=jax.random.key(0))
+    >>> again = nfd.train_finite(problem, noise=noise, simulator="matrix_free")
+    >>> np.allclose(run.output, again.output, atol=1e-4)
+    True
     """
     check_sizes(width=width, depth=depth)
     check_flag(backward_weights)

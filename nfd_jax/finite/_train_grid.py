@@ -62,6 +62,10 @@ def train_grid(
     largest sizes, (…, K, L_max + 1, P, n_max): zero in coordinates beyond a network's width, and in layers
     beyond its depth what its last layer holds. The program visits L_max layers for all networks. Raises
     ValueError on names or sizes that are not allowed.
+
+    >>> keys = jax.random.split(jax.random.key(0), 3)
+    >>> nfd.train_grid(problem, widths=(8, 16), depths=(2, 4), keys=keys, learning_rates=(0.1,)).loss.shape
+    (2, 2, 3, 1, 2, 3)
     """
     check_choice("simulator", simulator, SIMULATORS)
     check_choice("matmul_precision", matmul_precision, MATMUL_PRECISIONS)

@@ -73,6 +73,12 @@ def solve_limit(
     Raises ValueError on sizes or names that are not allowed, on noise of another size, for parametrizations
     without a limit and for optimizers that are not linear. Forward-mode derivatives (`jax.jvp`) are right;
     for reverse mode use `train_finite(simulator="matrix_free")` on the same noise, which is the same numbers.
+
+    >>> noise = nfd.sample_noise(problem, width=32, depth=8, key=jax.random.key(0))
+    >>> limit = nfd.solve_limit(problem, noise=noise, backward_weights="reused")
+    >>> network = nfd.train_finite(problem, noise=noise, backward_weights="reused", simulator="matrix_free")
+    >>> np.allclose(limit.output, network.output, atol=1e-5)  # Euler with as many steps is the network
+    True
     """
     check_limit(problem)
     _refuse_reverse_mode(problem, noise)

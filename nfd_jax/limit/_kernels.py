@@ -95,6 +95,9 @@ def init_kernels(problem: Problem, *, ts: Float[Array, " G"]) -> InitKernels:
     diffrax.
 
     Raises ValueError for parametrizations without a limit.
+
+    >>> nfd.init_kernels(problem, ts=(0, 0.5, 1)).gradient.shape
+    (3, 2, 2)
     """
     check_limit(problem)
     return kernels_of(problem, problem.inputs[0], jnp.asarray(ts, problem.dtype))
@@ -147,6 +150,10 @@ def first_order_change(
 
     Each (P, P), for L, n → ∞ and one output, by Simpson's rule on `points` times.
     Raises ValueError unless `points` is odd and at least 3, and for parametrizations without a limit.
+
+    >>> reused, independent = nfd.first_order_change(problem)
+    >>> reused.shape, bool(reused[0, 0] > independent[0, 0])
+    ((2, 2), True)
     """
     check_limit(problem)
     return _hidden_part(problem, problem.inputs[0], points)[1]
@@ -162,6 +169,10 @@ def first_step_gain(
     = gain[0, 0]. It is `first_order_change` for train="hidden"; train="all" adds what U and V learn: K(1) +
     (x·x'/d) G(0) and K(1) + x·x'/d. Raises ValueError unless `points` is odd and at least 3, and for
     parametrizations without a limit.
+
+    >>> reused, independent = nfd.first_step_gain(problem)
+    >>> reused.shape
+    (2, 2)
     """
     return tangent_kernels(problem, problem.inputs[0], points=points)
 

@@ -30,6 +30,9 @@ def lazy_limit(problem: Problem, *, backward_weights: str) -> Float[Array, "K P 
     `backward_weights` is "reused" or "independent"; the problem's own richness is not used. Raises ValueError
     on other names, for optimizers that are not linear or decay W(0), and for parametrizations without a
     limit.
+
+    >>> nfd.lazy_limit(problem, backward_weights="reused").shape
+    (3, 2, 1)
     """
     check_flag(backward_weights)
     rule = optimizers.coefficients(problem.optimizer, problem.learning_rate, problem.steps)

@@ -55,6 +55,10 @@ def estimate_limit(
     Raises ValueError for a tolerance that is not positive or below the rounding of the dtype, a time too
     short for the first levels, parametrizations without a limit, shapes, names or `kernels` that do not fit,
     and an estimate to resume that belongs to another problem; FloatingPointError where systems diverge.
+
+    >>> estimate = nfd.estimate_limit(problem, tolerance=0.2, key=jax.random.key(0))
+    >>> estimate.output.shape, estimate.met
+    ((3, 2, 1), True)
     """
     check_limit(problem)
     check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)

@@ -189,6 +189,9 @@ def judge(tree: xr.DataTree, *, margin: float = MARGIN) -> xr.Dataset:
 
     Raises:
         ValueError: for a margin outside (0, 1).
+
+    >>> nfd.verdicts(xarray.DataTree()).verdict.sel(claim="C4", reading="ms").item()
+    'not measured'
     """
     return conclusions(tree, margin=margin)[1]
 
