@@ -202,6 +202,23 @@ def test_laws_that_differ_remain_and_controls_vanish():
     assert verdict(tree, "C4", "law") == "fails" and verdict(tree, "C2", "law") == "holds"
 
 
+@pytest.mark.parametrize("signal", [0.04, 9.0])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_biases_are_shares_of_what_learning_moves(signal, channels):
+    """A bias of a tenth of √S counts as a hundredth of S, whatever S, its sign, and the number of outputs."""
+    small = -0.1 * signal**0.5
+    tree = keep(
+        planted(bias=lambda network, limit, n, L: small + 0 * n, signal=signal, seeds=60, common=0.0), "law"
+    )
+    law = tree["law"].to_dataset()
+    noise = 0.02 * (law.output_bias - small)
+    law = law[["output_bias"]].assign(output_bias=small + noise).isel(sample=slice(0, channels))
+    tree["law"] = xr.DataTree(law)
+    row = rates(tree).sel(row="C4 law reused → independent output bias")
+    assert row.effect_low <= 0.01 <= row.effect_high and row.effect_high - row.effect_low < 0.005
+    assert row.verdict == "remains" and row.constant_low > 0
+
+
 def test_limits_that_differ_in_noise_alone_are_equal_in_law():
     """Their marginals are as far apart as chance has it, and no mean differs."""
     nothing = lambda network, limit, n, L: 0 * n

@@ -91,7 +91,7 @@ def judge_constant(
     means = np.abs(sample.values.mean(0)).max(1)
     if not size > floor:
         return Constant("not detectable", "learning moves nothing beyond rounding", signal=size)
-    scale = means**2 if law.signed else means
+    scale = means**2 if law.squares else means
     if np.all(scale <= floor):
         if margin * size <= floor:
             return Constant("not detectable", "the margin is below rounding", signal=size)

@@ -74,7 +74,8 @@ class Context:
         """How a variable falls with depth: against a limit of M steps, by the law of coarsening."""
         if path.startswith("compare"):
             return Law(self.reference)
-        return Law(self.reference, signed=path.endswith("bias")) if path.startswith("law") else Law()
+        bias = path.endswith("bias")
+        return Law(self.reference, signed=bias, squares=bias) if path.startswith("law") else Law()
 
     def once(self, key: object, make: Callable[[], T]) -> T:
         """make() the first time, and its result or its NotMeasured again later."""

@@ -68,6 +68,7 @@ class GridFit:
     residual: Array
     p: float
     exact: bool
+    squares: bool = False
     impossible: bool = False
 
     @property
@@ -104,7 +105,11 @@ class GridFit:
         accepted = np.flatnonzero(inside | np.append(inside[1:], False) | np.append(False, inside[:-1]))
         free = None if self.linearized is None else values(self.linearized)
         return Target(
-            values(self.operators[self.best]), free, [values(self.operators[k]) for k in accepted], slack
+            values(self.operators[self.best]),
+            free,
+            [values(self.operators[k]) for k in accepted],
+            slack,
+            self.squares,
         )
 
     @cached_property
@@ -193,7 +198,7 @@ def fit_grid(
     scale = np.abs(mean).max()
     exact = bool(len(samples) > 1 and samples.std(0).max() <= EXACT * scale)
     p = np.nan if exact else _test_of_fit(samples, widths, depths, design_best, columns[best], root)
-    fit = GridFit(samples, names, betas, best, operators, linearized, drift, residual, p, exact)
+    fit = GridFit(samples, names, betas, best, operators, linearized, drift, residual, p, exact, law.squares)
     if positive and constant:
         below = fit.target({"constant": 1.0}).interval(MISFIT).high < -CLOSE * np.abs(mean).max(1).min()
         fit = replace(fit, impossible=bool(below))

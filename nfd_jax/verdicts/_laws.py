@@ -22,10 +22,12 @@ BETAS = tuple(np.round(np.arange(0.3, 2.55, 0.1), 10))
 
 @dataclass(frozen=True)
 class Law:
-    """A family of decays, one per exponent; `reference` is the limit's M or None, `signed` for biases."""
+    """A family of decays, one per exponent; `reference` is the limit's M or None, `signed` for differences
+    of either sign, `squares` where the square of what is fitted is asked for: biases."""
 
     reference: int | None = None
     signed: bool = False
+    squares: bool = False
     shift: float = 0.0
     exponents: tuple[float, ...] = BETAS
 

@@ -13,29 +13,32 @@ from nfd_jax.verdicts._seeds import LEVEL, Array, Interval, Spread, student
 class Target:
     """A coefficient as (seeds, channels): at the best exponent, with the exponent free (None: not known that
     way), and at every exponent not refused. `slack` widens intervals of data without noise by what the law
-    leaves.
+    leaves. `squares`: the values are biases, and the mean over channels of their squares is asked for.
     """
 
     best: Array
     free: Array | None
     each: list[Array]
     slack: float
+    squares: bool = True
 
     def scaled_by(self, signal: Array) -> "Target":
-        """Over the mean of signal (seeds,), its spread over seeds included to first order. Of single
-        channels.
+        """Over the mean of signal (seeds,), a mean square, its spread over seeds included to first order:
+        biases over its root, so that their squares are over it.
         """
-        size = signal.mean()
+        power = 0.5 if self.squares else 1.0
+        size = signal.mean() ** power
 
         def over(values: Array) -> Array:
-            return (values - values.mean(0) * (signal / size - 1)[:, None]) / size
+            return (values - values.mean(0) * power * (signal / signal.mean() - 1)[:, None]) / size
 
         free = None if self.free is None else over(self.free)
-        return Target(over(self.best), free, [over(values) for values in self.each], self.slack / size)
+        each = [over(values) for values in self.each]
+        return Target(over(self.best), free, each, self.slack / size, self.squares)
 
     def interval(self, level: float = LEVEL) -> Interval:
-        """Of the channel's mean; of several channels that of the mean over channels of squared means."""
-        of = _of_one if self.best.shape[1] == 1 else _of_squares
+        """Of the channel's mean; of biases that of the mean over channels of squared means."""
+        of = _of_squares if self.squares else _of_one
         found, spread = of(self.best, level)
         low, high = found.low, found.high
         for values in self.each:
@@ -45,7 +48,12 @@ class Target:
             sharp, _ = of(self.free, level)
             if sharp.low < high and sharp.high > low:
                 low, high = max(low, sharp.low), min(high, sharp.high)
-        low, high = low - self.slack, high + self.slack
+        if self.squares:
+            root = np.sqrt(max(low, 0.0)) - self.slack
+            low = root**2 if root > 0 else min(low, 0.0) - self.slack**2
+            high = (np.sqrt(max(high, 0.0)) + self.slack) ** 2
+        else:
+            low, high = low - self.slack, high + self.slack
         return Interval(float(np.clip(found.estimate, low, high)), low, high)
 
     def error(self) -> float:
