@@ -15,6 +15,8 @@ from nfd_jax.sweep._cells import coarsened_noise
 from nfd_jax.verdicts import fit_coarsening
 
 PATHS = ("features", "gradients")
+SMOOTH_AND_NOT = ("tanh", "relu", "erf")
+EACH = [pytest.param(name, marks=() if name in SMOOTH_AND_NOT else pytest.mark.long) for name in ACTIVATIONS]
 
 
 def both(problem, noise, backward_weights):
@@ -30,7 +32,7 @@ def assert_same_paths(one, other):
         assert np.max(np.abs(a - b)) <= 1e-11 * max(1.0, np.max(np.abs(a)))
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", EACH)
 def test_euler_is_the_network(make_problem, activation):
     problem = make_problem(rows=2, activation=activation, horizon=0.8, stream=True)
     noise = nfd.sample_noise(problem, width=24, depth=6, key=jax.random.key(2))
@@ -84,9 +86,7 @@ def test_order_in_depth(make_problem, activation, record_property):
     errors = np.array(errors).reshape(2, 2, len(depths), 2, 5)  # seed, flag, depth, (h, b), step
     for flag in range(2):
         for name, quantity, step in (("h", 0, 4), ("b", 1, 0), ("b", 1, 4)):
-            alpha = fit_coarsening(
-                depths, errors[:, flag, :, quantity, step], reference=fine
-            ).estimate
+            alpha = fit_coarsening(depths, errors[:, flag, :, quantity, step], reference=fine).estimate
             record_property(f"{activation} {name} step {step} flag {flag}", alpha)
             if activation != "relu":
                 assert abs(alpha - 1) < 0.15, (name, step, flag, alpha)

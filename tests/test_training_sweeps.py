@@ -43,7 +43,7 @@ def test_a_config_s_problem_is_what_its_cells_learn():
     assert one.centered and one.richness == 0.7
 
 
-@pytest.mark.parametrize("directions", [None, 8])
+@pytest.mark.parametrize("directions", [pytest.param(None, marks=pytest.mark.long), 8])
 def test_networks_and_limits_of_one_depth_are_one_system(tmp_path, directions):
     """Exact and bounded, with h and b of the first batch followed along training; what was left out is
     stored."""

@@ -141,7 +141,10 @@ def tidy(text: str) -> str:
 
 
 def counted(found: Judged, reading: str = "ms") -> str:
-    """How many claims hold, fail and are open, by name under one reading."""
+    """How many claims hold, fail and are open, by name under one reading; that none was measured, where the
+    run was about something else."""
+    if (found.verdicts["verdict"] == "not measured").all():
+        return "Claims C1–C6: not measured in this run."
     others = "; ".join(
         f"{ARGUMENTS[name][0]}: {_tally(found, name, False)}" for name in READINGS if name != reading
     )

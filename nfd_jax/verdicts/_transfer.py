@@ -214,7 +214,8 @@ def _cost(own: Best, limit: Best) -> tuple[float, float, float]:
         parabola = np.einsum("rc,cr->r", coefficients, np.stack([np.ones_like(shift), shift, shift**2]))
         between = _parabolas(own.x, y, np.broadcast_to(target, len(y)))
         inside = (own.x[own.window[0]] <= target) & (target <= own.x[own.window[-1]])
-        return np.exp(np.where(inside, parabola, between) - least)
+        with np.errstate(over="ignore"):  # far off, where training diverges: infinite
+            return np.exp(np.where(inside, parabola, between) - least)
 
     estimate = float(ratio(own.losses.mean(0)[None], np.array([limit.log_rate.mean()]))[0])
     if len(own.losses) < 2:
