@@ -73,8 +73,9 @@ def _combine(context: Context, claim: str, reading: str, found: Sequence[Found])
         return Judged("not measured", "; ".join(hints) or "add data")
     if claim == "C2":
         sure = [one for one in groups["holds"] if one.holds_at(level)]
-        if sure:
-            return Judged("holds", _names(sure))
+        if sure:  # the clearest first, as one is enough
+            clear = lambda one: -np.nan_to_num(one.row.effect.low, nan=-np.inf)
+            return Judged("holds", _names(sorted(sure, key=clear)))
         if open_ or groups["holds"]:
             return Judged("undecided", _names(open_ or groups["holds"]))
         if absent:
