@@ -107,7 +107,7 @@ def test_gain_of_the_first_step_when_all_weights_learn(activation):
 
     reused, independent = (float(gain[0, 0]) for gain in first_step_gain(problem))
     for reuse, expected in ((1.0, reused), (0.0, independent)):
-        found = np.asarray(gains(jax.random.split(jax.random.key(1), 32), jnp.asarray(reuse)))
+        found = np.asarray(gains(jax.random.split(jax.random.key(1), 64), jnp.asarray(reuse)))
         error = found.std(ddof=1) / np.sqrt(found.size)
         assert abs(found.mean() - expected) < 3.5 * error
         assert error < 0.05 * abs(reused - independent)  # so that the other system's value would not pass
