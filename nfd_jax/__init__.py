@@ -7,6 +7,7 @@ in the module docstrings: `parametrization` (the step), `gaussian` and `history`
 they were asked), `training`, `limit` and `observables`.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -91,3 +92,7 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return __all__
+
+
+if "pdoc" in sys.modules:  # it documents what a module holds, not what it would load
+    globals().update({name: __getattr__(name) for name in _HOME})

@@ -1,6 +1,8 @@
 """The examples in public docstrings run, and give what they show."""
 
 import doctest
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -33,3 +35,12 @@ def test_examples_of_public_names(name, names):
     assert bool(found.examples) != (name in ELSEWHERE), f"{name} needs an example"
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     assert runner.run(found).failed == 0
+
+
+def test_the_api_reference_finds_every_name():
+    """pdoc shows what a module holds: names are loaded when used, except where it is pdoc that asks."""
+    code = (
+        "import sys, types; sys.modules['pdoc'] = types.ModuleType('pdoc'); import nfd_jax as nfd; "
+        "assert set(nfd.__all__) <= set(vars(nfd)), set(nfd.__all__) - set(vars(nfd))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
