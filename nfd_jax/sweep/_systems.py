@@ -40,13 +40,13 @@ def solve(task: Task) -> tuple[Trajectory | None, dict[int, Trajectory]]:
     rate, flag)."""
     at_once = _memory.runs_at_once(task, most=_memory.most_at_once(task))
     if one_by_one():
-        parts = (_Part(task.at(seeds=(seed,)), 1) for seed in task.seeds)
+        parts = (Part(task.at(seeds=(seed,)), 1) for seed in task.seeds)
         runs = in_threads((run for part in parts for run in _tasks(part, single=True)), at_once)
     else:
         at_once = 1 if on_cpu() else at_once
         groups = [(seed,) for seed in task.seeds] if task.data_by_seed else [task.seeds]
         runs = [
-            run() for group in groups for run in _tasks(_Part(task.at(seeds=group), at_once), single=False)
+            run() for group in groups for run in _tasks(Part(task.at(seeds=group), at_once), single=False)
         ]
     found: dict[int | None, list[Trajectory]] = {}
     for depth, run in runs:
@@ -139,7 +139,7 @@ def _joined(runs: list[Trajectory], seeds: int, rates: int) -> Trajectory:
     return jax.device_put(jax.tree.map(join, *runs))
 
 
-class _Part:
+class Part:
     """Some seeds of a batch, whose noise is drawn when it is first asked for and kept as long as the part
     is."""
 
@@ -177,7 +177,7 @@ class _Part:
         return _cells.train_networks(self.problem, self.heldout, noise, self.keys, rates, reuse, at, *sizes)
 
 
-def _tasks(part: _Part, *, single: bool) -> Iterator[Callable[[], tuple]]:
+def _tasks(part: Part, *, single: bool) -> Iterator[Callable[[], tuple]]:
     """What a part has to do: calls that give a depth (None for limits) and the runs there, all at once or
     each by itself."""
     task, limits, networks = part.task, [], []
@@ -191,7 +191,7 @@ def _tasks(part: _Part, *, single: bool) -> Iterator[Callable[[], tuple]]:
 
 
 def _by_run(
-    part: _Part, depth: int | None, runs: Callable, flags: tuple[str, ...], single: bool
+    part: Part, depth: int | None, runs: Callable, flags: tuple[str, ...], single: bool
 ) -> Iterator[Callable[[], tuple]]:
     dtype = part.task.precision
     rates = np.asarray(part.task.rates, dtype)

@@ -19,11 +19,13 @@ from nfd_jax import observables
 from nfd_jax.config import SweepConfig
 from nfd_jax.finite import initial_weights, innovations, train_finite, train_weights
 from nfd_jax.limit import solve_limit
+from nfd_jax.measures import Paths
 from nfd_jax.names import DIVERGED
 from nfd_jax.noise import Noise, sample_noise, seed_key
 from nfd_jax.problem import Problem
 from nfd_jax.runtime import in_precision, in_threads
 from nfd_jax.store import Batch, describe, read_batches, stored_batches
+from nfd_jax.sweep import _cells, _systems
 from nfd_jax.sweep._cells import PATHS
 from nfd_jax.sweep._compute import computed
 from nfd_jax.sweep._memory import redraws
@@ -94,6 +96,79 @@ def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
         cell = replace(cell, width=max(64, 2 * config.problem.steps * config.problem.batch_size))
     of = lambda name: Task.of(config.model_copy(update={"precision": name}), cell)
     doubles, singles = map(of, ("float64", "float32"))
+    if doubles.dense:
+        exact, rounded = _dense_twice(doubles, singles)
+    else:
+        exact, rounded = _systems_twice(doubles, singles, depths=finite.depths if finite else ())
+    return {"cell": describe(cell)} | {name: _relative_rms(rounded[name], exact[name]) for name in exact}
+
+
+def _systems_twice(doubles: Task, singles: Task, *, depths: tuple[int, ...]) -> tuple[dict, dict]:
+    """A matrix-free network and its limit in both precisions, on the noise that a sweep in float32 draws.
+
+    In float32 by the programs of the sweep itself, whose networks have all its `depths` in one batch. In
+    float64 by one program for both: a network of M layers is the limit of M steps to rounding.
+    """
+    [seed], alone = singles.seeds, not singles.depths
+    with_limit = alone or "pairs" in singles.needs
+    with in_precision("float32"):
+        part = _systems.Part(singles.at(depths=depths) if depths else singles, 1)
+        numbers = lambda flags: (
+            jax.device_put(np.asarray(singles.rates[:1], "float32")),
+            jax.device_put(np.asarray([flags[0] == "reused"], "float32")),
+        )
+        limit = part.limits(*numbers(singles.limit_flags)) if with_limit else None
+        run = None if alone else part.networks(singles.depths[0], *numbers(singles.flags))
+        noise = part.noise(singles.depth_steps if with_limit else singles.noise_depths[singles.depths[0]])
+        noise = jax.tree.map(lambda x: np.asarray(x, float), noise)
+    rounded = _quantities(_single(run), _single(limit))
+    with in_precision("float64"):
+        problem, heldout = _systems.problem_of_seed(doubles, seed)
+
+        def again(depth: int, flag: str) -> Trajectory:
+            return _cells.train_networks(
+                problem,
+                heldout,
+                _cells.coarsened_seeds(noise, depth, noise.depth),
+                seed_key(doubles, seed)[None],
+                np.asarray(doubles.rates[:1]),
+                np.asarray([flag == "reused"], float),
+                np.int32(depth),
+                doubles.intervals,
+                doubles.probe,
+                False,
+                1,
+                doubles.remember,
+            )
+
+        limit = again(noise.depth, doubles.limit_flags[0]) if with_limit else None
+        run = None if alone else again(doubles.depths[0], doubles.flags[0])
+        return _quantities(_single(run), _single(limit)), rounded
+
+
+def _single(run: Trajectory | None) -> Paths | None:
+    """Without the axes of seeds, learning rates and flags, each of length 1."""
+    return run and jax.tree.map(lambda x: x[0, 0, 0], Paths.of(run))
+
+
+def _quantities(run: Trajectory | Paths | None, limit: Trajectory | Paths | None) -> dict[str, np.ndarray]:
+    """Losses and outputs of the network, or of the limit where there is none, and their distance."""
+    one = run or limit
+    found = {"loss": one.loss, "output": one.output}
+    if run and limit:
+        found["limit_error"] = observables.differences(run, limit)
+    return {name: np.asarray(x, float) for name, x in found.items()}
+
+
+class Drawn(NamedTuple):
+    """What is random about a dense cell: `weights`, and the limit's noise where one is compared with."""
+
+    weights: Weights
+    noise: Noise | None
+
+
+def _dense_twice(doubles: Task, singles: Task) -> tuple[dict, dict]:
+    """A network with weight matrices, and the limit on its innovations, in both precisions from one draw."""
     with in_precision("float64"):
         drawn = _draw(doubles)
 
@@ -101,24 +176,13 @@ def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
         with in_precision(task.precision):
             return _measured(task, jax.tree.map(lambda x: jnp.asarray(np.asarray(x), task.precision), drawn))
 
-    both = [partial(measured, doubles), partial(measured, singles)]
-    exact, rounded = in_threads(both, 2)  # most of the time goes into compiling
-    return {"cell": describe(cell)} | {name: _relative_rms(rounded[name], exact[name]) for name in exact}
-
-
-class Drawn(NamedTuple):
-    """What is random about a cell: `weights` of a dense network, or else the noise; the limit's noise in any
-    case."""
-
-    weights: Weights | None
-    noise: Noise | None
+    exact, rounded = in_threads([partial(measured, doubles), partial(measured, singles)], 2)
+    return exact, rounded
 
 
 def _draw(task: Task) -> Drawn:
     [seed] = task.seeds
     problem = Problem.from_config(task, repetition=seed)
-    if not task.dense:
-        return Drawn(None, _noise(task, problem))
     key, size = seed_key(task, seed), {"width": task.width, "depth": task.depths[0]}
     weights = initial_weights(problem, **size, key=key, backward_weights=task.flags[0])
     if "pairs" not in task.needs:
@@ -133,23 +197,15 @@ def _noise(task: Task, problem: Problem) -> Noise:
 
 
 def _measured(task: Task, drawn: Drawn) -> dict[str, np.ndarray]:
-    problem, alone = Problem.from_config(task, repetition=task.seeds[0]), task.batch.kind == "limit"
-    limit = None
-    if alone or "pairs" in task.needs:  # as the network that is the limit to rounding, and compiles faster
-        limit = _network(task, problem, drawn.noise, drawn.noise.depth, task.limit_flags[0])
-    if alone:
-        return {"loss": np.asarray(limit.loss, float), "output": np.asarray(limit.output, float)}
-    [depth] = task.depths
-    if drawn.weights is None:
-        run = _network(task, problem, drawn.noise, depth, task.flags[0])
-    else:
-        run = _train_dense(problem, drawn.weights, task.flags[0])
-    measured = {"loss": run.loss, "output": run.output}
-    if limit is not None:
-        coarse = lambda path: path[:, :: drawn.noise.depth // depth]
-        limit = Trajectory(limit.output, limit.loss, coarse(limit.features), coarse(limit.gradients))
-        measured["limit_error"] = observables.differences(run, limit)
-    return {name: np.asarray(x, float) for name, x in measured.items()}
+    problem, [depth] = Problem.from_config(task, repetition=task.seeds[0]), task.depths
+    run = _train_dense(problem, drawn.weights, task.flags[0])
+    if drawn.noise is None:
+        return _quantities(run, None)
+    # As the network that is the limit to rounding, and compiles faster.
+    limit = _network(task, problem, drawn.noise, drawn.noise.depth, task.limit_flags[0])
+    coarse = lambda path: path[:, :: drawn.noise.depth // depth]
+    limit = Trajectory(limit.output, limit.loss, coarse(limit.features), coarse(limit.gradients))
+    return _quantities(run, limit)
 
 
 @eqx.filter_jit
