@@ -36,6 +36,7 @@ class World:
     reference: Law | None = lambda n, L: 0.5 / L + 0.3 / n
     bias: Callable | None = lambda network, limit, n, L: 0.2 / L + 0.3 / n
     w2: Callable | None = lambda network, limit, n, L: 0.1 / L**2
+    initial: Law | None = lambda n, L: 0.2 / L + 0.3 / n
     gain: Mapping[str, float] | None = field(default_factory=lambda: {"reused": 0.5, "independent": 0.5})
     predicted: Mapping[str, float] = field(default_factory=lambda: {"reused": 0.5, "independent": 0.5})
     eigenvalue: float = 1e-2
@@ -150,6 +151,15 @@ class World:
                 out[i, j] = mean * pattern + 0.3 * width * (shared + 0.1 * own)
         return out
 
+    def initial_biases(self) -> np.ndarray:
+        """(flag, learning_rate, width, depth, seed, 2, 2): the same at every learning rate."""
+        mean = np.broadcast_to(self.initial(self.n, self.L), self.n.shape)[..., None, None, None]
+        shared, own = (
+            self.rng.normal(size=size) for size in ((self.seeds, 2, 2), (*self.n.shape, self.seeds, 2, 2))
+        )
+        one = mean + 0.3 * self.n[..., None, None, None] ** -0.5 * (shared + 0.1 * own)
+        return np.broadcast_to(one, (2, len(self.rates), *one.shape)).copy()
+
     def finite(self) -> xr.Dataset:
         shift = np.stack([self.cell(0.0, self.signal) for _ in FLAGS])
         out = np.zeros((*shift.shape, 2, 1))
@@ -222,6 +232,11 @@ class World:
                     "first_step_gain_predicted": self.array(expand(self.predicted), *dims),
                 }
             )
+        if self.initial is not None:
+            law = groups.setdefault("/law", xr.Dataset())
+            dims = ("backward_weights", *cell[:-1], "sample", "sample2")
+            for name in ("initial_feature_kernel_bias", "initial_gradient_kernel_bias"):
+                law[name] = self.array(self.initial_biases(), *dims)
         dims = ("backward_weights", *cell[:-1])
         groups["/status"] = xr.Dataset(
             {"cell": self.array(np.ones([self.sizes[dim] for dim in dims], np.int8), *dims)}

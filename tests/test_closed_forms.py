@@ -12,7 +12,7 @@ from nfd_jax import observables, training
 from nfd_jax.activations import resolve as phi_of
 from nfd_jax.finite._dense import initial_weights, train_weights
 from nfd_jax.finite._matrix_free import MatrixFree
-from nfd_jax.limit import Limit
+from nfd_jax.limit import Limit, initial_averages
 from nfd_jax.noise import sample_noise
 
 RATE = 1e-5
@@ -191,10 +191,14 @@ def test_gaussian_expectations_against_monte_carlo(activation):
 
 
 def test_kernels_against_networks(make_problem):
-    """⟨hh⟩ and ⟨bb⟩ of wide networks at initialization, several samples; depth bias removed as above."""
-    problem = make_problem(steps=1, rows=2, activation="erf")
+    """⟨hh⟩, ⟨φφ⟩ and ⟨bb⟩ of wide networks at initialization, several samples and outputs; depth bias removed
+    as above."""
+    problem = make_problem(steps=1, rows=2, outputs=2, activation="erf", seed=1)
     ts = np.array([0.0, 0.5, 1.0])
     kernels = nfd.init_kernels(problem, ts=ts)
+    feature, gradient = initial_averages(problem, ts=ts)
+    np.testing.assert_allclose(feature, kernels.feature)
+    assert np.max(np.abs(np.asarray(gradient - kernels.gradient))) > 0.1  # the cosine of χ_p and χ_q
 
     @eqx.filter_jit
     def measured(keys):
@@ -209,7 +213,8 @@ def test_kernels_against_networks(make_problem):
                     record=("features", "gradients"),
                     grid=2,
                 )
-                return observables.kernel(run.features[0]), observables.kernel(run.gradients[0])
+                h, b = run.features[0], run.gradients[0]
+                return tuple(map(observables.kernel, (h, jax.scipy.special.erf(h), b)))
 
             return jax.tree.map(lambda fine, coarse: 2 * fine - coarse, at(noise), at(noise.coarsen(16)))
 
@@ -217,9 +222,9 @@ def test_kernels_against_networks(make_problem):
 
     for samples, expected in zip(
         measured(jax.random.split(jax.random.key(1), 24)),
-        (kernels.preactivation, kernels.gradient),
+        (kernels.preactivation, feature, gradient),
         strict=True,
     ):
         error = np.asarray(samples).std(0, ddof=1) / np.sqrt(24)
         gap = np.abs(np.asarray(samples).mean(0) - expected)
-        assert np.max(gap / error) < 5  # 24 numbers, 23 degrees of freedom
+        assert np.max(gap / error) < 5  # 36 numbers, 23 degrees of freedom

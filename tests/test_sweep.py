@@ -9,6 +9,7 @@ import pytest
 
 import nfd_jax as nfd
 from nfd_jax import launch, measures
+from nfd_jax.limit import initial_averages
 from nfd_jax.measures import Cells, Measure, Named, Variable
 from nfd_jax.sweep import Task, _cells, _systems, make_plan, run_batch
 
@@ -66,6 +67,7 @@ def test_groups_and_dimensions(swept):
             "sample",
             "component",
         ),
+        "law/initial_gradient_kernel_bias": (*network[:-1], "t", "sample", "sample2"),
         "law/marginal_w2_null": ("backward_weights", "limit_backward_weights", *network[1:], "quantity"),
         "response/first_step_gain": ("backward_weights", "width", "depth", "seed"),
         "spectrum/min_eigenvalue": ("kind", "scope", *network, "t"),
@@ -101,6 +103,7 @@ def test_numbers_are_those_of_single_calls(swept):
             noise=noise,
             **options | {"backward_weights": "independent"},
         )
+        closed, _ = initial_averages(problem, ts=np.array([0, 0.5, 1]))
     here = {"backward_weights": "reused", "learning_rate": 0.6, "seed": 1}
     np.testing.assert_allclose(
         tree["finite/output"].sel(width=16, depth=4, **here), network.output, rtol=0, atol=1e-12
@@ -129,6 +132,7 @@ def test_numbers_are_those_of_single_calls(swept):
     ends = (network.features[:, -1], limit.features[:, -1]), (network.gradients[:, 0], limit.gradients[:, 0])
     w2 = [((np.sort(a, -1) - np.sort(b, -1)) ** 2).mean((-2, -1)) for a, b in ends]
     np.testing.assert_allclose(law["marginal_w2"], np.stack(w2, -1), rtol=1e-9)
+    np.testing.assert_allclose(law["initial_feature_kernel_bias"], kernel[0] - closed, rtol=0, atol=1e-8)
 
 
 @pytest.mark.long

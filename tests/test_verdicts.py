@@ -219,6 +219,21 @@ def test_biases_are_shares_of_what_learning_moves(signal, channels):
     assert row.verdict == "remains" and row.constant_low > 0
 
 
+@pytest.mark.parametrize(
+    ("initial", "expected"),
+    [
+        (lambda n, L: 0.2 / L + 0.3 / n, "holds"),
+        (lambda n, L: 0.2 / L + 0.3 / n + L / n, "fails"),
+        (lambda n, L: 0.2 / L + 0.3 / n + 0.02 * n / L, "fails"),
+        (lambda n, L: 0.2 / L + 0.3 / n + 0.2, "fails"),
+    ],
+    ids=["commuting", "L/n", "n/L", "a constant"],
+)
+def test_initial_kernels_get_their_verdict_in_law(initial, expected):
+    tree = keep(planted(initial=initial, seeds=60), "law")
+    assert verdict(tree, "C6", "law") == expected and verdict(tree, "C6", "ms") == "not measured"
+
+
 def test_limits_that_differ_in_noise_alone_are_equal_in_law():
     """Their marginals are as far apart as chance has it, and no mean differs."""
     nothing = lambda network, limit, n, L: 0 * n

@@ -14,6 +14,7 @@ from nfd_jax.limit._kernels import (
     first_order_change,
     first_step_gain,
     init_kernels,
+    initial_averages,
 )
 from nfd_jax.limit._lazy import lazy_limit
 from nfd_jax.limit._solve import Limit
@@ -33,6 +34,7 @@ __all__ = [
     "first_order_change",
     "first_step_gain",
     "init_kernels",
+    "initial_averages",
     "lazy_limit",
     "solve_limit",
 ]

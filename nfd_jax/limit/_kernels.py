@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nfd_jax.activations import Activation, resolve
+from nfd_jax.losses import loss_function
 from nfd_jax.problem import Problem
 
 NODES = np.linspace(-8.5, 8.5, 64)
@@ -140,6 +141,20 @@ def kernels_of(problem: Problem, x: Float[Array, "R d"], ts: Float[Array, " G"])
     place = 1 + jnp.argsort(jnp.argsort(ts))
     K, G = K[place], jnp.exp(log_growth[-1] - log_growth[place])
     return InitKernels(K, G, jax.vmap(lambda k: expectations(problem.activation, k)[0])(K))
+
+
+def initial_averages(problem: Problem, *, ts: Float[Array, " G"]) -> tuple[Array, Array]:
+    """What ⟨φφ'⟩ and ⟨bb'⟩ of step 0 tend to as n, L → ∞, each (G, P, P): E[φφ'], and G times the cosine of
+    χ_p and χ_q at f = 0, 1 for one output.
+    """
+    kernels = init_kernels(problem, ts=ts)
+    if problem.outputs == 1:
+        return kernels.feature, kernels.gradient
+    start = jnp.zeros((problem.batch_size, problem.outputs), problem.dtype)
+    chi = loss_function(problem.loss).signal(start, problem.targets[0])
+    size = jnp.linalg.norm(chi, axis=1, keepdims=True)
+    direction = jnp.where(size > 0, chi / jnp.where(size > 0, size, 1), 0)
+    return kernels.feature, kernels.gradient * (direction @ direction.T)
 
 
 def first_order_change(

@@ -4,6 +4,8 @@ Biases are differences of what the limit makes deterministic (outputs and kernel
 seed, to be averaged over seeds. Marginals: the squared 2-Wasserstein distance between the coordinates of
 h(1), and of b(0), of network and limit, sample by sample, in one dimension the mean squared difference of
 sorted coordinates. Its null is the same between the limits of two seeds.
+
+Initial biases: kernels of step 0 minus their closed forms at n = L = ∞, to which no limit is solved.
 """
 
 from typing import TYPE_CHECKING
@@ -11,12 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nfd_jax.config import obstacle
-from nfd_jax.measures._measure import COMPARED, PAIR, Cells, Measure, Named, Variable
+from nfd_jax.measures._measure import COMPARED, NETWORK, PAIR, RUN, Cells, Measure, Named, Runs, Variable
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
 
 ENDS = ("h", "b")
+
+INITIAL = (*NETWORK[:-1], "t", "sample", "sample2")
 
 
 def squared_wasserstein(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -42,6 +46,15 @@ def _compute(cells: Cells) -> dict[str, Named]:
     found["law/marginal_w2_null"] = Named(
         (*PAIR, "step", "quantity"), _null(cells, found["law/marginal_w2"].values)
     )
+    return found | _initial(cells, networks)
+
+
+def _initial(cells: Cells, networks: Runs) -> dict[str, Named]:
+    """Kernels of step 0, which no learning rate has changed, minus E[φφ'] and G."""
+    found = {}
+    for name, closed in zip(("feature_kernel", "gradient_kernel"), cells.initial_averages(), strict=True):
+        bias = networks.kernels[name][:, :, :, 0] - closed[:, None, None]
+        found[f"law/initial_{name}_bias"] = Named((*RUN, "t", "sample", "sample2"), bias)
     return found
 
 
@@ -69,6 +82,12 @@ LAW = Measure(
         ),
         "law/gradient_kernel_bias": Variable(
             (*COMPARED, "t", "sample", "sample2"), "gradient kernel, network minus limit"
+        ),
+        "law/initial_feature_kernel_bias": Variable(
+            INITIAL, "feature kernel of step 0, network minus its closed form at n = L = ∞"
+        ),
+        "law/initial_gradient_kernel_bias": Variable(
+            INITIAL, "gradient kernel of step 0, network minus its closed form at n = L = ∞"
         ),
         "law/marginal_w2": Variable(
             (*COMPARED, "quantity"), "squared Wasserstein distance of marginals, network to limit"

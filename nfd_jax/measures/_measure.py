@@ -134,7 +134,8 @@ class Cells:
     the limits to set them against: one for all networks of a seed, leading axes RUN, or for each network one
     on its own noise, leading axes PAIR. `reference` gives limits of more particles on nested noise, cut to
     the networks' width. `first_steps` trains networks of the same sizes for one step on one sample at each of
-    two learning rates, in float64.
+    two learning rates, in float64. `initial_averages` gives each seed's ⟨φφ'⟩ and ⟨bb'⟩ of step 0 at n = L =
+    ∞, each (S, G, P, P), from their closed forms.
     """
 
     facts: Facts
@@ -143,6 +144,9 @@ class Cells:
     pairs: Callable[[], tuple[Runs, Runs]] = field(default=lambda: _absent("pairs"))
     reference: Callable[[], Runs] = field(default=lambda: _absent("reference"))
     first_steps: Callable[[], "FirstSteps"] = field(default=lambda: _absent("first steps"))
+    initial_averages: Callable[[], tuple[np.ndarray, np.ndarray]] = field(
+        default=lambda: _absent("initial averages")
+    )
 
 
 class FirstSteps(NamedTuple):

@@ -50,7 +50,13 @@ class _Run:
         task = self.task
         networks = self._dense[place] if task.dense else self._runs(self.networks.pop(depth))
         limits = self.limit_runs if self.limits is not None else None
-        cells = Cells(task, networks, limits, first_steps=partial(_systems.first_steps, task, depth))
+        cells = Cells(
+            task,
+            networks,
+            limits,
+            first_steps=partial(_systems.first_steps, task, depth),
+            initial_averages=partial(_systems.initial_averages, task),
+        )
         if task.solves_limit:
             cells.pairs = partial(self._pairs, depth, networks)
         if "reference" in task.needs:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nfd_jax import limit
 from nfd_jax.measures import RESPONSE_RATES, FirstSteps, Paths
 from nfd_jax.noise import AbstractNoise, seed_key
 from nfd_jax.problem import Heldout, Problem
@@ -71,11 +72,14 @@ def reference(task: Task) -> Paths:
     )
 
 
+def _plain(task: Task, seed: int) -> Task:
+    """The task of a seed without what tells one batch of a sweep from another: what caches look at."""
+    return task.at(width=max(task.widths), depths=(), seeds=(seed,), redrawn=False, size=None)
+
+
 def references(task: Task) -> Paths:
     """`reference` of all seeds, leading axes (S, R, G), cut to the task's width."""
-    # All that tells one batch of a sweep from another is left out of what the cache looks at.
-    plain = task.at(width=max(task.widths), depths=(), redrawn=False, size=None)
-    each = [reference(plain.at(seeds=(seed,))) for seed in task.seeds]
+    each = [reference(_plain(task, seed)) for seed in task.seeds]
     cut = lambda x: x[..., : task.width] if x.ndim == 7 else x
     return jax.device_put(jax.tree.map(lambda *x: cut(np.concatenate(x)), *each))
 
@@ -129,6 +133,21 @@ def first_steps(task: Task, depth: int) -> FirstSteps:
             outputs.append(np.asarray(_cells.first_steps(problem, noise, rates, reuse, np.int32(depth))))
             problems.append(problem)
     return FirstSteps(problems, rates, np.stack(outputs))
+
+
+def initial_averages(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """⟨φφ'⟩ and ⟨bb'⟩ of step 0 at n = L = ∞ for each seed, each (S, G, P, P)."""
+    each = [_initial_averages(_plain(task, seed if task.data_by_seed else 0)) for seed in task.seeds]
+    features, gradients = map(np.stack, zip(*each, strict=True))
+    return features, gradients
+
+
+@lru_cache(maxsize=64)
+def _initial_averages(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    with in_precision("float64"):
+        problem = Problem.from_config(replace(task, precision="float64"), repetition=task.seeds[0])
+        features, gradients = limit.initial_averages(problem, ts=np.linspace(0, 1, task.intervals + 1))
+        return np.asarray(features), np.asarray(gradients)
 
 
 def _joined(runs: list[Trajectory], seeds: int, rates: int) -> Trajectory:

@@ -16,7 +16,7 @@ from nfd_jax.verdicts._context import Context
 from nfd_jax.verdicts._coupling import coupling_rows
 from nfd_jax.verdicts._errors import error_rows
 from nfd_jax.verdicts._law_rows import law_rows
-from nfd_jax.verdicts._reference import reference_rows
+from nfd_jax.verdicts._reference import initial_rows, reference_rows
 from nfd_jax.verdicts._response import response_rows
 from nfd_jax.verdicts._row import to_dataset
 from nfd_jax.verdicts._rows import Found
@@ -39,7 +39,7 @@ def _found(context: Context, claim: str, reading: str) -> list[Found]:
         return list(spectrum_rows(context, reading))
     if reading == "law":
         if claim == "C6":
-            return []
+            return list(initial_rows(context))
         return list(law_rows(context, claim)) + (list(response_rows(context)) if claim == "C4" else [])
     if claim == "C4":
         return list(error_rows(context, reading))
@@ -55,10 +55,6 @@ def _names(found: Sequence[Found]) -> str:
 
 
 def _combine(context: Context, claim: str, reading: str, found: Sequence[Found]) -> Judged:
-    if claim == "C6" and reading == "law":
-        return Judged(
-            "not measured", "no law of a limit of more particles is measured: C6 is judged path by path only"
-        )
     deciding = [one for one in found if one.row.decides]
     groups = {
         state: [one for one in deciding if one.state == state]

@@ -75,6 +75,8 @@ class Context:
         if path.startswith("compare"):
             return Law(self.reference)
         bias = path.endswith("bias")
+        if path.startswith("law/initial"):  # against L = ∞ itself
+            return Law(signed=True, squares=True)
         return Law(self.reference, signed=bias, squares=bias) if path.startswith("law") else Law()
 
     def once(self, key: object, make: Callable[[], T]) -> T:

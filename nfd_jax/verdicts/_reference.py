@@ -1,4 +1,6 @@
-"""C6: at initialization, against a limit of many more particles than the widest network."""
+"""C6: at initialization, path by path against a limit of many more particles than the widest network, and in
+law against the closed forms of both kernels.
+"""
 
 from collections.abc import Iterator
 
@@ -21,6 +23,55 @@ RAYS = {
 }
 
 
+INITIAL = {
+    "feature kernel bias": ("law/initial_feature_kernel_bias", "h"),
+    "gradient kernel bias": ("law/initial_gradient_kernel_bias", "b"),
+}
+
+
+def initial_rows(context: Context) -> Iterator[Found]:
+    """C6 in law: kernels of step 0 against E[φφ'] and G, which are known without solving a limit."""
+    for name, (path, quantity) in INITIAL.items():
+        select = {"backward_weights": FLAGS[0]}
+        text = f"bias of the {name.removesuffix(' bias')} at initialization against its closed form"
+        yield from _ray_rows(context, "law", name, path, select, quantity, text, verb="is")
+
+
+def _ray_rows(
+    context: Context,
+    reading: str,
+    name: str,
+    path: str,
+    select: dict,
+    quantity: str,
+    text: str,
+    *,
+    verb: str,
+) -> Iterator[Found]:
+    """What is left over the grid and along each ray."""
+    for suffix, weights in RAYS.items():
+        words = f"{text}{suffix}"
+        base = Row(f"C6 {reading} {name}{suffix}", "C6", reading, quantity, "both", "constant", text=words)
+
+        def constant(base: Row, weights: dict = weights, what: str = f"{words} {verb}") -> Found:
+            sample = context.sample(path, select, quantity, False)
+            needs_grid(sample, depths=3, widths=3)
+            return constant_row(
+                base,
+                context,
+                sample,
+                quantity,
+                context.law(path),
+                key=(path, quantity),
+                what=what,
+                rays=True,
+                weights=weights,
+                positive=False,
+            )
+
+        yield guarded(base, constant)
+
+
 def reference_rows(context: Context, reading: str) -> Iterator[Found]:
     """C6: at initialization, against a limit of many more particles, with the columns L/n and n/L in the
     fit.
@@ -28,37 +79,8 @@ def reference_rows(context: Context, reading: str) -> Iterator[Found]:
     claimed = 2.0 if reading == "rms" else 1.0
     for quantity in "hbf":
         select = {**pair(*FLAGS), "quantity": quantity}
-        for suffix, weights in RAYS.items():
-            text = f"distance to the reference limit in {quantity}{suffix}"
-            what = f"{text} tends to"
-            base = Row(
-                f"C6 {reading} {quantity}{suffix}", "C6", reading, quantity, "both", "constant", text=text
-            )
-
-            def constant(
-                base: Row,
-                select: dict = select,
-                quantity: str = quantity,
-                weights: dict = weights,
-                what: str = what,
-            ) -> Found:
-                sample = context.sample(REFERENCE, select, quantity, False)
-                needs_grid(sample, depths=3, widths=3)
-                return constant_row(
-                    base,
-                    context,
-                    sample,
-                    quantity,
-                    context.law(REFERENCE),
-                    key=(REFERENCE, quantity),
-                    what=what,
-                    rays=True,
-                    weights=weights,
-                    positive=False,
-                )
-
-            yield guarded(base, constant)
-
+        text = f"distance to the reference limit in {quantity}"
+        yield from _ray_rows(context, reading, quantity, REFERENCE, select, quantity, text, verb="tends to")
         for axis in ("width", "depth"):
             base = Row(
                 f"C6 {reading} {quantity} against {axis}",

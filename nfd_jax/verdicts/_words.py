@@ -64,9 +64,8 @@ STATEMENTS = {
     "C6": Statement(
         "At initialization the error to the limit is O(1/n + 1/L), and the two limits commute.",
         "summaries",
-        "against a limit of at least four times as many particles as the widest network, along the "
-        "grid and along rays "
-        "n ∝ √L, L, L²",
+        "against a limit of at least four times as many particles as the widest network, and in law "
+        "against the closed forms of both kernels, along the grid and along rays n ∝ √L, L, L²",
     ),
 }
 
