@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from nfd_jax import memory, optimizers, training
 from nfd_jax.names import MATMUL_PRECISIONS
-from nfd_jax.noise import AbstractNoise, KeyedNoise, keyed_noise
+from nfd_jax.noise import AbstractNoise, KeyedNoise
 from nfd_jax.problem import Problem, check_choice, check_flag, check_key, check_record, check_sizes
 from nfd_jax.trajectory import Trajectory
 
@@ -100,14 +100,15 @@ def _check_noise(problem: Problem, noise: AbstractNoise) -> None:
 def run(
     problem: Problem,
     interior: Callable[[Problem, Array, int, int], training.Interior],
-    draw: Callable,
+    draw: tuple[Callable, Callable],
     noise: AbstractNoise | None,
     key: Array | None,
     options: Options,
     directions: int | None,
     tolerance: float,
 ) -> Trajectory:
-    """Trains `interior`(problem, reuse, depth, width) on `noise`, or on what `draw` makes of `key`."""
+    """Trains `interior`(problem, reuse, depth, width) on `noise`, or on what `draw` makes of `key`: arrays,
+    or noise that is drawn at each use."""
     if "weights" in options.record:
         raise ValueError(
             'record: a matrix-free network has no "weights", nor has a limit; allowed: features, gradients, '
@@ -125,8 +126,9 @@ def run(
     with jax.default_matmul_precision(options.matmul_precision):
         if noise is not None:
             return _on(problem, noise, key, interior, reuse, options.heldout, keep)
-        if directions is not None:
-            draw = keyed_noise  # of all steps together it would not fit
+        held, redrawn = draw
+        # A bounded history is for more steps than noise is held of.
+        draw = held if directions is None else redrawn
         sizes = {"width": options.width, "depth": options.depth}
         return _drawn(problem, key, interior, draw, sizes, reuse, options.heldout, keep)
 

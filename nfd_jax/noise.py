@@ -8,7 +8,6 @@ motion sums finer increments, ξ_coarse = Σ ξ_fine/√m.
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
 
 import equinox as eqx
@@ -35,7 +34,7 @@ from nfd_jax.problem import Problem, check_key, check_sizes
 ) = range(11)
 
 AT_ONCE = 2**24
-"""Increments up to which the normals of all refinements are held together, twice as many as the noise has."""
+"""Increments up to which those of both directions are drawn together, and copied apart afterwards."""
 
 
 def stream(key: Key, *path: int | Array) -> Key:
@@ -114,7 +113,7 @@ class AbstractNoise(eqx.Module):
         """The same noise for a network of `depth` layers; ValueError unless `depth` divides this one's."""
 
     @abstractmethod
-    def increments(self, direction: int, step: Index) -> LayerRows:
+    def increments(self, direction: Index, step: Index) -> LayerRows:
         """ξ of `direction` (FORWARD or BACKWARD) at `step`, (L, P, n)."""
 
     @abstractmethod
@@ -167,11 +166,6 @@ class Noise(AbstractNoise):
             raise ValueError(f"depth {depth} must be a multiple of the noise's depth {self.depth}")
         key, kinds = check_key(key), iter((FORWARD, BACKWARD, INITIAL))
         fresh = lambda rows: normal_rows(stream(key, BRIDGE, next(kinds)), rows, self.width, self.U.dtype)
-        return self.bridged(depth, fresh)
-
-    def bridged(self, depth: int, fresh: Callable[[int], Array]) -> "Noise":
-        """`refine` with the normals (rows, n) that `fresh(rows)` hands out for forward, backward and initial
-        increments, in this order."""
         return self._with(lambda xi: bridged(xi, depth, fresh(xi.size // xi.shape[-3] * depth // self.width)))
 
     def _with(self, change) -> "Noise":
@@ -188,7 +182,7 @@ class Noise(AbstractNoise):
         initial = None if self.initial is None else cut(self.initial)
         return Noise(self.U[:width], self.V[:width], cut(self.forward), cut(self.backward), initial)
 
-    def increments(self, direction: int, step: Index) -> LayerRows:
+    def increments(self, direction: Index, step: Index) -> LayerRows:
         return jax.lax.dynamic_index_in_dim(self._all(direction), step, 0, keepdims=False)
 
     def layer(self, direction: int, index: Index) -> Float[Array, "KP n"]:
@@ -232,7 +226,7 @@ class KeyedNoise(AbstractNoise):
     def coarsen(self, depth: int) -> "KeyedNoise":
         return replace(self, layers=depth, fine=self.fine * neighbours(self.depth, depth))
 
-    def increments(self, direction: int, step: Index) -> LayerRows:
+    def increments(self, direction: Index, step: Index) -> LayerRows:
         at = lambda layer: jax.vmap(lambda p: self._row(direction, step, p, layer))(jnp.arange(self.rows))
         return jax.vmap(at)(jnp.arange(self.depth))
 
@@ -240,7 +234,7 @@ class KeyedNoise(AbstractNoise):
         at = lambda i: self._row(direction, i // self.rows, i % self.rows, index)
         return jax.vmap(at)(jnp.arange(self.steps * self.rows))
 
-    def _row(self, direction: int, step: Index, slot: Index, layer: Index) -> Float[Array, " n"]:
+    def _row(self, direction: Index, step: Index, slot: Index, layer: Index) -> Float[Array, " n"]:
         return self._summed(stream(self.key, direction, step, slot), layer)
 
     def initial_increments(self) -> Float[Array, "L KP n"]:
@@ -259,6 +253,45 @@ class KeyedNoise(AbstractNoise):
             0, self.fine, lambda i, sum: sum + one(i), jnp.zeros(self.width, self.U.dtype)
         )
         return total / math.sqrt(self.fine)
+
+
+class BridgedNoise(KeyedNoise):
+    """`KeyedNoise` whose motions are the same for `layers`, twice, four times, … as many: increments are
+    drawn for the layers' odd part and halved `halvings` times by Brownian bridges."""
+
+    halvings: int = eqx.field(static=True, default=0)
+
+    def increments(self, direction: Index, step: Index) -> LayerRows:
+        return self._halved(direction, self._odd.increments(direction, step), step)
+
+    def layer(self, direction: int, index: Index) -> Float[Array, "KP n"]:
+        one = lambda step: self.increments(direction, step)[index]
+        return jax.lax.map(one, jnp.arange(self.steps)).reshape(-1, self.width)
+
+    def initial_increments(self) -> Float[Array, "L KP n"]:
+        return self._halved(INITIAL, self._odd.initial_increments(), 0)
+
+    def initial_layer(self, index: Index) -> Float[Array, "KP n"]:
+        return self.initial_increments()[index]
+
+    @property
+    def _odd(self) -> KeyedNoise:
+        layers = self.layers * self.fine >> self.halvings
+        return KeyedNoise(self.U, self.V, self.key, self.steps, self.rows, layers)
+
+    def _halved(self, kind: Index, xi: Float[Array, "M R n"], block: Index) -> Float[Array, "L R n"]:
+        """The numbers of all halvings from one use of the generator: each use is built anew in every process,
+        and takes longer than anything else in such a program."""
+        if not self.halvings:
+            return coarsened(xi, self.layers)
+        counts = [xi.shape[0] * xi.shape[1] << level for level in range(1, self.halvings + 1)]
+        level = np.repeat(np.arange(self.halvings), counts)
+        row = np.concatenate([np.arange(count) for count in counts]) + np.repeat(counts, counts) * block
+        key = lambda level, row: stream(self.key, BRIDGE, level, BRIDGE, kind, row)
+        one = lambda level, row: jax.random.normal(key(level, row), (self.width,), xi.dtype)
+        for g in jnp.split(jax.vmap(one)(level, row), np.cumsum(counts)[:-1]):
+            xi = bridged(xi, 2 * xi.shape[0], g)
+        return coarsened(xi, self.layers)
 
 
 def keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> KeyedNoise:
@@ -291,33 +324,17 @@ def sample_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise
 
 
 def shared_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise:
-    """Noise whose Brownian motions are the same at `depth` and at twice, four times, … `depth`, for one key.
+    """Noise whose Brownian motions are the same at `depth` and at twice, four times, … `depth`, for one key:
+    a limit solved with more Euler steps sees more of the same motions."""
+    return _held(problem, shared_keyed_noise(problem, width=width, depth=depth, key=key))
 
-    Drawn at the odd part of `depth` and refined by halving; so a limit solved with more Euler steps sees more
-    of the same motions.
-    """
+
+def shared_keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> BridgedNoise:
+    """`shared_noise` without its arrays, as `keyed_noise` is `sample_noise` without them."""
     check_sizes(width=width, depth=depth)
-    doublings = (depth & -depth).bit_length() - 1
-    noise = sample_noise(problem, width=width, depth=depth >> doublings, key=key)
-    keys = lambda level: stream(key, BRIDGE, level)
-    if not doublings or 2 * problem.samples * depth * width > AT_ONCE:
-        for level in range(doublings):
-            noise = noise.refine(2 * noise.depth, keys(level))
-        return noise
-    # The numbers of all refinements from one use of the generator: each use is built anew in every process,
-    # and takes longer than anything else in such a program.
-    kinds = jnp.asarray((FORWARD, BACKWARD, INITIAL) if noise.initial is not None else (FORWARD, BACKWARD))
-    rows = [problem.samples * (noise.depth << level) for level in range(1, doublings + 1)]
-    level = np.repeat(np.arange(doublings), rows)
-    row = np.concatenate([np.arange(count) for count in rows])
-    one = lambda kind, level, row: jax.random.normal(
-        stream(key, BRIDGE, level, BRIDGE, kind, row), (width,), problem.dtype
-    )
-    drawn = jax.vmap(lambda kind: jax.vmap(lambda level, row: one(kind, level, row))(level, row))(kinds)
-    for found in jnp.split(drawn, np.cumsum(rows)[:-1], axis=1):
-        each = iter(found)
-        noise = noise.bridged(2 * noise.depth, lambda count, each=each: next(each))
-    return noise
+    halvings = (depth & -depth).bit_length() - 1
+    sizes = problem.steps, problem.batch_size, depth
+    return BridgedNoise(*ends(key, problem, width), key, *sizes, halvings=halvings)
 
 
 @eqx.filter_jit
@@ -327,7 +344,18 @@ def _keyed(problem: Problem, width: int, depth: int, key: Key) -> KeyedNoise:
 
 @eqx.filter_jit
 def _sampled(problem: Problem, width: int, depth: int, key: Key) -> Noise:
-    keyed = _keyed(problem, width, depth, key)
-    every = lambda direction: jax.lax.map(lambda k: keyed.increments(direction, k), jnp.arange(problem.steps))
+    return _held(problem, _keyed(problem, width, depth, key))
+
+
+def _held(problem: Problem, keyed: KeyedNoise) -> Noise:
+    """The numbers of noise that is drawn at each use, as arrays."""
+    directions, steps = jnp.asarray((FORWARD, BACKWARD)), jnp.arange(keyed.steps)
+    if 2 * problem.samples * keyed.depth * keyed.width <= AT_ONCE:  # one use of the generator for both
+        one = lambda step: jax.vmap(lambda direction: keyed.increments(direction, step))(directions)
+        both = jax.lax.map(one, steps)
+        forward, backward = both[:, 0], both[:, 1]
+    else:
+        every = lambda direction: jax.lax.map(lambda step: keyed.increments(direction, step), steps)
+        forward, backward = every(FORWARD), every(BACKWARD)
     initial = keyed.initial_increments() if problem.centered and not problem.repeated else None
-    return Noise(keyed.U, keyed.V, every(FORWARD), every(BACKWARD), initial)
+    return Noise(keyed.U, keyed.V, forward, backward, initial)

@@ -13,6 +13,7 @@ from nfd_jax.conditional import _drawn
 from nfd_jax.finite._dense import initial_weights, train_weights
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.limit import Limit
+from nfd_jax.noise import BACKWARD, FORWARD, sample_noise, shared_keyed_noise, shared_noise
 from nfd_jax.sweep._cells import coarsened_noise
 
 PATHS = ("features", "gradients")
@@ -99,6 +100,28 @@ def test_noise_nests_and_coarsens(make_problem):
     stored = nfd.train_finite(problem, width=20, depth=6, noise=narrow, simulator="matrix_free")
     drawn = nfd.train_finite(problem, width=20, depth=6, key=jax.random.key(0), simulator="matrix_free")
     np.testing.assert_allclose(stored.output, drawn.output, rtol=1e-12)
+
+
+@pytest.mark.parametrize("depth", [3, 12])
+def test_motions_shared_by_all_halvings_of_a_step(make_problem, depth):
+    """Held or drawn at each use: those of `depth`, seen by half as many layers, are those of half the
+    depth."""
+    problem = make_problem(centered=True, stream=True)
+    sizes = {"width": 5, "key": jax.random.key(1)}
+    held = shared_noise(problem, depth=depth, **sizes)
+    drawn = shared_keyed_noise(problem, depth=depth, **sizes)
+    if depth % 2 == 0:
+        half = shared_noise(problem, depth=depth // 2, **sizes)
+        np.testing.assert_allclose(held.coarsen(depth // 2).forward, half.forward, atol=1e-12)
+        np.testing.assert_allclose(drawn.coarsen(depth // 2).increments(0, 2), half.forward[2], atol=1e-12)
+    for direction in (FORWARD, BACKWARD):
+        same = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12)
+        same(drawn.increments(direction, 1), held.increments(direction, 1))
+        same(drawn.layer(direction, 2), held.layer(direction, 2))
+    same(drawn.initial_increments(), held.initial_increments())
+    same(drawn.initial_layer(1), held.initial_layer(1))
+    plain = sample_noise(problem, depth=depth, **sizes)
+    assert (np.max(np.abs(plain.forward - held.forward)) < 1e-12) == (depth % 2 == 1)
 
 
 @pytest.mark.parametrize("flag", ["reused", "independent"])

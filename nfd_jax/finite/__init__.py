@@ -14,7 +14,7 @@ from nfd_jax.finite._innovations import coupling_of, innovations, train_with_inn
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.finite._train_grid import train_grid
 from nfd_jax.names import SIMULATORS, BackwardWeights, MatmulPrecision, RecordName, Simulator
-from nfd_jax.noise import AbstractNoise, sample_noise
+from nfd_jax.noise import AbstractNoise, keyed_noise, sample_noise
 from nfd_jax.problem import Problem, check_choice, check_key
 from nfd_jax.trajectory import Trajectory
 
@@ -91,7 +91,7 @@ def train_finite(
     sizes, asked = {"width": width, "depth": depth}, (record, heldout, grid, matmul_precision)
     options = conditional.Options.of(problem, noise, sizes, backward_weights, *asked)
     if not dense:
-        how = MatrixFree.of, sample_noise
+        how = MatrixFree.of, (sample_noise, keyed_noise)
         return conditional.run(problem, *how, noise, key, options, directions, tolerance)
     coupled = options.width >= problem.samples and optimizers.is_linear(problem.optimizer)
     if "coupling" in options.record and not coupled:

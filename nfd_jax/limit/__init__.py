@@ -20,7 +20,7 @@ from nfd_jax.limit._lazy import lazy_limit
 from nfd_jax.limit._solve import Limit
 from nfd_jax.limit._tolerance import TimeTooShort, estimate_limit
 from nfd_jax.names import BackwardWeights, MatmulPrecision, RecordName
-from nfd_jax.noise import AbstractNoise, shared_noise
+from nfd_jax.noise import AbstractNoise, shared_keyed_noise, shared_noise
 from nfd_jax.problem import Problem
 from nfd_jax.trajectory import Trajectory
 
@@ -87,7 +87,8 @@ def solve_limit(
     sizes = {"particles": particles, "depth_steps": depth_steps}
     asked = record, heldout, grid, matmul_precision
     options = conditional.Options.of(problem, noise, sizes, backward_weights, *asked)
-    return conditional.run(problem, Limit, shared_noise, noise, key, options, directions, tolerance)
+    draw = shared_noise, shared_keyed_noise
+    return conditional.run(problem, Limit, draw, noise, key, options, directions, tolerance)
 
 
 def _refuse_reverse_mode(problem: Problem, noise: AbstractNoise | None) -> None:
