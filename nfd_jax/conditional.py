@@ -2,17 +2,18 @@
 record."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from nfd_jax import memory, optimizers, training
 from nfd_jax.names import MATMUL_PRECISIONS
-from nfd_jax.noise import AbstractNoise, KeyedNoise
+from nfd_jax.noise import AbstractNoise, KeyedNoise, Noise
 from nfd_jax.problem import Problem, check_choice, check_flag, check_key, check_record, check_sizes
+from nfd_jax.runtime import CompiledOnce
 from nfd_jax.trajectory import Trajectory
 
 
@@ -124,26 +125,16 @@ def run(
     reuse = jnp.asarray(options.backward_weights == "reused", problem.dtype)
     keep = {"record": options.record, "grid": options.grid, "directions": directions, "tolerance": tolerance}
     with jax.default_matmul_precision(options.matmul_precision):
-        if noise is not None:
-            return _on(problem, noise, key, interior, reuse, options.heldout, keep)
-        held, redrawn = draw
-        # A bounded history is for more steps than noise is held of.
-        draw = held if directions is None else redrawn
-        sizes = {"width": options.width, "depth": options.depth}
-        return _drawn(problem, key, interior, draw, sizes, reuse, options.heldout, keep)
+        if noise is None:  # a bounded history is for more steps than noise is held of
+            held, redrawn = draw
+            draw_it = held if directions is None else redrawn
+            noise = draw_it(problem, width=options.width, depth=options.depth, key=key)
+        return _on(problem, noise, key, interior, reuse, options.heldout, keep)
 
 
-@eqx.filter_jit
-def _drawn(problem, key, interior, draw, sizes, reuse, heldout, keep):
-    return _train(problem, draw(problem, **sizes, key=key), key, interior, reuse, heldout, keep)
-
-
-@eqx.filter_jit
+@partial(CompiledOnce, of_products=lambda arguments: isinstance(arguments[1], Noise))
 def _on(problem, noise, key, interior, reuse, heldout, keep):
-    return _train(problem, noise, key, interior, reuse, heldout, keep)
-
-
-def _train(problem, noise, key, interior, reuse, heldout, keep):
+    """A program of its own: noise, drawn by another, is the same for networks and limits."""
     network = interior(problem, reuse, noise.depth, noise.width)
     if heldout is not None:
         heldout = training.heldout_questions(problem, heldout, noise.depth, noise.width, key)

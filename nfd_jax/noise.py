@@ -323,6 +323,7 @@ def sample_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise
     return _sampled(problem, width, depth, check_key(key))
 
 
+@eqx.filter_jit
 def shared_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise:
     """Noise whose Brownian motions are the same at `depth` and at twice, four times, … `depth`, for one key:
     a limit solved with more Euler steps sees more of the same motions."""

@@ -9,11 +9,11 @@ import pytest
 
 import nfd_jax as nfd
 from nfd_jax import training
-from nfd_jax.conditional import _drawn
+from nfd_jax.conditional import _on
 from nfd_jax.finite._dense import initial_weights, train_weights
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.limit import Limit
-from nfd_jax.noise import BACKWARD, FORWARD, sample_noise, shared_keyed_noise, shared_noise
+from nfd_jax.noise import BACKWARD, FORWARD, shared_keyed_noise, shared_noise
 from nfd_jax.sweep._cells import coarsened_noise
 
 PATHS = ("features", "gradients")
@@ -102,26 +102,27 @@ def test_noise_nests_and_coarsens(make_problem):
     np.testing.assert_allclose(stored.output, drawn.output, rtol=1e-12)
 
 
-@pytest.mark.parametrize("depth", [3, 12])
-def test_motions_shared_by_all_halvings_of_a_step(make_problem, depth):
-    """Held or drawn at each use: those of `depth`, seen by half as many layers, are those of half the
-    depth."""
+def test_motions_shared_by_all_halvings_of_a_step(make_problem):
+    """Held or drawn at each use: those of 12 layers, seen by half as many, are those of 6, and not those of
+    networks."""
     problem = make_problem(centered=True, stream=True)
     sizes = {"width": 5, "key": jax.random.key(1)}
-    held = shared_noise(problem, depth=depth, **sizes)
-    drawn = shared_keyed_noise(problem, depth=depth, **sizes)
-    if depth % 2 == 0:
-        half = shared_noise(problem, depth=depth // 2, **sizes)
-        np.testing.assert_allclose(held.coarsen(depth // 2).forward, half.forward, atol=1e-12)
-        np.testing.assert_allclose(drawn.coarsen(depth // 2).increments(0, 2), half.forward[2], atol=1e-12)
-    for direction in (FORWARD, BACKWARD):
-        same = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12)
-        same(drawn.increments(direction, 1), held.increments(direction, 1))
-        same(drawn.layer(direction, 2), held.layer(direction, 2))
-    same(drawn.initial_increments(), held.initial_increments())
-    same(drawn.initial_layer(1), held.initial_layer(1))
-    plain = sample_noise(problem, depth=depth, **sizes)
-    assert (np.max(np.abs(plain.forward - held.forward)) < 1e-12) == (depth % 2 == 1)
+
+    @jax.jit
+    def every():
+        held = [shared_noise(problem, depth=depth, **sizes) for depth in (12, 6)]
+        drawn = shared_keyed_noise(problem, depth=12, **sizes)
+        parts = [
+            [noise.increments(FORWARD, 1), noise.layer(BACKWARD, 2), noise.initial_layer(1)]
+            for noise in (held[0], drawn, held[0].coarsen(6), drawn.coarsen(6), held[1])
+        ]
+        return parts, nfd.sample_noise(problem, depth=6, **sizes).increments(FORWARD, 1)
+
+    (held, drawn, *halves), other = every()
+    for pair in ((held, drawn), halves[::2], halves[1:]):
+        for a, b in zip(*pair, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+    assert np.max(np.abs(other - halves[2][0])) > 0.1
 
 
 @pytest.mark.parametrize("flag", ["reused", "independent"])
@@ -184,7 +185,7 @@ def test_one_compilation_per_shape(make_problem, caplog):
             work()
             return sum(
                 f"Compiling jit({name})" in record.message
-                for name in ("_train_dense", "_drawn")
+                for name in ("_train_dense", "_on")
                 for record in caplog.records
             )
 
@@ -205,9 +206,11 @@ def test_memory_of_a_very_wide_network(make_problem):
     """n = 100 000, L = 32, K·P = 8 in float32: what the compiled program asks for, without running it."""
     problem = make_problem(steps=4, rows=2, dtype=np.float32)
     reuse = jnp.ones((), jnp.float32)
-    options = nfd.sample_noise, {"width": 100_000, "depth": 32}, reuse, None, {}
-    program = _drawn.lower(problem, jax.random.key(0), MatrixFree.of, *options).compile()
-    sizes = program.compiled.memory_analysis()
+    key = jax.random.key(0)
+    draw = lambda key: nfd.sample_noise(problem, width=100_000, depth=32, key=key)
+    noise = eqx.filter_eval_shape(draw, key)
+    train = lambda noise: _on(problem, noise, key, MatrixFree.of, reuse, None, {})
+    sizes = jax.jit(train).lower(noise).compile().memory_analysis()
     total = sizes.temp_size_in_bytes + sizes.output_size_in_bytes + sizes.argument_size_in_bytes
     assert 0 < total < 8e9
 

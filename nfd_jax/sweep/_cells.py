@@ -16,7 +16,7 @@ from jaxtyping import Array
 from nfd_jax import training
 from nfd_jax.finite import MatrixFree, initial_weights, innovations
 from nfd_jax.limit import Limit
-from nfd_jax.noise import AbstractNoise, Noise, keyed_noise, sample_noise
+from nfd_jax.noise import AbstractNoise, KeyedNoise, Noise, keyed_noise, sample_noise
 from nfd_jax.problem import Heldout, Problem
 from nfd_jax.runtime import CompiledOnce
 from nfd_jax.sharding import map_seeds
@@ -29,6 +29,12 @@ EXACT = {"directions": None, "tolerance": 0.05}
 one."""
 
 
+def _of_products(function: Callable) -> CompiledOnce:
+    """Compiled for its products, unless noise is drawn at each use."""
+    drawn = lambda arguments: any(isinstance(one, KeyedNoise) for one in arguments)
+    return CompiledOnce(function, lambda arguments: not drawn(arguments))
+
+
 def grid_over(one: Callable, rates: Array, reuse: Array, *, at_once: int) -> Any:
     """`one(rate, reuse)` for every learning rate and flag, leading axes (rate, flag); `at_once` of them
     vectorized together."""
@@ -39,7 +45,7 @@ def grid_over(one: Callable, rates: Array, reuse: Array, *, at_once: int) -> Any
     return jax.tree.map(lambda x: x.reshape(rates.size, reuse.size, *x.shape[1:]), flat)
 
 
-@CompiledOnce
+@_of_products
 def solve_limits(
     problem: Problem,
     heldout: Heldout,
@@ -59,7 +65,7 @@ def solve_limits(
     )
 
 
-@CompiledOnce
+@_of_products
 def train_networks(
     problem: Problem,
     heldout: Heldout,
@@ -114,7 +120,7 @@ def _each_seed(
         return map_seeds(one_seed, (noise, keys), at_once=max(1, at_once // (2 * rates.size)))
 
 
-@CompiledOnce
+@_of_products
 def first_steps(problem: Problem, noise: Noise, rates: Array, reuse: Array, depth: Array) -> Array:
     """Outputs (R, F, K, P, C) of matrix-free networks of `depth` on one seed's `noise`, nothing recorded
     besides."""
@@ -162,7 +168,7 @@ def coarsened_seeds(noise: AbstractNoise, depth: int, layers: int) -> AbstractNo
     return jax.vmap(lambda one: coarsened_noise(one, depth, layers))(noise)
 
 
-@CompiledOnce
+@_of_products
 def train_with_noise(
     problem: Problem, key: Array, rate: Array, flag: str, width: int, depth: int, steps: int, grid: int
 ) -> tuple[Trajectory, Noise]:
