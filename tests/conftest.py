@@ -4,8 +4,10 @@ import gc
 import os
 
 # As sweeps compile their systems on a CPU: tests spend most of their time on compiling.
-LIGHT = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = f"{LIGHT} {os.environ.get('XLA_FLAGS', '')}"
+os.environ["XLA_FLAGS"] = (
+    "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false "
+    f"{os.environ.get('XLA_FLAGS', '')}"
+)
 
 import jax
 import numpy as np

@@ -152,7 +152,8 @@ def test_noise_is_drawn_anew_only_where_it_would_not_fit():
     assert len(fits(config, at(least - 2), memory=least - 2)) == 1
 
 
-@pytest.mark.parametrize("together", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("together", [False, True])
 def test_noise_drawn_anew_gives_the_same_results(monkeypatch, together):
     """Networks and limits of both flags, one by one as on a CPU or all in one program."""
     finite, limit = {"widths": [64, 128], "depths": [1, 2, 4]}, {"depth_steps": 8}

@@ -22,7 +22,8 @@ LIMIT = "limit: {depth_steps: 8, backward_weights: [independent]}\n"
 
 
 def start(config: Path, out: Path, *options: str) -> subprocess.Popen:
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}  # one device a process
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags)}  # one device a process
     return subprocess.Popen([sys.executable, str(SCRIPT), str(config), "--out", str(out), *options], env=env)
 
 

@@ -88,7 +88,8 @@ def test_the_lazy_limit_is_the_lazy_end_of_networks(make_problem, flag):
 @pytest.mark.parametrize("flag", ["reused", "independent"])
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_the_lazy_limit_at_length(make_problem, activation, flag):
-    check_lazy(make_problem, activation, flag, width=512, depth=64, seeds=96)
+    # At n = 512 the finite-width bias of relu shows: 3.8 standard errors.
+    check_lazy(make_problem, activation, flag, width=1024, depth=64, seeds=96)
 
 
 @pytest.mark.long

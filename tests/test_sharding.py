@@ -18,7 +18,7 @@ COLLECTIVE = re.compile(
 def measured() -> dict:
     """What a process with several CPU devices found: this file, run as a program."""
     env = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={DEVICES}",
         "JAX_PLATFORMS": "cpu",
         "JAX_ENABLE_X64": "1",
         "PYTHONPATH": os.pathsep.join(sys.path),

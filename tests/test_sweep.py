@@ -163,6 +163,7 @@ def test_one_by_one_on_any_number_of_cores_or_all_in_one_program(swept, monkeypa
     np.testing.assert_allclose(again(), stored, rtol=1e-9)
 
 
+@pytest.mark.long
 def test_dense_networks_against_the_limit_on_their_own_noise(tmp_path):
     """The distance of a plain ResNet to its own limit falls in depth as that of a matrix-free one: same law,
     so same mean."""
