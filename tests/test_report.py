@@ -14,7 +14,7 @@ from _report_trees import config, judged_tree, stored, whole, with_rates, withou
 from rich.console import Console
 
 from nfd_jax import report, verdicts
-from nfd_jax.report import _show
+from nfd_jax.report import _plot, _show
 from nfd_jax.report._claims import cards, decides, deciding, judged, step, tidy
 from nfd_jax.report._distances import distance
 from nfd_jax.report._draw import rendered
@@ -24,6 +24,7 @@ from nfd_jax.report._fig_transfer import transfer
 from nfd_jax.report._fig_variants import variant_drawings, varying
 from nfd_jax.report._figures import FIGURES, drawings
 from nfd_jax.report._numbers import Estimate, count, number, percent, percents, signed
+from nfd_jax.report._pick import in_blocks
 from nfd_jax.report._plot import styled
 from nfd_jax.report._rates_table import by_learning_rate
 from nfd_jax.report._trends import mean, moves, trend
@@ -526,3 +527,25 @@ def test_show_stops_at_an_interrupt_and_stands_a_store_that_cannot_be_read(
 
     monkeypatch.setattr(time, "sleep", interrupt)
     assert "cannot be read at the moment" in printed(tmp_path, watch=True)
+
+
+def test_long_curves_are_means_over_blocks_and_short_ones_are_as_they_are():
+    steps, values = np.arange(300), np.random.default_rng(0).standard_normal((4, 300))
+    x, y, words = in_blocks(steps, values)
+    assert x.shape == (37,) and y.shape == (4, 37) and "mean over 8 updates" in words
+    np.testing.assert_allclose(y[:, 1], values[:, 8:16].mean(1))
+    assert x[1] == 11.5
+    x, y, words = in_blocks(steps[:60], values[:, :60])
+    np.testing.assert_array_equal(y, values[:, :60])
+    assert words == "" and len(x) == 60
+
+
+@pytest.mark.parametrize(
+    ("count", "labelled"), [(1, [0]), (5, [0, 1, 2, 3, 4]), (300, list(range(0, 300, 50)))]
+)
+def test_steps_are_labelled_by_round_numbers(count, labelled):
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    _plot.step_axis(ax, np.arange(count))
+    assert ax.get_xticks().tolist() == labelled

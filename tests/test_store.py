@@ -186,6 +186,7 @@ def test_names_and_dims_are_the_contract(tmp_path):
     expected["law/output_bias"] = (*compared, "sample", "component")
     for name in ("feature_kernel_bias", "gradient_kernel_bias"):
         expected[f"law/{name}"] = (*compared, "t", "sample", "sample2")
+        expected[f"law/initial_{name}"] = (*NETWORK[:-1], "t", "sample", "sample2")
     for name in ("marginal_w2", "marginal_w2_null"):
         expected[f"law/{name}"] = (*compared, "quantity")
     for name in ("first_step_gain", "first_step_gain_predicted"):

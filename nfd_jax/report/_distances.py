@@ -8,7 +8,7 @@ import numpy as np
 
 from nfd_jax.report._learning import learning_words
 from nfd_jax.report._numbers import Estimate, count, listed, number, percent
-from nfd_jax.report._pick import largest, matched, pick
+from nfd_jax.report._pick import in_blocks, largest, matched, pick
 from nfd_jax.report._plot import NETWORK, SYMBOL
 from nfd_jax.report._trends import FEWEST_POINTS, mean, moves, trend
 from nfd_jax.report._words import LIMIT_NAMES
@@ -91,7 +91,7 @@ def losses_at(view: View) -> tuple[Losses, Losses, str]:
 
 def loss_gap(view: View, limit: str) -> float | None:
     """Of the reused network at the largest width and depth against a limit, paired seeds: the largest gap
-    over steps as part of the loss that the network has lost."""
+    over steps (of long runs, over means of some steps) as part of the loss that the network has lost."""
     finite, solved, _ = losses_at(view)
     if "reused" not in finite or limit not in solved:
         return None
@@ -99,9 +99,10 @@ def loss_gap(view: View, limit: str) -> float | None:
     both = np.isfinite(ours).all(1) & np.isfinite(theirs).all(1)
     if not both.any():
         return None
-    network = ours[both].mean(0)
+    steps = range(ours.shape[1])
+    network, solution = (in_blocks(steps, runs[both].mean(0))[1] for runs in (ours, theirs))
     dropped = network[0] - network.min()
-    return float(np.abs(network - theirs[both].mean(0)).max() / dropped) if dropped > 0 else None
+    return float(np.abs(network - solution).max() / dropped) if dropped > 0 else None
 
 
 def summary_of(view: View) -> list[str]:

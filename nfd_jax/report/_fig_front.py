@@ -6,6 +6,7 @@ import numpy as np
 from nfd_jax.report import _plot as plot
 from nfd_jax.report._distances import distance, loss_gap, losses_at
 from nfd_jax.report._numbers import count, percent
+from nfd_jax.report._pick import in_blocks
 from nfd_jax.report._words import LIMIT_NAMES
 from nfd_jax.verdicts import View
 
@@ -23,14 +24,15 @@ def front_loss(view: View) -> plot.Drawing | None:
     sheet = plot.Sheet(1, 1, panel=WIDE)
     ax = sheet.axes[0, 0]
     for flag, samples in solved.items():
-        mean = np.nanmean(samples, 0)
-        sheet.line(ax, range(len(mean)), mean, plot.LIMIT[flag], LIMIT_NAMES[flag], **plot.THICK)
+        steps, mean, _ = in_blocks(range(samples.shape[1]), np.nanmean(samples, 0))
+        sheet.line(ax, steps, mean, plot.LIMIT[flag], LIMIT_NAMES[flag], **plot.THICK)
     for flag, samples in finite.items():
         if not solved or flag == "reused" or "reused" not in finite:
             line = plot.Line(plot.NETWORK[flag].color, plot.NETWORK[flag].marker, "" if solved else "-")
             whole = samples[np.isfinite(samples).all(1)]
+            steps, whole, _ = in_blocks(range(samples.shape[1]), whole)
             sheet.curve(
-                ax, range(samples.shape[1]), whole, line, f"network, {flag} weights, {where}",
+                ax, steps, whole, line, f"network, {flag} weights, {where}",
                 floor=-np.inf, zorder=4,
             )  # fmt: skip
     if not ax.lines:
@@ -46,6 +48,7 @@ def front_loss(view: View) -> plot.Drawing | None:
         f"Bars: one standard error over {count(len(samples), 'seed')}. Loss of the step's batch before its "
         f"update{'' if view.rate is None else f', η = {view.rate:g}'}."
     )
+    caption += in_blocks(range(samples.shape[1]), samples)[2]
     if solved and "reused" in finite:
         caption += " Percentages: of the loss that the network has lost, the largest over steps."
     return sheet.finish("front_loss", _loss_title(view), caption)

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from nfd_jax.report import _plot as plot
 from nfd_jax.report._numbers import count
-from nfd_jax.report._pick import largest, matched, pick
+from nfd_jax.report._pick import in_blocks, largest, matched, pick
 from nfd_jax.report._words import LIMIT_NAMES
 from nfd_jax.verdicts import View, by_seed, covered
 
@@ -27,18 +27,19 @@ def losses(view: View, held_out: bool) -> plot.Drawing | None:
     for ax, flag in zip(panels, flags, strict=True):
         part = pick(finite, backward_weights=flag)
         for depth, line in plot.shades(covered(part, "depth")) if part is not None else ():
-            mean = by_seed(part.sel(depth=depth), "step").mean(0)
-            sheet.line(ax, steps, mean, line, f"network, L = {depth}", **plot.THIN)
+            at, mean, _ = in_blocks(steps, by_seed(part.sel(depth=depth), "step").mean(0))
+            sheet.line(ax, at, mean, line, f"network, L = {depth}", **plot.THIN)
         for own, words_of in LIMIT_NAMES.items():
             if (solved := pick(limit, backward_weights=own)) is not None:
-                mean = by_seed(solved, "step").mean(0)
-                sheet.line(ax, steps, mean, plot.LIMIT[own], words_of, zorder=3, **plot.THICK)
+                at, mean, _ = in_blocks(steps, by_seed(solved, "step").mean(0))
+                sheet.line(ax, at, mean, plot.LIMIT[own], words_of, zorder=3, **plot.THICK)
         ax.set_title(f"{flag} weights, n = {width}" if flag else "limits")
         plot.step_axis(ax, steps)
     plot.same_range(panels, log=plot.spans_decade(panels))
     panels[0].set_ylabel(f"{words} loss, mean over seeds")
     rate = "" if view.rate is None else f" at η = {view.rate:g}"
     caption = f"Mean over seeds of the {words} loss before each update."
+    caption += in_blocks(steps, steps)[2]
     if finite is not None and limit is not None:
         _difference(sheet, sheet.axes[0, -1], finite, limit)
         caption += (
@@ -60,10 +61,18 @@ def _difference(sheet: plot.Sheet, ax: Axes, finite: xr.DataArray, limit: xr.Dat
         one, two = pick(finite, backward_weights=network), pick(limit, backward_weights=other)
         if one is None or two is None:
             continue
-        # Side by side, so that bars can be told apart.
-        x = finite["step"].values + 0.06 * (place - 1.5)
         gap = by_seed(one.drop_vars("backward_weights") - two.drop_vars("backward_weights"), "step")
-        sheet.curve(ax, x, gap, line, plot.pair_name(network, other), floor=-np.inf, **plot.THIN)
+        x, gap, _ = in_blocks(finite["step"].values, gap)
+        # Side by side, so that bars can be told apart.
+        sheet.curve(
+            ax,
+            x + 0.06 * (place - 1.5) * (x[1:2] - x[:1] if len(x) > 1 else 1),
+            gap,
+            line,
+            plot.pair_name(network, other),
+            floor=-np.inf,
+            **plot.THIN,
+        )
     if not ax.lines:
         plot.empty(ax, "no pair of network and limit")
         return
@@ -94,16 +103,21 @@ def kernels(view: View) -> plot.Drawing | None:
         for source, values in (("finite", shift.sel(where)), ("limit", limit)):
             for flag in plot.NETWORK:
                 if (part := pick(values, backward_weights=flag)) is not None:
-                    _along(sheet, ax, part.mean("seed"), source, flag)
+                    _along(sheet, ax, part.mean("seed"), source, flag, "" if found else "movement")
         ax.set_title("movement of h since step 0")
         plot.depth_axis(ax)
         ax.set_ylabel("mean square per coordinate")
     caption = (
         f"After {count(int(where['step']), 'update')}, n = {int(where['width'])}, L = "
-        f"{int(where['depth'])}, mean over seeds. Kernels are averages over coordinates for the samples of "
-        "the batch. Right: mean square by which h has moved since step 0 on fixed probe samples."
+        f"{int(where['depth'])}, mean over seeds."
     )
-    return sheet.finish("kernels", "Kernels and movement of features along the depth", caption)
+    if found:
+        caption += " Kernels are averages over coordinates for the samples of the batch."
+    if shift is not None:
+        place = "Right: mean" if found else "Mean"
+        caption += f" {place} square by which h has moved since step 0 on fixed probe samples."
+    title = "Kernels and movement of features" if found else "How far features have moved"
+    return sheet.finish("kernels", f"{title}, along the depth", caption)
 
 
 def _kernel_panel(sheet: plot.Sheet, ax: Axes, values: xr.DataArray) -> None:
@@ -117,7 +131,8 @@ def _kernel_panel(sheet: plot.Sheet, ax: Axes, values: xr.DataArray) -> None:
 
 
 def _along(sheet: plot.Sheet, ax: Axes, part: xr.DataArray, source: str, flag: str, words: str = "") -> None:
-    """Along t: networks as markers, limits as lines; pairs of two samples hollow and dotted."""
+    """Along t: networks as markers, limits as lines; pairs of two samples hollow and dotted. `words` say of
+    what, "" where another panel has the legend."""
     two, color = words == "two samples", plot.NETWORK[flag].color
     line = (
         plot.Line(color, plot.NETWORK[flag].marker, "", two)
@@ -125,7 +140,8 @@ def _along(sheet: plot.Sheet, ax: Axes, part: xr.DataArray, source: str, flag: s
         else plot.Line(color, "", ":" if two else "-")
     )
     who = f"{flag} {'network' if source == 'finite' else 'limit'}"
-    sheet.line(ax, part["t"], part, line, f"{who}, {words}" if words else "", markevery=None)
+    label = who if words == "movement" else f"{who}, {words}"
+    sheet.line(ax, part["t"], part, line, label if words else "", markevery=None)
 
 
 def residual(view: View) -> plot.Drawing | None:
@@ -142,7 +158,10 @@ def residual(view: View) -> plot.Drawing | None:
                 sheet.line(ax, part["step"], part, plot.Line(line.color, "", line.dashes), f"{flag} weights")
         plot.step_axis(ax, values["step"].values)
         ax.set_title("networks" if group == "finite" else "limits")
-        plot.log_y(ax)
+        if plot.spans_decade([ax]):
+            plot.log_y(ax)
+        else:
+            ax.set_ylim(bottom=0)
     sheet.axes[0, 0].set_ylabel("norm not remembered / norm")
     most = max(float(values.max()) for values in found.values())
     caption = (

@@ -14,7 +14,7 @@ from nfd_jax.report._fig_gap import MEANING, gap_row, known
 from nfd_jax.report._fig_phase import phase_map
 from nfd_jax.report._fig_transfer import BEST, frame, rate_panels
 from nfd_jax.report._learning import best_rates, rate_words
-from nfd_jax.report._numbers import count, listed, number, signed
+from nfd_jax.report._numbers import listed, number, signed
 from nfd_jax.report._pick import largest, pick
 from nfd_jax.report._trends import trend
 from nfd_jax.verdicts import View, by_seed, covered, relative_gap, section, spread
@@ -207,8 +207,9 @@ def richness(views: Views) -> plot.Drawing | None:
     gammas = [_gamma(view) for view in ordered]
     if len(set(gammas)) < len(gammas) or len(gammas) < 2:
         return None
-    sheet = plot.Sheet(1, 3)
-    moved, lost, apart = sheet.axes[0]
+    compared = any(view.get("compare/limit_error_ms") is not None for view in ordered)
+    sheet = plot.Sheet(1, 2 + compared)
+    moved, lost, *apart = sheet.axes[0]
     for flag in plot.NETWORK:
         for group, line in (("finite", plot.NETWORK[flag]), ("limit", plot.LIMIT[flag])):
             who = f"{flag} {'network' if group == 'finite' else 'limit'}"
@@ -216,11 +217,12 @@ def richness(views: Views) -> plot.Drawing | None:
                 points = [_last(view, f"{group}/{name}", backward_weights=flag) for view in ordered]
                 sheet.line(ax, gammas, points, line, who)
         labels = {"backward_weights": "reused", "limit_backward_weights": flag, "quantity": "f"}
-        points = [_last(view, "compare/limit_error_ms", **labels) for view in ordered]
         drawn = plot.Line(plot.NETWORK[flag].color, "D", ":", hollow=True)
-        sheet.line(apart, gammas, points, drawn, f"reused network minus {flag} limit")
+        for ax in apart:
+            points = [_last(view, "compare/limit_error_ms", **labels) for view in ordered]
+            sheet.line(ax, gammas, points, drawn, f"reused network minus {flag} limit")
     titles = ("movement of h since step 0", "training loss at the end", "outputs: network − limit")
-    for ax, title in zip(sheet.axes[0], titles, strict=True):
+    for ax, title in zip(sheet.axes[0], titles, strict=False):
         ax.set_title(title)
         if plot.spans_decade([ax]):
             plot.log_y(ax)
@@ -230,7 +232,16 @@ def richness(views: Views) -> plot.Drawing | None:
         "Small γ: features stay, the network is kernel regression (lazy). γ = 1: depth-μP (rich). After "
         "the last update, at the largest width and depth, means over seeds."
     )
-    return sheet.finish("richness", f"Rich against lazy: {count(len(gammas), 'value')} of γ", caption)
+    return sheet.finish("richness", _richness_title([ordered[0], ordered[-1]]), caption)
+
+
+def _richness_title(ends: list[View]) -> str:
+    """How far features move at the smallest and the largest γ."""
+    far = [_last(view, "finite/feature_shift_ms", backward_weights="reused") for view in ends]
+    if not np.isfinite(far).all():
+        return "Rich against lazy"
+    said = [f"{number(size)} at γ = {_gamma(view):g}" for size, view in zip(far, ends, strict=True)]
+    return f"Rich against lazy: features move by {' and '.join(said)} (mean square)"
 
 
 def _gamma(view: View) -> float:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from nfd_jax.report._numbers import Estimate
 from nfd_jax.verdicts import covered
@@ -41,3 +42,19 @@ def estimate(found: xr.Dataset, name: str, **where: object) -> Estimate:
 def ends(found: xr.Dataset, name: str) -> np.ndarray:
     """Numbers of a verdict's table with their intervals: estimate, low and high."""
     return np.stack([found[name + end].values for end in ("", "_low", "_high")])
+
+
+MOST_STEPS = 60
+"""Steps up to which curves have a point for each; beyond, means over as many steps as leave some 40 points:
+losses of single batches would hide what they have in common."""
+
+
+def in_blocks(steps: ArrayLike, values: ArrayLike) -> tuple[np.ndarray, np.ndarray, str]:
+    """Steps, values (…, steps) along them, as they are or as means over blocks, and that in words."""
+    steps, values = np.asarray(steps, float), np.asarray(values, float)
+    size = -(-len(steps) // 40) if len(steps) > MOST_STEPS else 1
+    if size == 1:
+        return steps, values, ""
+    whole = len(steps) // size * size
+    mean = lambda x: x[..., :whole].reshape(*x.shape[:-1], -1, size).mean(-1)
+    return mean(steps), mean(values), f" Each point: the mean over {size} updates."

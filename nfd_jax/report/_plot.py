@@ -314,9 +314,11 @@ def size_axis(ax: Axes, values: ArrayLike, name: str, otherwise: str = "zero to 
 
 
 def step_axis(ax: Axes, steps: ArrayLike) -> None:
-    """Steps of SGD, at most eight of them labelled."""
-    shown = np.asarray(steps).tolist()
-    ax.set_xticks(shown[:: max(1, -(-len(shown) // 8))])
+    """Steps of SGD, at most eight of them labelled: each, or round numbers."""
+    shown = np.asarray(steps)
+    round_ones = (k * 10**power for power in range(9) for k in (1, 2, 5))
+    every = next(size for size in round_ones if len(shown) <= 8 * size)
+    ax.set_xticks(shown[shown % every == 0].tolist())
     ax.set_xlabel("updates made (SGD step)")
 
 

@@ -97,9 +97,7 @@ def coupling_rows(context: Context, claim: str, reading: str) -> Iterator[Found]
         against = {"name": f"{base.name} against width", "text": f"{what} against width"}
         yield guarded(replace(step0, axis="width", **against), rate)
         yield guarded(
-            replace(
-                step0, name=f"{base.name} against depth", axis="depth", text=f"{what} against depth"
-            ),
+            replace(step0, name=f"{base.name} against depth", axis="depth", text=f"{what} against depth"),
             lambda base, path=path, select=select, signal=signal, what=what: growth_row(
                 base, context, context.sample(path, select, signal, False), what
             ),

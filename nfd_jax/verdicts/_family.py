@@ -29,7 +29,6 @@ class Fits:
     def exponent(self, level: float = LEVEL) -> Interval:
         return _union([fit.exponent(level) for fit in self.fits])
 
-
     def reaches(self, least: float, level: float = LEVEL) -> bool:
         """Whether the exponent surely is at least this. Not where the estimate is the largest tried and
         nothing bounds it: what is left then falls too fast, or is too little, to tell how.

@@ -63,9 +63,7 @@ def in_words(what: str, found: Constant) -> str:
 
 def undetectable(row: Row, reason: str = "zero to rounding at every point") -> Row:
     """The row of a quantity too small to be seen."""
-    return replace(
-        row, verdict="not detectable", reason=reason, text=f"{row.text}: {reason}: not detectable"
-    )
+    return replace(row, verdict="not detectable", reason=reason, text=f"{row.text}: {reason}: not detectable")
 
 
 def constant_row(
