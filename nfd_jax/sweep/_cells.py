@@ -168,12 +168,12 @@ def coarsened_seeds(noise: AbstractNoise, depth: int, layers: int) -> AbstractNo
     return jax.vmap(lambda one: coarsened_noise(one, depth, layers))(noise)
 
 
-@_of_products
+@CompiledOnce
 def train_with_noise(
     problem: Problem, key: Array, rate: Array, flag: str, width: int, depth: int, steps: int, grid: int
 ) -> tuple[Trajectory, Noise]:
     """One network with weight matrices, leading axes (1, 1, 1), and its innovations in `steps` layers,
-    leading axis (1,)."""
+    leading axis (1,). It draws its weights itself, so it is not one of products alone."""
     places = jnp.arange(grid + 1) * (depth // grid)
     learning = problem.at_rate(rate)
     with jax.default_matmul_precision("highest"):
