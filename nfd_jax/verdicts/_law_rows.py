@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from nfd_jax.verdicts._constants import needs_grid
 from nfd_jax.verdicts._context import Context
 from nfd_jax.verdicts._errors import FLAGS, PAIRS, pair
 from nfd_jax.verdicts._row import Row
-from nfd_jax.verdicts._rows import Found, constant_row, guarded
+from nfd_jax.verdicts._rows import Found, constant_of, guarded
 
 LAWS = (
     ("output_bias", "f", "", "bias of outputs"),
@@ -39,23 +38,11 @@ def law_rows(context: Context, claim: str) -> Iterator[Found]:
                 decides=(network, limit) == FLAGS,
             )
 
-            def constant(
-                base: Row, path: str = path, select: dict = select, quantity: str = quantity, text: str = text
-            ) -> Found:
+            def constant(base: Row, path: str = path, select: dict = select, text: str = text) -> Found:
                 training = claim != "C1"
                 less = f"{path}_null" if path.endswith("w2") else ""
-                sample = context.sample(path, select, quantity, training, less)
-                needs_grid(sample)
-                return constant_row(
-                    base,
-                    context,
-                    sample,
-                    quantity,
-                    context.law(path),
-                    key=(path, tuple(select.items()), training),
-                    what=f"{text} is",
-                    positive=False,
-                    survives=claim == "C2",
-                )
+                asked = {"key": (path, tuple(select.items()), training), "what": f"{text} is"}
+                asked |= {"less": less, "survives": claim == "C2"}
+                return constant_of(base, context, path, select, training=training, **asked)
 
             yield guarded(base, constant)

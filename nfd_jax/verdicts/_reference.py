@@ -10,7 +10,7 @@ from nfd_jax.verdicts._errors import FLAGS, pair
 from nfd_jax.verdicts._family import Fits, fit_laws
 from nfd_jax.verdicts._laws import Law
 from nfd_jax.verdicts._row import Row
-from nfd_jax.verdicts._rows import Found, constant_row, guarded, slope_row
+from nfd_jax.verdicts._rows import Found, constant_of, guarded, slope_row
 from nfd_jax.verdicts._sample import NotMeasured
 from nfd_jax.verdicts._slopes import TOLERANCE, swapped
 
@@ -54,20 +54,8 @@ def _ray_rows(
         base = Row(f"C6 {reading} {name}{suffix}", "C6", reading, quantity, "both", "constant", text=words)
 
         def constant(base: Row, weights: dict = weights, what: str = f"{words} {verb}") -> Found:
-            sample = context.sample(path, select, quantity, False)
-            needs_grid(sample, depths=3, widths=3)
-            return constant_row(
-                base,
-                context,
-                sample,
-                quantity,
-                context.law(path),
-                key=(path, quantity),
-                what=what,
-                rays=True,
-                weights=weights,
-                positive=False,
-            )
+            asked = {"key": (path, quantity), "what": what, "rays": True, "weights": weights}
+            return constant_of(base, context, path, select, training=False, sizes=3, **asked)
 
         yield guarded(base, constant)
 

@@ -6,6 +6,7 @@ fails says at which level it still does, for Holm's rule over the rows of a clai
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -111,6 +112,23 @@ def constant_row(
         return _survival(row, found, context)
     state = {"vanishes": "holds", "remains": "fails"}.get(found.verdict, found.verdict)
     return Found(row, state, lambda part: found.at(part / sample.candidates).low > context.margin)
+
+
+def constant_of(
+    base: Row,
+    context: Context,
+    path: str,
+    select: dict,
+    *,
+    training: bool,
+    sizes: int = 2,
+    less: str = "",
+    **asked: Any,
+) -> Found:
+    """`constant_row` of a variable at these labels, of a grid of at least `sizes` widths and depths."""
+    sample = context.sample(path, select, base.quantity, training, less)
+    needs_grid(sample, depths=sizes, widths=sizes)
+    return constant_row(base, context, sample, base.quantity, context.law(path), positive=False, **asked)
 
 
 def _survival(row: Row, found: Constant, context: Context) -> Found:
