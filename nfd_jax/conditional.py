@@ -13,7 +13,7 @@ from nfd_jax import memory, optimizers, training
 from nfd_jax.names import MATMUL_PRECISIONS
 from nfd_jax.noise import AbstractNoise, KeyedNoise, Noise
 from nfd_jax.problem import Problem, check_choice, check_flag, check_key, check_record, check_sizes
-from nfd_jax.runtime import CompiledOnce
+from nfd_jax.programs import Program
 from nfd_jax.trajectory import Trajectory
 
 
@@ -132,7 +132,7 @@ def run(
         return _on(problem, noise, key, interior, reuse, options.heldout, keep)
 
 
-@partial(CompiledOnce, of_products=lambda arguments: isinstance(arguments[1], Noise))
+@partial(Program, of_products=lambda arguments: isinstance(arguments[1], Noise))
 def _on(problem, noise, key, interior, reuse, heldout, keep):
     """A program of its own: noise, drawn by another, is the same for networks and limits."""
     network = interior(problem, reuse, noise.depth, noise.width)

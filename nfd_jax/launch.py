@@ -145,6 +145,8 @@ class _Run:
             for line in store.damaged:
                 progress.warn(f"damaged, to be computed again: {line}")
             rounding = self._rounding(store)
+            if report and store.pending():
+                Background(_import_what_concludes)
             self._cells(store)
             if verify:
                 progress.say(sweep.verify_sample(config, folder))
@@ -218,17 +220,17 @@ class _Run:
             )
             return
         self.changed = True
-        self.progress.stage("fitting rates, judging claims")
-        from nfd_jax.verdicts import conclusions
-
-        tree = open_results(self.folder)
-        rates, judged = conclusions(tree, margin=margin)
-        if store.progress()[0] and (check := rounding()) is not None:
-            rates.attrs[ROUNDING] = check
-        store.write_derived({"rates": rates, "verdicts": judged})
-        self.progress.stage("drawing figures, writing the report")
         report = _report()
-        report.write_report(self.folder)
+        with report.helper() as helper:
+            self.progress.stage("fitting rates, judging claims")
+            from nfd_jax.verdicts import conclusions
+
+            rates, judged = conclusions(open_results(self.folder), margin=margin)
+            if store.progress()[0] and (check := rounding()) is not None:
+                rates.attrs[ROUNDING] = check
+            store.write_derived({"rates": rates, "verdicts": judged})
+            self.progress.stage("drawing figures, writing the report")
+            report.write_report(self.folder, helper)
         store.note(JUDGED, basis)
         for line in report.summary_lines(open_results(self.folder)):
             self.progress.say(line)
@@ -236,8 +238,14 @@ class _Run:
 
 
 def _report():
-    """Figures and terminal take a second to import: not before the arrays are there."""
+    """Figures and terminal take a second to import: not before they are needed."""
     return import_module("nfd_jax.report")
+
+
+def _import_what_concludes() -> None:
+    """Verdicts and figures take two seconds to import, which pass while cells are computed."""
+    import_module("nfd_jax.verdicts")
+    import_module("nfd_jax.report._report")
 
 
 def _diverged(result: dict[str, Named] | str) -> int:

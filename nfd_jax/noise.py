@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from nfd_jax._types import Index, Key, LayerRows
 from nfd_jax.problem import Problem, check_key, check_sizes
+from nfd_jax.programs import Program
 
 (
     FORWARD,
@@ -323,11 +324,10 @@ def sample_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise
     return _sampled(problem, width, depth, check_key(key))
 
 
-@eqx.filter_jit
 def shared_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise:
     """Noise whose Brownian motions are the same at `depth` and at twice, four times, … `depth`, for one key:
     a limit solved with more Euler steps sees more of the same motions."""
-    return _held(problem, shared_keyed_noise(problem, width=width, depth=depth, key=key))
+    return _shared(problem, width, depth, key)
 
 
 def shared_keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> BridgedNoise:
@@ -338,12 +338,17 @@ def shared_keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) ->
     return BridgedNoise(*ends(key, problem, width), key, *sizes, halvings=halvings)
 
 
-@eqx.filter_jit
+@Program
 def _keyed(problem: Problem, width: int, depth: int, key: Key) -> KeyedNoise:
     return KeyedNoise(*ends(key, problem, width), key, problem.steps, problem.batch_size, depth)
 
 
-@eqx.filter_jit
+@Program
+def _shared(problem: Problem, width: int, depth: int, key: Key) -> Noise:
+    return _held(problem, shared_keyed_noise(problem, width=width, depth=depth, key=key))
+
+
+@Program
 def _sampled(problem: Problem, width: int, depth: int, key: Key) -> Noise:
     return _held(problem, _keyed(problem, width, depth, key))
 

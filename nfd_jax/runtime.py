@@ -3,13 +3,10 @@ several threads."""
 
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
-import equinox as eqx
 import jax
 
 
@@ -99,68 +96,3 @@ class Background:
         if "error" in self._outcome:
             raise self._outcome["error"]
         return self._outcome["value"]
-
-
-class Turns:
-    """Threads that need the same program: one compiles it, and the others wait until it has."""
-
-    def __init__(self) -> None:
-        self._begun: dict[Hashable, threading.Event] = {}
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def first(self, key: Hashable) -> Iterator[None]:
-        """Around what must not be begun twice at the same time."""
-        with self._lock:
-            mine = key not in self._begun
-            done = self._begun.setdefault(key, threading.Event())
-        if not mine:
-            done.wait()
-        try:
-            yield
-        finally:
-            done.set()
-
-
-class CompiledOnce:
-    """`equinox.filter_jit(function)`, whose first call for each set of shapes others of that set wait for.
-
-    `of_products(arguments)`: whether products take all its time, so that it is compiled with less effort.
-    Inside another program it is a part of that.
-    """
-
-    def __init__(self, function: Callable, of_products: Callable[[tuple], bool] = lambda arguments: False):
-        self.function, self.of_products = function, of_products
-        self.__doc__ = function.__doc__
-        self._turns = Turns()
-
-    @cached_property
-    def jitted(self) -> Any:
-        return self._with(compiler_options())
-
-    @cached_property
-    def _light(self) -> Any:
-        return self._with(compiler_options(of_products=True))
-
-    @cached_property
-    def _inside(self) -> Any:
-        return eqx.filter_jit(self.function)
-
-    def _with(self, options: dict | None) -> Any:
-        return eqx.filter_jit(self.function, compiler_options=options)  # pyright: ignore[reportCallIssue]
-
-    def __call__(self, *arguments: Any) -> Any:
-        leaves, structure = jax.tree.flatten(arguments)
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            return self._inside(*arguments)
-        shape = lambda x: (x.shape, str(x.dtype)) if eqx.is_array(x) else x
-        key = structure, tuple(map(shape, leaves)), jax.config.jax_enable_x64
-        with self._turns.first(key):
-            return self._chosen(arguments)(*arguments)
-
-    def _chosen(self, arguments: tuple) -> Any:
-        return self._light if self.of_products(arguments) else self.jitted
-
-    def lower(self, *arguments: Any) -> Any:
-        """As of `equinox.filter_jit`."""
-        return self._chosen(arguments).lower(*arguments)

@@ -3,9 +3,9 @@
 import gc
 import os
 
-# As sweeps compile their systems on a CPU: tests spend most of their time on compiling.
+# Tests spend most of their time on compiling: those that run for longer ask for QUICK_TO_RUN.
 os.environ["XLA_FLAGS"] = (
-    "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false "
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
     f"{os.environ.get('XLA_FLAGS', '')}"
 )
 
@@ -26,12 +26,20 @@ SHAPED = (
 with install_import_hook([f"nfd_jax.{name}" for name in SHAPED], "beartype.beartype"):
     import nfd_jax.finite
     import nfd_jax.limit  # noqa: F401
+    from nfd_jax import programs
+    from nfd_jax.report import _helper
+
+# A program found on disk would not see what a test puts in place of a function.
+programs.KEPT_BYTES = 0
+# Tests keep all cores busy as it is.
+_helper.cores = lambda: 1
 
 
 @pytest.fixture(autouse=True, scope="module")
 def programs_of_one_file():
     """A process can map so many compiled programs and no more: those of a file of tests go with it."""
     yield
+    programs.forget()
     jax.clear_caches()
     gc.collect()
 

@@ -1,11 +1,14 @@
 """First-order change of the output, energy identity and kernels at initialization against closed forms and
 Monte Carlo."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _compiler import QUICK_TO_RUN
 
 import nfd_jax as nfd
 from nfd_jax import observables, training
@@ -98,14 +101,14 @@ def test_first_order_integrals(activation):
     expected = [float(x[0, 0]) for x in nfd.first_order_change(problem)]
     keys = jax.random.split(jax.random.key(0), 24)
 
-    @eqx.filter_jit
+    @partial(eqx.filter_jit, compiler_options=QUICK_TO_RUN)
     def extrapolated(keys, reuse):
         def one(key):
-            noise = nfd.sample_noise(problem, width=width, depth=64, key=key)
+            noise = nfd.sample_noise(problem, width=width, depth=32, key=key)
             at = lambda noise: (
                 training.train(problem, noise, MatrixFree.of(problem, reuse, noise.depth, noise.width)).output
             )
-            return 2 * at(noise) - at(noise.coarsen(32)), at(noise)
+            return 2 * at(noise) - at(noise.coarsen(16)), at(noise)
 
         return jax.lax.map(one, keys)
 

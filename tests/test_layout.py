@@ -11,6 +11,7 @@ ORDER = [
     "names",
     "_types",
     "runtime",
+    "programs",
     "parametrization",
     "activations",
     "losses",

@@ -1,11 +1,14 @@
 """The diffrax solve against the matrix-free network on the same noise, path by path, and its convergence in
 depth."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _compiler import QUICK_TO_RUN
 
 import nfd_jax as nfd
 from nfd_jax import observables, training
@@ -59,10 +62,10 @@ def test_order_in_depth(make_problem, activation, record_property):
     h carries a part that falls as 1/L² from initialization on, so its order is read after four updates and at
     L ≥ 32.
     """
-    depths, fine, width = (32, 64, 128), 1024, 1024
+    depths, fine, width = (32, 64, 128), 512, 1024
     problem = make_problem(steps=5, rows=2, activation=activation, rate=1.0)
 
-    @eqx.filter_jit
+    @partial(eqx.filter_jit, compiler_options=QUICK_TO_RUN)
     def paths(noise, reuse, depth):
         run = training.train(
             problem, noise, MatrixFree.of(problem, reuse, depth, noise.width), record=PATHS, grid=8

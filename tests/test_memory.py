@@ -51,12 +51,11 @@ def reported(monkeypatch, config: SweepConfig, batch: Batch, programs: dict[str,
 
     def watched(name: str, function):
         def call(*arguments):
-            compiled = function.lower(*arguments).compile()
-            memory = compiled.compiled.memory_analysis()
+            memory = function.executable(*arguments).run.memory_analysis()
             found[name] = memory.temp_size_in_bytes + memory.output_size_in_bytes
             if name == last:
                 raise Measured
-            return compiled(*arguments)
+            return function(*arguments)
 
         return call
 

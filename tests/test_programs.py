@@ -2,8 +2,6 @@
 deepest network's loops."""
 
 import re
-import subprocess
-import sys
 
 import equinox as eqx
 import jax
@@ -44,35 +42,6 @@ def test_the_limits_compiled_program_calls_no_host(make_problem):
         .as_text()
     )
     assert "callback" not in text
-
-
-TWICE = """
-import sys, jax, numpy as np
-jax.config.update("jax_compilation_cache_dir", sys.argv[1])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-import nfd_jax as nfd
-missed = []
-note = lambda event, **_: missed.append(event) if event.endswith("cache_misses") else None
-jax.monitoring.register_event_listener(note)
-problem = nfd.Problem(np.ones((2, 2, 5), np.float32), np.ones((2, 2, 1), np.float32), 0.3)
-nfd.solve_limit(problem, particles=8, depth_steps=4, key=jax.random.key(0))
-print("missed", len(missed))
-"""
-
-
-def test_a_second_process_compiles_nothing(tmp_path):
-    run = lambda: (
-        subprocess.run(
-            [sys.executable, "-c", TWICE, str(tmp_path)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=True,
-        ).stdout
-    )
-    first, second = (int(run().split("missed")[1]) for _ in range(2))
-    assert first > 0 and second == 0
 
 
 @st.composite

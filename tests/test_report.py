@@ -23,7 +23,7 @@ from nfd_jax.report._fig_training import losses
 from nfd_jax.report._fig_transfer import transfer
 from nfd_jax.report._fig_variants import variant_drawings, varying
 from nfd_jax.report._figures import FIGURES, drawings
-from nfd_jax.report._numbers import Estimate, count, number, percent, percents, signed
+from nfd_jax.report._numbers import Estimate, count, number, percent, percents, signed, slope
 from nfd_jax.report._pick import in_blocks
 from nfd_jax.report._plot import styled
 from nfd_jax.report._rates_table import by_learning_rate
@@ -187,6 +187,9 @@ def test_numbers_are_written_one_way():
         and percent(0) == "0 %"
         and percent(0.0042) == "0.42 %"
     )
+    assert slope(Estimate(-1.02, -1.1, -0.9)) == "−1.02 [−1.10, −0.90]"
+    assert slope(Estimate(0.0021, 0.0012, 0.0038)) == "0.002 [0.001, 0.004]"
+    assert slope(Estimate(0.0, 0.0, 0.0)) == "0.0000 [0.0000, 0.0000]" and slope(Estimate(0.5)) == "0.50"
     assert count(1, "seed") == "1 seed" and count(2, "seed") == "2 seeds"
     assert tidy("slope -1.06 [-1.1, inf], 4.3e-02, 20%, n-1") == "slope −1.06 [−1.1, ∞], 0.043, 20 %, n-1"
     assert mean(np.array([1.0])).low != mean(np.array([1.0])).low  # one seed has no interval

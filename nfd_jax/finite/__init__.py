@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import equinox as eqx
 import jax
 from jaxtyping import Array
 
@@ -16,6 +15,7 @@ from nfd_jax.finite._train_grid import train_grid
 from nfd_jax.names import SIMULATORS, BackwardWeights, MatmulPrecision, RecordName, Simulator
 from nfd_jax.noise import AbstractNoise, keyed_noise, sample_noise
 from nfd_jax.problem import Problem, check_choice, check_key
+from nfd_jax.programs import Program
 from nfd_jax.trajectory import Trajectory
 
 __all__ = [
@@ -103,7 +103,7 @@ def train_finite(
         return _train_dense(problem, check_key(key), options)
 
 
-@eqx.filter_jit
+@Program
 def _train_dense(problem: Problem, key: Array, asked: conditional.Options) -> Trajectory:
     flag, sizes = asked.backward_weights, {"width": asked.width, "depth": asked.depth}
     weights = initial_weights(problem, **sizes, key=key, backward_weights=flag)

@@ -7,19 +7,20 @@ on sizes and the kind of device. `program_sizes` alone weighs measured speeds: i
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from math import gcd
-from time import perf_counter
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array
 
 from nfd_jax.finite._draws import divisor
 from nfd_jax.finite._grid import Shape, program
 from nfd_jax.finite._hidden import form
 from nfd_jax.problem import Heldout, Problem
-from nfd_jax.runtime import Turns, compiler_options, cores, in_precision, in_threads, on_cpu
+from nfd_jax.programs import Executable, Program
+from nfd_jax.runtime import cores, in_precision, in_threads, on_cpu
 
 CACHED = 2**17
 """Matrix entries of the networks that a CPU trains side by side: a layer of them and its update stay in a
@@ -92,21 +93,11 @@ def runs_at_once(shape: Shape, itemsize: int) -> int:
     return 1 if alone else cores()
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """An executable, with the seconds that building (tracing and lowering) and compiling it took."""
-
-    run: jax.stages.Compiled
-    build: float
-    compile: float
-
-
-_TURNS = Turns()
-
-
-@lru_cache(maxsize=64)
-def _compiled(structure, leaves: tuple[jax.ShapeDtypeStruct, ...], shape: Shape, devices: int) -> Compiled:
-    started = perf_counter()
+@Program
+def _train(
+    problem, heldout, key, seeds, rates, width, depths, shape: Shape, devices: int
+) -> dict[str, Array]:
+    """`_grid.program` with its seeds shared out over devices."""
     every = partial(program, shape=shape)
     if devices > 1:
         one, parts = PartitionSpec(), PartitionSpec("seed")
@@ -115,10 +106,7 @@ def _compiled(structure, leaves: tuple[jax.ShapeDtypeStruct, ...], shape: Shape,
         every = jax.shard_map(
             every, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(None, "seed"), check_vma=False
         )
-    lowered = jax.jit(every).lower(*jax.tree.unflatten(structure, leaves))
-    built = perf_counter()
-    executable = lowered.compile(compiler_options())
-    return Compiled(executable, built - started, perf_counter() - built)
+    return every(problem, heldout, key, seeds, rates, width, depths)
 
 
 class _Job:
@@ -136,20 +124,12 @@ class _Job:
         self.groups = [
             np.asarray(grid.seeds[i : i + group], np.uint32) for i in range(0, len(grid.seeds), group)
         ]
-        leaves, structure = jax.tree.flatten(self.arguments(self.groups[0]))
-        shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
-        self.program = structure, shapes, self.shape, self.devices
 
     def arguments(self, seeds: np.ndarray) -> tuple:
-        return self.problem, self.heldout, self.key, seeds, *self.rest
-
-    def compiled(self) -> Compiled:
-        """The executable, compiled by the first who asks."""
-        with _TURNS.first(self.program):
-            return _compiled(*self.program)
+        return self.problem, self.heldout, self.key, seeds, *self.rest, self.shape, self.devices
 
     def run(self, seeds: np.ndarray) -> dict[str, np.ndarray]:
-        return jax.device_get(self.compiled().run(*self.arguments(seeds)))
+        return jax.device_get(_train(*self.arguments(seeds)))
 
     def joined(self, parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         whole = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
@@ -159,11 +139,11 @@ class _Job:
         }
 
 
-def compile_grid(problem: Problem, heldout: Heldout | None, grid: Grid) -> Compiled:
+def compile_grid(problem: Problem, heldout: Heldout | None, grid: Grid) -> Executable:
     """The executable that trains `grid`, compiled once a process."""
     job = _Job(problem, heldout, 0, grid)
     with in_precision(problem.dtype):
-        return job.compiled()
+        return _train.executable(*job.arguments(job.groups[0]))
 
 
 def train_grids(

@@ -11,7 +11,6 @@ filled with fresh g, so that ξ is again standard normal. The matrix-free networ
 dense one to rounding, and the limit can be solved on it too.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -24,6 +23,7 @@ from nfd_jax.memory import check_memory
 from nfd_jax.names import BackwardWeights
 from nfd_jax.noise import BACKWARD, FORWARD, Noise, normal_rows, stream
 from nfd_jax.problem import Problem, check_flag, check_key, check_sizes
+from nfd_jax.programs import Program
 from nfd_jax.training import train
 from nfd_jax.trajectory import Coupling, Trajectory, Weights
 
@@ -56,7 +56,7 @@ def train_with_innovations(
     return _train(problem, width, depth, check_key(key), backward_weights)
 
 
-@eqx.filter_jit
+@Program
 def _train(problem, width, depth, key, backward_weights):
     weights = initial_weights(problem, width=width, depth=depth, key=key, backward_weights=backward_weights)
     return innovations(problem, weights, backward_weights, key)

@@ -10,7 +10,6 @@ else.
 from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +33,7 @@ from nfd_jax.names import (
 )
 from nfd_jax.noise import sample_noise
 from nfd_jax.problem import Problem, check_choice, check_flag, check_key, check_record, check_sizes
+from nfd_jax.programs import Program
 from nfd_jax.trajectory import Trajectory
 
 
@@ -101,7 +101,7 @@ def train_grid(
         return _train(problem, keys, rates, *which, max(sizes[0]), max(sizes[1]), flags, simulator, record)
 
 
-@eqx.filter_jit
+@Program
 def _train(problem, keys, rates, widths, depths, room, layers, flags, simulator, record):
     reuse = jnp.asarray([flag == "reused" for flag in flags], problem.dtype)
     network = _dense if simulator == "dense" else _matrix_free

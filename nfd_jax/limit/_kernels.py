@@ -28,6 +28,7 @@ from jaxtyping import Array, Float
 from nfd_jax.activations import Activation, resolve
 from nfd_jax.losses import loss_function
 from nfd_jax.problem import Problem
+from nfd_jax.programs import Program
 
 NODES = np.linspace(-8.5, 8.5, 64)
 """Nodes for a standard normal variable: the trapezoidal rule, exact to rounding for what is smooth over their
@@ -104,7 +105,7 @@ def init_kernels(problem: Problem, *, ts: Float[Array, " G"]) -> InitKernels:
     return kernels_of(problem, problem.inputs[0], jnp.asarray(ts, problem.dtype))
 
 
-@eqx.filter_jit
+@Program
 def kernels_of(problem: Problem, x: Float[Array, "R d"], ts: Float[Array, " G"]) -> InitKernels:
     """K, G and E[φφ'] of any inputs `x`, each (G, R, R)."""
     K0 = x @ x.T / problem.input_dim

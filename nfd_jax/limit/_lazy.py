@@ -10,7 +10,6 @@ linear optimizers −η becomes their coefficients c_{k,j}. f_0 vanishes with n 
 independent of h.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,7 @@ from nfd_jax.limit._kernels import tangent_kernels
 from nfd_jax.losses import loss_function
 from nfd_jax.names import BACKWARD_WEIGHTS
 from nfd_jax.problem import Problem, check_flag
+from nfd_jax.programs import Program
 
 
 def lazy_limit(problem: Problem, *, backward_weights: str) -> Float[Array, "K P C"]:
@@ -51,7 +51,7 @@ def lazy_limit(problem: Problem, *, backward_weights: str) -> Float[Array, "K P 
     return _regression(problem, rule.steps, theta[place[:, None], place[None, :]])
 
 
-@eqx.filter_jit
+@Program
 def _regression(
     problem: Problem, c: Float[Array, "K K"], theta: Float[Array, "KP KP"]
 ) -> Float[Array, "K P C"]:

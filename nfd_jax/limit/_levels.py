@@ -28,7 +28,7 @@ from nfd_jax.finite import MatrixFree, train_weights
 from nfd_jax.noise import Noise
 from nfd_jax.observables import kernel
 from nfd_jax.problem import Problem
-from nfd_jax.runtime import CompiledOnce
+from nfd_jax.programs import Program
 from nfd_jax.training import Questions, train
 from nfd_jax.trajectory import Trajectory, Weights
 
@@ -241,7 +241,7 @@ def _quantities(problem: Problem, run: Trajectory) -> dict[str, jax.Array]:
     return found
 
 
-@CompiledOnce
+@Program
 def _solve_every(problem, ends, motions, heldout, reuse, depth, kernels):
     """Quantities of every system on its own noise."""
 
@@ -259,7 +259,7 @@ def _solve_every(problem, ends, motions, heldout, reuse, depth, kernels):
         return jax.vmap(one)(ends, motions)
 
 
-@CompiledOnce
+@Program
 def _train_every(problem, ends, hidden, back, heldout, kernels):
     """Quantities of every network from its initial weights; `back` None: those of the backward pass are the
     same."""

@@ -16,7 +16,7 @@ from nfd_jax.measures._measure import (
     Runs,
     Variable,
 )
-from nfd_jax.runtime import CompiledOnce
+from nfd_jax.programs import Program
 from nfd_jax.sharding import map_seeds
 
 
@@ -26,7 +26,7 @@ def differences(networks: Runs, limits: Runs) -> np.ndarray:
     return np.asarray(_differences(Paths.of(networks.trajectory), Paths.of(limits.trajectory), own), float)
 
 
-@CompiledOnce
+@Program
 def _differences(networks: Paths, limits: Paths, own: bool) -> Float[Array, "S R F G K 3"]:
     several = jax.vmap(observables.differences, (None, 0))
     pairs = jax.vmap(several) if own else jax.vmap(several, (0, None))

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from nfd_jax import observables
 from nfd_jax.config import obstacle
 from nfd_jax.measures._measure import NETWORK, Cells, Measure, Named, Paths, Variable
-from nfd_jax.runtime import CompiledOnce
+from nfd_jax.programs import Program
 
 CELL = NETWORK[1:]
 DIMS = ("seed", "learning_rate", "step")
@@ -27,7 +27,7 @@ def _compute(cells: Cells) -> dict[str, Named]:
     return found
 
 
-@CompiledOnce
+@Program
 def _effect(networks: Paths, reused: int, independent: int) -> Float[Array, "S R K 3"]:
     """Networks on the same noise that differ in their backward weights alone."""
     pick = lambda flag: jax.tree.map(lambda x: x[:, :, flag], networks)

@@ -16,7 +16,7 @@ from jaxtyping import Array
 from nfd_jax import observables
 from nfd_jax.activations import resolve
 from nfd_jax.problem import Problem
-from nfd_jax.runtime import CompiledOnce
+from nfd_jax.programs import Program
 from nfd_jax.sharding import map_seeds
 from nfd_jax.trajectory import Trajectory
 
@@ -195,7 +195,7 @@ def _absent(what: str):
     raise ValueError(f"this batch has no {what}")
 
 
-@CompiledOnce
+@Program
 def _kernels(features: Array, gradients: Array, name: str) -> tuple[Array, Array]:
     phi = resolve(name).value
     return map_seeds(

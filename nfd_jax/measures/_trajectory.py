@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from nfd_jax import observables
 from nfd_jax.losses import accuracy, loss_function
 from nfd_jax.measures._measure import LIMIT, NETWORK, RUN, Cells, Measure, Named, Paths, Runs, Variable
-from nfd_jax.runtime import CompiledOnce
+from nfd_jax.programs import Program
 from nfd_jax.sharding import map_seeds
 from nfd_jax.trajectory import Trajectory
 
@@ -48,7 +48,7 @@ def summarize(
     return Runs(run, {name: np.asarray(x, float) for name, x in found.items()}, activation)
 
 
-@CompiledOnce
+@Program
 def _summarize(
     run: Trajectory, targets: Array, heldout_targets: Array, loss: str, fixed: bool
 ) -> dict[str, Array]:

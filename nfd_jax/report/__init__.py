@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     import xarray as xr
     from rich.console import Console
 
-__all__ = ["show", "summary_lines", "write_comparison", "write_report"]
+    from nfd_jax.report._helper import Helper
+
+__all__ = ["helper", "show", "summary_lines", "write_comparison", "write_report"]
 
 
 def summary_lines(tree: "xr.DataTree") -> list[str]:
@@ -28,15 +30,25 @@ def summary_lines(tree: "xr.DataTree") -> list[str]:
     return [*summary_of(View.of(tree)), counted(judged(tree))]
 
 
-def write_report(folder: Path) -> Path:
+def helper() -> "Helper":
+    """A second process that `write_report` may share its figures out to, once it has imported what it needs:
+    a context that it ends with."""
+    from nfd_jax.report._helper import Helper
+
+    return Helper()
+
+
+def write_report(folder: Path, helper: "Helper | None" = None) -> Path:
     """Writes folder/report.html and folder/figures/*.png; returns the report's path.
 
     In a folder of variants, which has no results.zarr of its own but sub-folders with one, the report puts
     them side by side and links to their own. Raises StoreError where there are no results.
     """
+    from nfd_jax.report._helper import Helper
     from nfd_jax.report._report import write
 
-    return write(Path(folder))
+    with helper or Helper() as own:
+        return write(Path(folder), own)
 
 
 def write_comparison(folders: Sequence[Path]) -> Path:

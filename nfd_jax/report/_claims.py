@@ -47,6 +47,11 @@ class Judged:
     def reason(self, claim: str, reading: str = "ms") -> str:
         return self._at("reason", claim, reading)
 
+    @property
+    def unmeasured(self) -> bool:
+        """Whether the run has nothing to say about any claim."""
+        return bool((self.verdicts["verdict"] == "not measured").all())
+
     def _at(self, name: str, claim: str, reading: str) -> str:
         return str(self.verdicts[name].sel(claim=claim, reading=reading).values)
 
@@ -143,7 +148,7 @@ def tidy(text: str) -> str:
 def counted(found: Judged, reading: str = "ms") -> str:
     """How many claims hold, fail and are open, by name under one reading; that none was measured, where the
     run was about something else."""
-    if (found.verdicts["verdict"] == "not measured").all():
+    if found.unmeasured:
         return "Claims C1–C6: not measured in this run."
     others = "; ".join(
         f"{ARGUMENTS[name][0]}: {_tally(found, name, False)}" for name in READINGS if name != reading

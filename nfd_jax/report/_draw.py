@@ -2,7 +2,7 @@
 narrow screen stacks."""
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -29,17 +29,25 @@ def draw_all(folder: Path, made: Iterable[Drawing]) -> dict[str, Drawn]:
 
     The same data give the same files, byte for byte.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    saved = {}
     with styled():
-        for drawing in made:
-            whole, panels = rendered(drawing)
-            (folder / f"{drawing.name}.png").write_bytes(whole)
-            saved[drawing.name] = Drawn(drawing, panels)
+        saved = {drawing.name: drawn(folder, drawing) for drawing in made}
+    remove_others(folder, saved)
+    return saved
+
+
+def drawn(folder: Path, drawing: Drawing) -> Drawn:
+    """Writes folder/NAME.png."""
+    whole, panels = rendered(drawing)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{drawing.name}.png").write_bytes(whole)
+    return Drawn(drawing, panels)
+
+
+def remove_others(folder: Path, saved: Collection[str]) -> None:
+    """Removes what earlier reports drew and this one does not."""
     for old in (*folder.glob("*.svg"), *folder.glob("*.png")):
         if _ours(old) and not (old.suffix == ".png" and old.stem in saved):
             old.unlink()
-    return saved
 
 
 def rendered(drawing: Drawing) -> tuple[bytes, tuple[tuple[str, int, int], ...]]:

@@ -56,10 +56,17 @@ class Remembering(View):
         return self._known[path]
 
 
+class Figures:
+    """The figures of one tree, by name; to be drawn within `styled`."""
+
+    def __init__(self, tree: xr.DataTree):
+        self._view = Remembering.of(tree)
+
+    def make(self, name: str) -> Drawing | None:
+        """None where there is no data for it."""
+        return FIGURES[name](self._view)
+
+
 def drawings(tree: xr.DataTree) -> Iterator[Drawing]:
-    """Every figure there is data for, one at a time; to be drawn within `styled`."""
-    view = Remembering.of(tree)
-    for make in FIGURES.values():
-        drawing = make(view)
-        if drawing is not None:
-            yield drawing
+    """Every figure there is data for, one at a time."""
+    return filter(None, map(Figures(tree).make, FIGURES))

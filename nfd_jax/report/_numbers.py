@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+from nfd_jax.verdicts import decimals
+
 
 class Estimate(NamedTuple):
     """A number with its 95 % interval, NaN where there is none."""
@@ -24,9 +26,9 @@ def number(value: float) -> str:
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}".replace("-", "−")
 
 
-def signed(value: float) -> str:
-    """A slope: two decimals, with − for minus."""
-    return "–" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+def signed(value: float, digits: int = 2) -> str:
+    """A slope, with − for minus."""
+    return "–" if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def percent(value: float) -> str:
@@ -52,7 +54,9 @@ def slope(found: Estimate) -> str:
     """A slope with its interval."""
     if not math.isfinite(found.low):
         return signed(found.value)
-    return f"{signed(found.value)} [{signed(found.low)}, {signed(found.high)}]"
+    digits = decimals(found.low, found.high)
+    value, low, high = (signed(x, digits) for x in found)
+    return f"{value} [{low}, {high}]"
 
 
 def count(n: int, one: str, many: str | None = None) -> str:

@@ -9,7 +9,7 @@ import xarray as xr
 from nfd_jax.report import _html as html
 from nfd_jax.report import _words as texts
 from nfd_jax.report._budget import budget
-from nfd_jax.report._claims import Card, Judged, cards, decides, judged, mark, tidy
+from nfd_jax.report._claims import Card, Judged, cards, counted, decides, judged, mark, tidy
 from nfd_jax.report._diagram import diagram
 from nfd_jax.report._distances import Distance, distance, summary_of
 from nfd_jax.report._draw import Drawn
@@ -42,15 +42,21 @@ def sweep_page(
     parts = [
         _first_screen(view, found, saved, failed, shown),
         html.section("compared", "What is compared", diagram()),
+    ]
+    claims = [
         html.section("readings", "Verdicts under three readings", readings_table(found), _arguments()),
         *(_claim_section(found, claim, saved, shown) for claim in CLAIMS),
     ]
+    if not found.unmeasured:
+        parts += claims
     if rates:
         figures = _figures(saved, ("learning_rates",), shown)
         parts.append(html.section("rates", "Learning rates side by side", rates, *figures))
     for anchor, (title, names) in SECTIONS.items():
         if figures := _figures(saved, names or tuple(saved), shown):
             parts.append(html.section(anchor, title, *figures))
+    if found.unmeasured:
+        parts.append(html.section("claims", "The paper's claims", html.folded(counted(found), *claims)))
     budgeted = html.folded("How much each approximation still changes", *_budget_parts(view))
     parts += [
         html.section("run", "What was run", facts(view)),
@@ -91,7 +97,10 @@ def _first_screen(view: View, found: Judged, saved: Saved, failed: Sequence[str]
     figures = _figures(saved, [name for name in FRONT if name in saved][:2], shown, columns=2)
     pair = f"<div class='pair front'>{''.join(figures)}</div>\n" if figures else ""
     end = html.paragraph(texts.ATTRIBUTION, "small") + remarks(view, failed)
-    body = f"{html.paragraph(lead(view), 'lead')}{pair}{claim_cards(cards(found))}{end}"
+    claims = claim_cards(cards(found))
+    if found.unmeasured:  # a run about something else
+        claims = html.folded(counted(found), claims)
+    body = f"{html.paragraph(lead(view), 'lead')}{pair}{claims}{end}"
     return f"<header id=front><h1>{title}</h1>\n{body}</header>\n"
 
 

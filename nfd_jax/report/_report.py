@@ -4,14 +4,18 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from nfd_jax.report._draw import draw_all
-from nfd_jax.report._figures import drawings
+import xarray as xr
+
+from nfd_jax.report._draw import Drawn, drawn, remove_others
+from nfd_jax.report._figures import FIGURES, Figures
+from nfd_jax.report._helper import Helper
 from nfd_jax.report._page import sweep_page
 from nfd_jax.report._page_variants import variants_page
+from nfd_jax.report._plot import styled
 from nfd_jax.report._progress import failures, members
 
 
-def write(folder: Path) -> Path:
+def write(folder: Path, helper: Helper) -> Path:
     """`report.write_report`."""
     from nfd_jax.store import open_results
 
@@ -22,9 +26,22 @@ def write(folder: Path) -> Path:
             folder, variants_page(folder, trees, {name: f"{name}/report.html" for name in trees})
         )
     tree = open_results(folder)
-    return write_page(
-        folder, sweep_page(tree, draw_all(folder / "figures", drawings(tree)), failures(folder), folder)
-    )
+    return write_page(folder, sweep_page(tree, _drawn(folder, tree, helper), failures(folder), folder))
+
+
+def _drawn(folder: Path, tree: xr.DataTree, helper: Helper) -> dict[str, Drawn]:
+    """Every figure of a sweep that there is data for."""
+    figures, target = Figures(tree), folder / "figures"
+
+    def here(name: str) -> Drawn | None:
+        made = figures.make(name)
+        return None if made is None else drawn(target, made)
+
+    with styled():
+        found = helper.draw(folder, list(FIGURES), here)
+    saved = {name: drawn for name, drawn in found.items() if drawn is not None}
+    remove_others(target, saved)
+    return saved
 
 
 def compare(folders: Sequence[Path]) -> Path:

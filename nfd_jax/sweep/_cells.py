@@ -18,7 +18,7 @@ from nfd_jax.finite import MatrixFree, initial_weights, innovations
 from nfd_jax.limit import Limit
 from nfd_jax.noise import AbstractNoise, KeyedNoise, Noise, keyed_noise, sample_noise
 from nfd_jax.problem import Heldout, Problem
-from nfd_jax.runtime import CompiledOnce
+from nfd_jax.programs import Program
 from nfd_jax.sharding import map_seeds
 from nfd_jax.trajectory import Trajectory
 
@@ -29,10 +29,10 @@ EXACT = {"directions": None, "tolerance": 0.05}
 one."""
 
 
-def _of_products(function: Callable) -> CompiledOnce:
+def _of_products(function: Callable) -> Program:
     """Compiled for its products, unless noise is drawn at each use."""
     drawn = lambda arguments: any(isinstance(one, KeyedNoise) for one in arguments)
-    return CompiledOnce(function, lambda arguments: not drawn(arguments))
+    return Program(function, lambda arguments: not drawn(arguments))
 
 
 def grid_over(one: Callable, rates: Array, reuse: Array, *, at_once: int) -> Any:
@@ -142,7 +142,7 @@ def with_probe_rows(problem: Problem) -> Problem:
     return eqx.tree_at(both, problem, (double(problem.inputs), double(problem.targets)))
 
 
-@CompiledOnce
+@Program
 def draw_noise(problem: Problem, keys: Array, width: int, depth: int, redrawn: bool) -> AbstractNoise:
     """The noise of every seed, leading axis (seed,); `redrawn` gives only what it can be drawn from again."""
     drawn = keyed_noise if redrawn else sample_noise
@@ -162,13 +162,13 @@ def coarsened_noise(noise: AbstractNoise, depth: int, layers: int) -> AbstractNo
     return Noise(noise.U, noise.V, pad(coarse.forward), pad(coarse.backward))
 
 
-@CompiledOnce
+@Program
 def coarsened_seeds(noise: AbstractNoise, depth: int, layers: int) -> AbstractNoise:
     """`coarsened_noise` of every seed, leading axis (seed,)."""
     return jax.vmap(lambda one: coarsened_noise(one, depth, layers))(noise)
 
 
-@CompiledOnce
+@Program
 def train_with_noise(
     problem: Problem, key: Array, rate: Array, flag: str, width: int, depth: int, steps: int, grid: int
 ) -> tuple[Trajectory, Noise]:

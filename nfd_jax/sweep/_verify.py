@@ -10,7 +10,6 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +22,7 @@ from nfd_jax.measures import Paths
 from nfd_jax.names import DIVERGED
 from nfd_jax.noise import Noise, sample_noise, seed_key
 from nfd_jax.problem import Problem
+from nfd_jax.programs import Program
 from nfd_jax.runtime import in_precision, in_threads
 from nfd_jax.store import Batch, describe, read_batches, stored_batches
 from nfd_jax.sweep import _cells, _systems
@@ -208,13 +208,13 @@ def _measured(task: Task, drawn: Drawn) -> dict[str, np.ndarray]:
     return _quantities(run, limit)
 
 
-@eqx.filter_jit
+@Program
 def _train_dense(problem: Problem, weights: Weights, flag: str) -> Trajectory:
     with jax.default_matmul_precision("highest"):
         return train_weights(problem, weights, flag, record=PATHS)
 
 
-@eqx.filter_jit
+@Program
 def _with_innovations(
     problem: Problem, weights: Weights, flag: str, key: jax.Array
 ) -> tuple[Trajectory, Noise]:

@@ -13,7 +13,7 @@ import xarray as xr
 from nfd_jax.verdicts._assumptions import THRESHOLD
 from nfd_jax.verdicts._claims import MARGIN, conclusions, judge, rates
 from nfd_jax.verdicts._curves import fit_coarsening, fit_slope
-from nfd_jax.verdicts._seeds import UNKNOWN, Interval, Spread, student
+from nfd_jax.verdicts._seeds import UNKNOWN, Interval, Spread, decimals, student
 from nfd_jax.verdicts._slopes import FLAT, TOLERANCE
 from nfd_jax.verdicts._training import (
     DROPPED,
@@ -81,6 +81,7 @@ __all__ = [
     "coordinate_check",
     "counts",
     "covered",
+    "decimals",
     "fit_coarsening",
     "fit_slope",
     "gap_constants",

@@ -106,7 +106,7 @@ def _judge(base: Row, ratio: xr.DataArray) -> Found:
             "undecided",
         )
     if slope.high < -FLAT:
-        reason = f"falls with width, slope {slope.text('.2f')}: add wider networks"
+        reason = f"falls with width, slope {slope.power()}: add wider networks"
         return Found(replace(row, verdict="undecided", reason=reason), "undecided")
     return Found(
         replace(

@@ -178,7 +178,7 @@ def slope_row(
     least = claimed - TOLERANCE
 
     def result(verdict: str, reason: str, state: str) -> Found:
-        power = f"power {slope.text('.2f')}, claimed {-claimed:g}"
+        power = f"power {slope.power()}, claimed {-claimed:g}"
         text = f"{what} goes, in mean square, as {base.axis} to the {power}: {verdict}"
 
         def fails_at(part: float) -> bool:
@@ -194,11 +194,11 @@ def slope_row(
         tried = f"its estimate is the steepest power tried, {slope.estimate:.2f}, and nothing bounds it"
         return result("undecided", f"{tried}: add {base.axis}s or seeds", "undecided")
     if found.low >= least:
-        return result("attained", f"slope {slope.text('.2f')}, claimed {-claimed:g}", "holds")
+        return result("attained", f"slope {slope.power()}, claimed {-claimed:g}", "holds")
     if found.high >= least:
         return result(
             "undecided",
-            f"slope {slope.text('.2f')} reaches both sides of {-least:g}: add {base.axis}s or seeds",
+            f"slope {slope.power()} reaches both sides of {-least:g}: add {base.axis}s or seeds",
             "undecided",
         )
     if attains is False:
@@ -209,7 +209,7 @@ def slope_row(
         )
     if steepens(sample):
         return result("undecided", f"{deeper(base.axis)} needed: local slopes still steepen", "undecided")
-    return result("not attained", f"slope {slope.text('.2f')}, claimed {-claimed:g}", "fails")
+    return result("not attained", f"slope {slope.power()}, claimed {-claimed:g}", "fails")
 
 
 def deeper(axis: str) -> str:
@@ -226,13 +226,13 @@ def growth_row(base: Row, context: Context, sample: Sample, what: str) -> Found:
     row = replace(base, slope=found)
     lack = enough(sample, base.quantity)
     if not lack and found.high < FLAT:
-        verdict, state, reason = "attained", "holds", f"slope {found.text('.2f')} below {FLAT:g}"
+        verdict, state, reason = "attained", "holds", f"slope {found.power()} below {FLAT:g}"
     elif not lack and found.low > FLAT:
-        verdict, state, reason = "not attained", "fails", f"slope {found.text('.2f')} above {FLAT:g}"
+        verdict, state, reason = "not attained", "fails", f"slope {found.power()} above {FLAT:g}"
     else:
         verdict, state = "undecided", "undecided"
-        reason = lack or f"slope {found.text('.2f')} reaches both sides of {FLAT:g}: add depths or seeds"
-    power = f"power {found.text('.2f')}, claimed no growth"
+        reason = lack or f"slope {found.power()} reaches both sides of {FLAT:g}: add depths or seeds"
+    power = f"power {found.power()}, claimed no growth"
     text = f"{what} goes, in mean square, as depth to the {power}: {verdict}"
     return Found(
         replace(row, verdict=verdict, reason=reason, text=text),

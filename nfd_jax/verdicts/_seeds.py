@@ -35,6 +35,10 @@ class Interval:
         """The estimate with its interval; an end that is not known is named, never printed as a number."""
         return _with_ends(*(_shown(value, digits) for value in (self.estimate, self.low, self.high)))
 
+    def power(self) -> str:
+        """An exponent with its interval."""
+        return self.text(f".{decimals(self.low, self.high)}f")
+
     def share(self) -> str:
         """A ratio of mean squares as a share in rms: its square root in percent, 0 where it is negative."""
         return _with_ends(*(percent(value) for value in (self.estimate, self.low, self.high)))
@@ -115,6 +119,14 @@ class Spread:
         return Interval(
             self.mean, self.mean - stretch * high * self.error, self.mean - stretch * low * self.error
         )
+
+
+def decimals(low: float, high: float) -> int:
+    """How many an exponent is shown with: two, or what it takes to tell the ends of its interval apart, four
+    at most."""
+    if not np.isfinite(low) or not np.isfinite(high):
+        return 2
+    return next((n for n in (2, 3) if round(low, n) != round(high, n)), 4)
 
 
 @lru_cache(maxsize=1024)
