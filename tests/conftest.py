@@ -15,6 +15,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
+jax.jit(lambda: 0)()  # XLA has read the flags: processes that tests start compile as users' do
+os.environ["XLA_FLAGS"] = " ".join(os.environ["XLA_FLAGS"].split()[2:])
 
 # Not where users call in: there a wrong argument must meet the package's own sentence.
 SHAPED = (
@@ -31,6 +33,7 @@ with install_import_hook([f"nfd_jax.{name}" for name in SHAPED], "beartype.beart
 
 # A program found on disk would not see what a test puts in place of a function.
 programs.KEPT_BYTES = 0
+programs.compiler_options = lambda **_: None
 # Tests keep all cores busy as it is.
 _helper.cores = lambda: 1
 

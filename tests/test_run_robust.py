@@ -48,7 +48,7 @@ class Sweep:
         self.config.write_text(CONFIG.format(**size))
 
     def start(self, *options: str, **popen) -> subprocess.Popen:
-        command = [*NFD, "run", str(self.config), "--out", str(self.out), "--quiet", *options]
+        command = [*NFD, "run", str(self.config), "--out", str(self.out), "--quiet", "--no-report", *options]
         if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job
             popen["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
         return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **popen)

@@ -4,6 +4,7 @@ import math
 
 import xarray as xr
 
+from nfd_jax.names import DIVERGED
 from nfd_jax.report import _html as html
 from nfd_jax.report._distances import distance
 from nfd_jax.report._numbers import number, percent
@@ -28,7 +29,7 @@ def by_learning_rate(tree: xr.DataTree) -> str:
             (_last_loss(view, flag) for flag in flags),
             (_distance(view, flag) for flag in flags),
         )
-        lines.append([f"{rate:g}", *losses, *distances, f"{int((here == 2).sum())} of {here.size}"])
+        lines.append([f"{rate:g}", *losses, *distances, f"{int((here == DIVERGED).sum())} of {here.size}"])
     caption = "Standard networks, largest width and depth; distances as parts of what learning moves, rms"
     return html.table(HEAD, lines, caption=caption)
 

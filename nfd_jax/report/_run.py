@@ -7,6 +7,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from nfd_jax.names import DIVERGED
 from nfd_jax.report import _html as html
 from nfd_jax.report._numbers import count, listed
 from nfd_jax.report._words import PAPER_CITATION
@@ -121,7 +122,7 @@ def remarks(view: View, failed: Sequence[str]) -> str:
 def _diverged(cells: xr.DataArray) -> str:
     """Diverged cells by learning rate and backward weights."""
     over = [dim for dim in cells.dims if dim not in ("learning_rate", "backward_weights")]
-    bad, every = (cells == 2).sum(over), int(cells.isel(learning_rate=0, backward_weights=0).size)
+    bad, every = (cells == DIVERGED).sum(over), int(cells.isel(learning_rate=0, backward_weights=0).size)
     bad = bad.transpose("learning_rate", "backward_weights")
     lines = [
         [f"{rate:g}", *(f"{number} of {every}" for number in row)]

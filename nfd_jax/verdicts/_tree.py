@@ -8,9 +8,11 @@ import numpy as np
 import xarray as xr
 import yaml
 
+from nfd_jax.names import DIVERGED, DONE, CellStatus
+
 T = TypeVar("T")
 
-STATES = ("pending", "done", "diverged", "failed")
+STATES = tuple(status.name.lower() for status in CellStatus)
 """Names of the values of /status/cell."""
 FLOOR = {"float64": 1e-24, "float32": 1e-9}
 """Mean squares that rounding alone makes along a run, features being O(1)."""
@@ -63,7 +65,7 @@ def status(tree: xr.DataTree, values: xr.DataArray) -> xr.DataArray | None:
         return known if "backward_weights" in values.dims else known.isel(backward_weights=0)
     if "backward_weights" not in cells.dims:
         return cells
-    done, diverged = (cells == 1).all("backward_weights"), (cells == 2).any("backward_weights")
+    done, diverged = (cells == DONE).all("backward_weights"), (cells == DIVERGED).any("backward_weights")
     return xr.where(done, 1, xr.where(diverged, 2, 0))
 
 
@@ -79,7 +81,7 @@ def measured(tree: xr.DataTree, path: str) -> xr.DataArray | None:
     values = values.where(np.abs(values) < HUGE)
     cells = status(tree, values)
     if cells is not None:
-        values = values.where(cells == 1)
+        values = values.where(cells == DONE)
     order = [dim for dim in ("learning_rate", "width", "depth", "particles") if dim in values.dims]
     values = values.sortby([dim for dim in order if dim in values.coords])
     return values if values.notnull().any() else None
@@ -92,7 +94,7 @@ def _usual_rate(tree: xr.DataTree) -> float | None:
     cells = array(tree, "status/cell")
     if cells is None or "learning_rate" not in cells.dims:
         return None
-    done = (cells == 1).sum([dim for dim in cells.dims if dim != "learning_rate"])
+    done = (cells == DONE).sum([dim for dim in cells.dims if dim != "learning_rate"])
     rates = done["learning_rate"].values[done.values == done.values.max()]
     loss = measured(tree, "finite/loss")
     if loss is not None and "learning_rate" in loss.dims:
