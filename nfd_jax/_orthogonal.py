@@ -6,24 +6,27 @@ own norm, q_j = 0 and column j of R is zero, and what little was left of it stay
 afterwards, it would be lost from them.)
 
     by_rows        Gram–Schmidt row by row, each row projected twice: least work, in P small steps
-    by_products    R from Gram matrices x xᵀ by Cholesky's columns, twice: few wide products, and P steps
-                   on P × P numbers
+    by_products    R from Gram matrices x xᵀ by Cholesky's columns, twice: few wide products, and P³/3
+                   operations on single numbers
 
-CPUs take the first, which was faster there at every size measured; accelerators the second, which nobody has
-timed on one yet.
+CPUs take the first, which was faster there at every size measured. On an accelerator every step costs a
+launch, whatever its size: there a few rows go by products, whose numbers are computed in one or two launches
+but take the compiler long where there are many.
 
 A Gram matrix knows residuals to √eps of the norm only. So in the first of the two passes pivots below that
 are raised to it, which keeps x = R q exact with rows q that are too short rather than wrong, and the second
-tells them apart.
+tells them apart. Rows that are nearly orthonormal already need the second alone.
 """
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from nfd_jax._types import Rows
 from nfd_jax.runtime import on_cpu
+
+FEW = 8
+"""Rows up to which accelerators orthonormalize by products."""
 
 
 def tolerance(dtype) -> float:
@@ -31,13 +34,17 @@ def tolerance(dtype) -> float:
     return 1e-6 if jnp.finfo(dtype).bits == 32 else 1e-12
 
 
-def orthonormalize(x: Rows, norms: Float[Array, " P"]) -> tuple[Float[Array, "P P"], Rows]:
-    """(R, q) of the rows of x; residuals are held against `norms`, those that the rows once had."""
-    return (by_rows if on_cpu() else by_products)(x, norms)
+def orthonormalize(
+    x: Rows, norms: Float[Array, " P"], nearly: bool = False
+) -> tuple[Float[Array, "P P"], Rows]:
+    """(R, q) of the rows of x; residuals are held against `norms`, those that the rows once had. `nearly`:
+    rows are orthonormal but for a small part."""
+    form = by_rows if on_cpu() or x.shape[0] > FEW else by_products
+    return form(x, norms, nearly)
 
 
-def by_rows(x: Rows, norms: Float[Array, " P"]) -> tuple[Float[Array, "P P"], Rows]:
-    """`orthonormalize`, a row at a time."""
+def by_rows(x: Rows, norms: Float[Array, " P"], nearly: bool = False) -> tuple[Float[Array, "P P"], Rows]:
+    """`orthonormalize`, a row at a time, whether `nearly` or not."""
     rows = x.shape[0]
     tol = tolerance(x.dtype)
 
@@ -57,14 +64,16 @@ def by_rows(x: Rows, norms: Float[Array, " P"]) -> tuple[Float[Array, "P P"], Ro
     return jax.lax.fori_loop(0, rows, resolve, start)
 
 
-def by_products(x: Rows, norms: Float[Array, " P"]) -> tuple[Float[Array, "P P"], Rows]:
+def by_products(x: Rows, norms: Float[Array, " P"], nearly: bool = False) -> tuple[Float[Array, "P P"], Rows]:
     """`orthonormalize`, all rows in each product."""
-    rows, least = x.shape[0], tolerance(x.dtype) * norms
-    resolution = 8 * rows * jnp.finfo(x.dtype).eps * jnp.sum(x * x, axis=1)
+    least, nothing = tolerance(x.dtype) * norms, jnp.zeros_like(norms)
+    if nearly:
+        return _by_gram(x, least, nothing)
+    resolution = 8 * x.shape[0] * jnp.finfo(x.dtype).eps * jnp.sum(x * x, axis=1)
     r1, q1 = _by_gram(x, least, resolution)
     short = jnp.diagonal(r1)
     kept = short > 0
-    r2, q = _by_gram(q1, jnp.where(kept, least / jnp.where(kept, short, 1), jnp.inf), jnp.zeros_like(norms))
+    r2, q = _by_gram(q1, jnp.where(kept, least / jnp.where(kept, short, 1), jnp.inf), nothing)
     return r1 @ r2, q
 
 
@@ -73,22 +82,28 @@ def _by_gram(
 ) -> tuple[Float[Array, "P P"], Rows]:
     """x = R q with R a Cholesky factor of x xᵀ: squared pivots are raised to `resolution`, pivots up to
     `least` drop their row."""
-    gram = x @ x.T
-    places = jnp.arange(gram.shape[0])
-
-    def column(j, r):
-        rest = gram[:, j] - r @ r[j]
-        pivot = jnp.sqrt(jnp.maximum(rest[j], resolution[j]))
-        kept = pivot > least[j]
-        below = jnp.where(kept & (places > j), rest / jnp.where(kept, pivot, 1), 0)
-        return r.at[:, j].set(below.at[j].set(jnp.where(kept, pivot, 0)))
-
-    r = jax.lax.fori_loop(0, gram.shape[0], column, jnp.zeros_like(gram))
-    kept = (jnp.diagonal(r) > 0).astype(x.dtype)
+    r, inverse = _factor(x @ x.T, least, resolution)
     # By R⁻¹, a product that devices can share out by coordinates; refined once, as x = R q must hold however
     # small the pivots are.
-    inverse = kept[:, None] * solve_triangular(
-        r + jnp.diag(1 - kept), jnp.eye(gram.shape[0], dtype=x.dtype), lower=True
-    )
     q = inverse @ x
     return r, q + inverse @ (x - r @ q)
+
+
+def _factor(
+    gram: Float[Array, "P P"], least: Float[Array, " P"], resolution: Float[Array, " P"]
+) -> tuple[Float[Array, "P P"], Float[Array, "P P"]]:
+    """(R, R⁻¹) of a Gram matrix, written out number by number; rows that are dropped are zero in R⁻¹."""
+    size = range(gram.shape[0])
+    zero = jnp.zeros((), gram.dtype)
+    r, inverse = ([[zero for _ in size] for _ in size] for _ in range(2))
+    for j in size:
+        pivot = jnp.sqrt(jnp.maximum(gram[j, j] - sum(r[j][k] ** 2 for k in range(j)), resolution[j]))
+        kept = pivot > least[j]
+        r[j][j] = jnp.where(kept, pivot, 0)
+        inverse[j][j] = jnp.where(kept, 1 / jnp.where(kept, pivot, 1), 0)
+        for i in size[j + 1 :]:
+            r[i][j] = (gram[i, j] - sum(r[i][k] * r[j][k] for k in range(j))) * inverse[j][j]
+        for i in range(j):
+            inverse[j][i] = -sum(r[j][k] * inverse[k][i] for k in range(i, j)) * inverse[j][j]
+    square = lambda rows: jnp.stack([number for row in rows for number in row]).reshape(gram.shape)
+    return square(r), square(inverse)

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -21,18 +22,26 @@ from nfd_jax.config import ConfigError
 PACKAGE = "nfd_benchmarks"
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
-SCRIPTS = ("sweep", "dense_step", "matrix_free", "limit", "limit_tolerance", "precision", "robustness")
+SCRIPTS = (
+    "sweep", "grid", "dense_step", "matrix_free", "limit", "limit_tolerance", "precision", "robustness",
+)  # fmt: skip
 """In the order of the table; each has `measure(quick)`, which returns its figures."""
 
 PACKAGES = ("jax", "jaxlib", "equinox", "optax", "diffrax", "numpy", "torch", "nfd_jax")
 
 
-def main(json_path: Path | None = None, *, quick: bool | None = None) -> list:
-    """Measure everything, print the table, write `json_path`; returns the figures.
+def main(json_path: Path | None = None, only: Sequence[str] = (), *, quick: bool | None = None) -> list:
+    """Measure everything, or the scripts named in `only`; print the table, write `json_path`; returns the
+    figures.
 
     `quick` (default: whether NFD_BENCH_QUICK is set) takes tiny sizes and one sample, to see that the
-    benchmarks work. Raises ConfigError where the package was installed without its source tree.
+    benchmarks work. Raises ConfigError on names that are none, and where the package was installed without
+    its source tree.
     """
+    if unknown := [name for name in only if name not in SCRIPTS]:
+        raise ConfigError(
+            [f"--only {name}: no such benchmark, allowed: {', '.join(SCRIPTS)}" for name in unknown]
+        )
     if not (FOLDER / f"{SCRIPTS[0]}.py").is_file():
         raise ConfigError(
             [
@@ -43,7 +52,7 @@ def main(json_path: Path | None = None, *, quick: bool | None = None) -> list:
     quick = bool(os.environ.get("NFD_BENCH_QUICK")) if quick is None else quick
     figures, started, loads = [], perf_counter(), [_load()]
     _make_importable(FOLDER)
-    for name in SCRIPTS:
+    for name in only or SCRIPTS:
         _say(f"{name} …")
         figures += import_module(f"{PACKAGE}.{name}").measure(quick)
         loads.append(_load())

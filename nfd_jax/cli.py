@@ -219,12 +219,15 @@ def bench(
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write every sample to FILE.")
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Run this benchmark alone; may be repeated.")
+    ] = None,
 ) -> None:
     """Run the benchmarks on whatever device JAX sees."""
     with _exit_statuses(json or Path()):
         from nfd_jax import bench as benchmarks
 
-        benchmarks.main(json)
+        benchmarks.main(json, only or ())
 
 
 def _read(name: Path, overrides: Iterable[str]) -> SweepConfig:

@@ -134,7 +134,7 @@ def _split(q_known: Float[Array, "A n"], x: Rows, orthonormalize: Callable) -> S
         once = x @ q_known.T
         r1, q1 = orthonormalize(x - once @ q_known, norms)
         twice = q1 @ q_known.T
-        r2, q = orthonormalize(q1 - twice @ q_known, _norms(q1))
+        r2, q = orthonormalize(q1 - twice @ q_known, _norms(q1), True)
         return Split(once + r1 @ twice, r1 @ r2, q)
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import jaxlib.version
 
 
 def cores() -> int:
@@ -28,6 +29,8 @@ def in_precision(name: Any):
 
 
 LEVEL, EMITTERS = "xla_backend_optimization_level", "xla_cpu_use_fusion_emitters"
+CAN_CHOOSE_EMITTERS = jaxlib.version.__version_info__ < (0, 11)
+"""Later releases refuse the option."""
 
 
 def compiler_options(*, of_products: bool = False) -> dict[str, str | bool] | None:
@@ -36,7 +39,7 @@ def compiler_options(*, of_products: bool = False) -> dict[str, str | bool] | No
     emitters besides, in half the time: they make elementwise loops faster, random numbers above all. Where
     XLA_FLAGS names an option, that one.
     """
-    wanted = {LEVEL: "1"} | ({EMITTERS: False} if of_products else {})
+    wanted = {LEVEL: "1"} | ({EMITTERS: False} if of_products and CAN_CHOOSE_EMITTERS else {})
     told = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in wanted.items() if name not in told} if on_cpu() else None
 

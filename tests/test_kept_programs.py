@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import nfd_jax as nfd
-from nfd_jax import programs
+from nfd_jax import programs, runtime
 from nfd_jax.programs import Program
 
 TWICE = """
@@ -180,3 +180,10 @@ def test_a_program_inside_another_is_a_part_of_it():
     program = Program(lambda x, power: x**power)
     np.testing.assert_allclose(jax.grad(lambda x: program(x, 3))(2.0), 12.0)
     np.testing.assert_allclose(jax.vmap(lambda x: program(x, 2))(jnp.arange(3.0)), [0, 1, 4])
+
+
+def test_xla_knows_every_option_that_it_is_given():
+    """An unknown one would stop every program: `runtime` must leave out what a release of jaxlib refuses."""
+    for of_products in (False, True):
+        options = runtime.compiler_options(of_products=of_products)
+        assert jax.jit(lambda x: x + 1).lower(1.0).compile(options)(1.0) == 2.0

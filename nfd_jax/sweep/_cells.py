@@ -48,7 +48,7 @@ def grid_over(one: Callable, rates: Array, reuse: Array, *, at_once: int) -> Any
 @_of_products
 def solve_limits(
     problem: Problem,
-    heldout: Heldout,
+    heldout: Heldout | None,
     noise: AbstractNoise,
     keys: Array,
     rates: Array,
@@ -68,7 +68,7 @@ def solve_limits(
 @_of_products
 def train_networks(
     problem: Problem,
-    heldout: Heldout,
+    heldout: Heldout | None,
     noise: AbstractNoise,
     keys: Array,
     rates: Array,
@@ -97,7 +97,9 @@ def _each_seed(
     def one_seed(at):
         noise, key = at
         # Drawn once a seed, for all its learning rates and flags.
-        asked = training.heldout_questions(problem, heldout.inputs, noise.depth, noise.width, key)
+        asked = None
+        if heldout is not None:
+            asked = training.heldout_questions(problem, heldout.inputs, noise.depth, noise.width, key)
         options = {
             **remember,
             "record": PATHS,

@@ -18,7 +18,6 @@ import jax
 from nfd_jax.config import ConfigError
 from nfd_jax.finite import runs_at_once as dense_runs_at_once
 from nfd_jax.finite import shape_of
-from nfd_jax.problem import HELDOUT_SAMPLES
 from nfd_jax.runtime import cores, on_cpu, one_by_one
 from nfd_jax.store import Batch
 from nfd_jax.sweep._task import Task
@@ -95,7 +94,7 @@ class _Count:
         """One run of a conditional-Gaussian system: its history, and the widest of its passes, held-out and
         probe samples'."""
         asked = 12 * self.samples if self.probe and not self.task.bounded else 0
-        passes = max((9 if coupling else 7) * self.task.followed, 4 * HELDOUT_SAMPLES, asked)
+        passes = max((9 if coupling else 7) * self.task.followed, 4 * self.task.heldout, asked)
         held = (4 if self.task.bounded else 2) * self.directions
         return (held + passes) * layers * self.width + 6 * layers * self.directions**2
 

@@ -164,7 +164,8 @@ class Part:
 
     def __init__(self, task: Task, at_once: int):
         self.task, self.at_once = task, at_once
-        self.problem, self.heldout = problem_of_seed(task, task.seeds[0])
+        self.problem, heldout = problem_of_seed(task, task.seeds[0])
+        self.heldout = heldout if task.asks_more else None
         self._drawn: dict[int, AbstractNoise] = {}
         self._lock = Lock()
 

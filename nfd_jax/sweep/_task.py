@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nfd_jax.data import Data, data_of, input_dim
 from nfd_jax.finite import Grid
 from nfd_jax.measures import simulator_of, taken
+from nfd_jax.problem import HELDOUT_SAMPLES
 from nfd_jax.store import Batch, intervals
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Task:
     `reference`: particles of the limit on nested noise that networks are set against besides, 0 for none,
     with `reference_flags` its backward weights and `widths` all those that share it. `tolerance`: to which
     limits are estimated in place of being solved, None where they are not, for at most `max_seconds` each.
+    `asks_more`: whether held-out samples, and the first batch at later steps, are asked besides.
     """
 
     batch: Batch
@@ -49,6 +51,7 @@ class Task:
     widths: tuple[int, ...]
     tolerance: float | None = None
     max_seconds: float | None = None
+    asks_more: bool = True
 
     @classmethod
     def of(cls, config: "SweepConfig", batch: Batch) -> "Task":
@@ -174,8 +177,14 @@ class Task:
 
     @property
     def probe(self) -> bool:
-        """Whether the first batch is followed by itself, as later steps see others."""
-        return not self.fixed_batch
+        """Whether the first batch is followed by itself, as later steps see others; with a bounded history it
+        runs along in every step."""
+        return not self.fixed_batch and (self.asks_more or self.bounded)
+
+    @property
+    def heldout(self) -> int:
+        """Held-out samples asked."""
+        return HELDOUT_SAMPLES if self.asks_more else 0
 
     @property
     def data_by_seed(self) -> bool:
@@ -229,12 +238,13 @@ class Task:
 
     @property
     def reference_task(self) -> "Task":
-        """The limits of `reference` particles, on noise of which this task's is the first rows."""
+        """The limits of `reference` particles, on noise of which this task's is the first rows; only their
+        training is compared."""
         batch = Batch("limit", self.reference, (), self.seeds)
         apart = replace(
             self, batch=batch, simulator="", flags=(), limit_flags=self.reference_flags, reference=0
         )
-        return replace(apart, measures=(), needs=frozenset(), widths=())
+        return replace(apart, measures=(), needs=frozenset(), widths=(), asks_more=False)
 
 
 def doubled(depth: int, most: int) -> int:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import jax
 
 from nfd_jax.finite import shape_of
-from nfd_jax.problem import HELDOUT_SAMPLES
 from nfd_jax.runtime import cores, one_by_one
 from nfd_jax.sweep._machine import Machine
 from nfd_jax.sweep._memory import seed_devices
@@ -113,8 +112,9 @@ def _system(task: Task, layers: int) -> Work:
         moved = TOUCHES * seen * width * task.itemsize
         return Work(flops, 0, moved, 12 + 5 * rows, flops * THIN / rows) * (count * layers)
 
-    total = passes(2 * task.steps, task.followed) + passes(task.steps, HELDOUT_SAMPLES)
-    total += Work(normals=HELDOUT_SAMPLES * layers * width)
+    total = passes(2 * task.steps, task.followed)
+    if task.asks_more:
+        total += passes(task.steps, task.heldout) + Work(normals=task.heldout * layers * width)
     if task.probe and not task.bounded:
         total += passes(2, samples) + Work(normals=2 * samples * layers * width)
     return total
@@ -125,7 +125,7 @@ def _dense(task: Task) -> Work:
     rows, and an update."""
     grid, samples = task.grid, task.samples
     shape, _ = shape_of(samples, grid, jax.default_backend(), seed_devices())
-    rows = 2 * task.rows + HELDOUT_SAMPLES + (task.rows if task.probe else 0)
+    rows = 2 * task.rows + task.heldout + (task.rows if task.probe else 0)
     layers, matrix, thin = task.steps * sum(grid.depths), shape.size**2, samples * shape.size
     runs, kinds = len(grid.flags) * len(grid.rates), 2 if shape.independent else 1
     if (
