@@ -1,5 +1,4 @@
-"""A sweep from start to end: the plan's batches computed one by one, each stored before the next; then
-verdicts and report."""
+"""A sweep from start to end: the plan's batches computed and stored; then verdicts and report."""
 
 import platform
 import subprocess

@@ -16,7 +16,7 @@ from nfd_jax.finite._draws import Initial
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.problem import HELDOUT_SAMPLES, Heldout, Problem
 from nfd_jax.store import Batch
-from nfd_jax.sweep import _cells, _estimate, _execute, _machine, _work
+from nfd_jax.sweep import _cells, _estimate, _execute, _machine, _plan, _work
 from nfd_jax.sweep._machine import Machine
 from nfd_jax.sweep._plan import make_plan
 from nfd_jax.sweep._task import Task
@@ -218,7 +218,8 @@ def test_costs_add_up(monkeypatch):
         ({"finite": None, "limit": {"particles": 64}}, {"limit": 1, "noise": 1}),
     ],
 )
-def test_one_program_for_each_set_of_shapes(changes, counted):
+def test_one_program_for_each_set_of_shapes(changes, counted, monkeypatch):
+    monkeypatch.setattr(_plan, "machine", lambda precision: SPEEDS)
     c = config(**changes)
     found = _estimate.programs([Task.of(c, batch) for batch in make_plan(c)])
     del found["measures"]

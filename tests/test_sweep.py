@@ -11,7 +11,7 @@ import nfd_jax as nfd
 from nfd_jax import launch, measures
 from nfd_jax.limit import initial_averages
 from nfd_jax.measures import Cells, Measure, Named, Variable
-from nfd_jax.sweep import Task, _cells, _systems, make_plan, run_batch
+from nfd_jax.sweep import Task, _cells, _compute, _memory, _results, _systems, make_plan, run_batch
 
 SMALL = """
 name: small
@@ -164,6 +164,45 @@ def test_one_by_one_on_any_number_of_cores_or_all_in_one_program(swept, monkeypa
 
 
 @pytest.mark.long
+def test_batches_beside_one_another_are_what_they_are_in_turn(swept, monkeypatch):
+    """Each comes once, with the numbers that it has alone; programs of all widths are compiled first."""
+    config, _, _ = swept
+    pending = make_plan(config)
+    monkeypatch.setattr(_results, "beside", lambda *_: 2)
+    found = dict(_results.results(config, pending, None, None))
+    assert len(found) == len(pending) and set(found) == set(pending)
+    widths = [batch.width for batch in found]
+    assert len(set(widths[: len(set(widths))])) == len(set(widths))
+    for batch, result in found.items():
+        alone = run_batch(config, batch)
+        assert result.keys() == alone.keys()
+        for name, one in alone.items():
+            np.testing.assert_array_equal(result[name].values, one.values, err_msg=name)
+
+
+def test_two_batches_that_do_not_fit_together_take_turns(swept, monkeypatch):
+    config, _, _ = swept
+    pending = make_plan(config)
+    largest = max(_memory.batch_bytes(Task.of(config, batch)) for batch in pending)
+    for free, wanted in ((2.1 * largest, 2), (1.9 * largest, 1)):
+        monkeypatch.setattr(_memory, "device_memory", lambda free=free: free / _memory.USABLE)
+        assert _results.beside(config, pending) == wanted
+
+
+def test_a_batch_that_fails_leaves_the_one_beside_it_alone(swept, monkeypatch):
+    config, _, _ = swept
+    pending = make_plan(config)
+
+    def run(config, batch):
+        if batch == pending[0]:
+            raise MemoryError("none left")
+        return {}
+
+    monkeypatch.setattr(_compute, "run_batch", run)
+    found = dict(_results.results(config, pending, None, None))
+    assert found == {batch: {} for batch in pending} | {pending[0]: "MemoryError: none left"}
+
+
 def test_dense_networks_against_the_limit_on_their_own_noise(tmp_path):
     """The distance of a plain ResNet to its own limit falls in depth as that of a matrix-free one: same law,
     so same mean."""

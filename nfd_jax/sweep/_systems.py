@@ -18,6 +18,7 @@ from nfd_jax import limit
 from nfd_jax.measures import RESPONSE_RATES, FirstSteps, Paths
 from nfd_jax.noise import AbstractNoise, seed_key
 from nfd_jax.problem import Heldout, Problem
+from nfd_jax.programs import Turns
 from nfd_jax.runtime import in_precision, in_threads, on_cpu, one_by_one
 from nfd_jax.sharding import shard_noise
 from nfd_jax.sweep import _cells, _memory
@@ -56,6 +57,9 @@ def solve(task: Task) -> tuple[Trajectory | None, dict[int, Trajectory]]:
     return whole.pop(None, None), {depth: run for depth, run in whole.items() if depth is not None}
 
 
+_TURNS = Turns()
+
+
 @lru_cache(maxsize=64)
 def reference(task: Task) -> Paths:
     """Limits of one seed with `task.reference` particles, leading axes (1, R, G), cut to the widest networks'
@@ -79,7 +83,10 @@ def _plain(task: Task, seed: int) -> Task:
 
 def references(task: Task) -> Paths:
     """`reference` of all seeds, leading axes (S, R, G), cut to the task's width."""
-    each = [reference(_plain(task, seed)) for seed in task.seeds]
+    each = []
+    for one in (_plain(task, seed) for seed in task.seeds):
+        with _TURNS.first(one):  # batches of other widths, computed at the same time, want the same
+            each.append(reference(one))
     cut = lambda x: x[..., : task.width] if x.ndim == 7 else x
     return jax.device_put(jax.tree.map(lambda *x: cut(np.concatenate(x)), *each))
 
