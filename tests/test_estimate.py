@@ -3,6 +3,7 @@ started."""
 
 import json
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -219,7 +220,7 @@ def test_costs_add_up(monkeypatch):
     ],
 )
 def test_one_program_for_each_set_of_shapes(changes, counted, monkeypatch):
-    monkeypatch.setattr(_plan, "machine", lambda precision: SPEEDS)
+    monkeypatch.setattr(_plan, "machine", lambda precision: replace(SPEEDS, compile_seconds=0.2))
     c = config(**changes)
     found = _estimate.programs([Task.of(c, batch) for batch in make_plan(c)])
     del found["measures"]
