@@ -38,7 +38,9 @@ figure { margin: 1rem 0; break-inside: avoid; }
 figcaption { font-size: .84rem; color: var(--dim); max-width: 66rem; margin-top: .3rem; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
   gap: .3rem 1.2rem; }
-.pair figure { margin: .2rem 0; display: flex; flex-direction: column; }
+.pair figure { margin: .2rem 0; display: grid; grid-row: span 3; grid-template-rows: subgrid; gap: 0;
+  grid-template-columns: minmax(0, 1fr); }
+.pair .message { align-self: end; }
 .front .message { font-size: .92rem; } .front figcaption { font-size: .78rem; }
 .cards { list-style: none; margin: .5rem 0; padding: 0; border-top: 1px solid var(--line); }
 .card { display: grid; grid-template-columns: 9.2rem minmax(0, 19rem) minmax(0, 1.5fr) minmax(0, 1fr);
