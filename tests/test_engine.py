@@ -266,6 +266,11 @@ def test_benchmarks_run_and_write_what_they_found(tmp_path, monkeypatch, capsys)
     assert "dense step" in capsys.readouterr().out
 
 
+def test_a_benchmark_of_another_name_is_refused():
+    with pytest.raises(nfd.ConfigError, match="--only speed: no such benchmark, allowed: sweep, grid"):
+        bench.main(only=["speed"], quick=True)
+
+
 def test_benchmarks_that_are_not_there_are_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "FOLDER", tmp_path)
     with pytest.raises(nfd.ConfigError) as error:

@@ -163,7 +163,6 @@ def test_one_by_one_on_any_number_of_cores_or_all_in_one_program(swept, monkeypa
     np.testing.assert_allclose(again(), stored, rtol=1e-9)
 
 
-@pytest.mark.long
 def test_batches_beside_one_another_are_what_they_are_in_turn(swept, monkeypatch):
     """Each comes once, with the numbers that it has alone; programs of all widths are compiled first."""
     config, _, _ = swept
@@ -203,6 +202,7 @@ def test_a_batch_that_fails_leaves_the_one_beside_it_alone(swept, monkeypatch):
     assert found == {batch: {} for batch in pending} | {pending[0]: "MemoryError: none left"}
 
 
+@pytest.mark.long
 def test_dense_networks_against_the_limit_on_their_own_noise(tmp_path):
     """The distance of a plain ResNet to its own limit falls in depth as that of a matrix-free one: same law,
     so same mean."""

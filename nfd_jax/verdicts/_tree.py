@@ -66,7 +66,7 @@ def status(tree: xr.DataTree, values: xr.DataArray) -> xr.DataArray | None:
     if "backward_weights" not in cells.dims:
         return cells
     done, diverged = (cells == DONE).all("backward_weights"), (cells == DIVERGED).any("backward_weights")
-    return xr.where(done, 1, xr.where(diverged, 2, 0))
+    return xr.where(done, int(DONE), xr.where(diverged, int(DIVERGED), int(CellStatus.PENDING)))
 
 
 def measured(tree: xr.DataTree, path: str) -> xr.DataArray | None:
