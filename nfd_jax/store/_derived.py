@@ -7,7 +7,7 @@ A reader finds the groups through the root's metadata, so that file alone says w
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import xarray as xr
@@ -37,8 +37,11 @@ DAMAGED = "derived groups"
 """What lists of damage call them."""
 
 
-def write_derived(directory: Path, root: Path, building: Path, groups: Mapping[str, xr.Dataset]) -> None:
-    """Replaces the groups below `root`; `building` is a folder to build them in. TypeError for odd dtypes."""
+def write_derived(
+    directory: Path, root: Path, building: Path, groups: Mapping[str, xr.Dataset], batches: Iterable[str]
+) -> None:
+    """Replaces the groups below `root`; `building` is a folder to build them in, `batches` are the ids of
+    those they were concluded from. TypeError for odd dtypes."""
     nodes: dict[str, dict] = {}
     chunks: dict[str, bytes] = {}
     for group, dataset in groups.items():
@@ -57,7 +60,12 @@ def write_derived(directory: Path, root: Path, building: Path, groups: Mapping[s
     base = json.loads((root / "zarr.json").read_bytes())
     base["consolidated_metadata"]["metadata"] |= nodes
     hashes = {path: sha256(raw) for path, raw in files.items()}
-    record = {"groups": list(groups), "files": hashes, "root": sha256(to_json(base))}
+    record = {
+        "groups": list(groups),
+        "files": hashes,
+        "root": sha256(to_json(base)),
+        "batches": sorted(batches),
+    }
     write({directory / RECORD: sealed(record)})
     write({root / "zarr.json": to_json(base)})
 
@@ -91,13 +99,27 @@ def drop_derived(directory: Path, root: Path) -> None:
 def derived_state(directory: Path, root: Path) -> tuple[str, list[str]]:
     """ "absent", "sound" or "damaged", and the names of the groups."""
     metadata = read(root / "zarr.json") or b""
-    if metadata == without_derived(metadata):
+    record = _record(directory)
+    base = without_derived(metadata)
+    if metadata == base or (base is None and record is None):
         return "absent", []
-    record = unsealed(directory / RECORD)
     if record is None or sha256(metadata) != record["root"]:
         return "damaged", []
     whole = all(sha256(read(root / path) or b"") == digest for path, digest in record["files"].items())
     return ("sound", record["groups"]) if whole else ("damaged", [])
+
+
+def concluded_from(directory: Path) -> set[str]:
+    """Ids of the batches that the derived groups were concluded from; none where that is not known."""
+    record = _record(directory)
+    return set(record["batches"]) if record else set()
+
+
+def _record(directory: Path) -> dict | None:
+    record = unsealed(directory / RECORD)
+    kinds = {"groups": list, "files": dict, "root": str, "batches": list}
+    sound = record is not None and all(isinstance(record.get(key), kind) for key, kind in kinds.items())
+    return record if sound and set(record["groups"]) <= set(DERIVED) else None
 
 
 def without_derived(raw: bytes | None) -> bytes | None:

@@ -10,6 +10,12 @@ _ADVICE = {
     errno.EDQUOT: "free some of the quota and run again, stored cells are kept",
     errno.EROFS: "the file system is read-only, give another --out",
     errno.EACCES: "change its permissions or give another --out",
+    **dict.fromkeys(
+        (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ELOOP),
+        "something else lies where nfd run keeps a file or a folder: move it away and run again, "
+        "stored cells are kept",
+    ),
+    errno.ENOENT: "the folder was moved or removed while it was in use; run again",
 }
 
 

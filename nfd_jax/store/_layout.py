@@ -13,7 +13,7 @@ import numpy as np
 from nfd_jax.measures import Variable, taken
 from nfd_jax.names import CellStatus
 from nfd_jax.store._batch import Batch
-from nfd_jax.store._zarr import array_metadata, encode, group_metadata
+from nfd_jax.store._zarr import array_metadata, encode, file_bytes, group_metadata
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
@@ -66,6 +66,8 @@ class Grid:
     dims: dict[str, tuple[str, ...]]
     matched: bool
     """Whether a batch of cells holds the limit with as many particles as its width."""
+    chunk_bytes: dict[str, int]
+    """Length of each array's chunk files."""
 
     def assign(self, plan: Iterable[Batch]) -> dict[str, list[Chunk]]:
         """The chunks each batch owns, by its id: what it computes less what an earlier one holds (a limit met
@@ -181,6 +183,7 @@ def layout(
     nodes: dict[str, dict] = {"": group_metadata(attributes)}
     files: dict[str, bytes] = {}
     dims_of: dict[str, tuple[str, ...]] = {}
+    chunk_bytes: dict[str, int] = {}
     for group, variables in groups.items():
         nodes[group] = group_metadata({})
         along = common | coordinates.get(group, {})
@@ -206,8 +209,9 @@ def layout(
             dtype = np.dtype("int8" if status else "float64")
             nodes[f"{group}/{name}"] = array_metadata(variable.dims, shape, chunks, dtype, described)
             dims_of[f"{group}/{name}"] = variable.dims
+            chunk_bytes[f"{group}/{name}"] = file_bytes(chunks, dtype)
     matched = config.limit is not None and config.limit.particles == "matched"
-    return Layout(Grid(axes, dims_of, matched), nodes, files)
+    return Layout(Grid(axes, dims_of, matched, chunk_bytes), nodes, files)
 
 
 @cache

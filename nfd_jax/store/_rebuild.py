@@ -1,10 +1,12 @@
 """Changes to the shape of a store (creation, extension, repair), none of which a kill can leave half done.
 
-A complete store is built in DIR/next.tmp around hard links to the stored chunks, renamed to DIR/next, and
-swapped in; whoever opens the store next finishes a swap that was cut short.
+A complete store is built in DIR/.nfd-building around hard links to the stored chunks, renamed to
+DIR/.nfd-next, and swapped in; whoever opens the store next finishes a swap that was cut short. Only files
+that a store gives their names to are ever removed.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,23 +27,33 @@ from nfd_jax.store._records import (
     NOTES,
     RESULTS,
     Manifest,
-    batch_from,
+    batch_of,
+    is_record,
+    read_record,
     record_path,
+    stored_for,
+    swapping,
 )
-from nfd_jax.store._zarr import metadata_files, remove, sha256, sync_folder, unsealed, write, write_tree
+from nfd_jax.store._zarr import metadata_files, remove, sha256, sync_folder, write, write_tree
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
 
+_CHUNK = re.compile(r"\.?(c\.[\d.]*|zarr\.json)(\.tmp)?")
 
-def recovered(directory: Path, config: "SweepConfig") -> Manifest:
-    """What the commit records tell of a store without a manifest; an empty plan for a new store."""
-    root, record = directory / RESULTS, directory / RECORD
-    paths = [path for path in sorted((directory / BATCHES).glob("*.json")) if path != record]
-    if root.exists() and not (paths or (directory / MANIFEST).exists() or (directory / CONFIG).exists()):
-        raise StoreError(f"{root}: not written by nfd run; give another --out, or --fresh to replace it")
-    records = sorted(filter(None, map(unsealed, paths)), key=lambda record: record["position"])
-    plan = tuple(batch_from(record["batch"]) for record in records)
+
+def recovered(directory: Path, config: "SweepConfig", samples: str, outputs: int) -> tuple[Manifest, int]:
+    """What the commit records tell of a store without a manifest, an empty plan for a new store; and how many
+    of them belong elsewhere: to another config, or under another name, as copies do."""
+    root, folder = directory / RESULTS, directory / BATCHES
+    paths = [path for path in sorted(folder.glob("*.json")) if path != directory / RECORD]
+    if root.exists() and not (paths or os.path.lexists(directory / MANIFEST) or (directory / CONFIG).exists()):
+        raise StoreError(f"{root}: not written by nfd run; give another --out")
+    found = {path: record for path in paths if (record := read_record(path)) is not None}
+    own = [record for path, record in found.items() if path == record_path(directory, batch_of(record))]
+    fitting = [record for record in own if stored_for(record) == (config.digest(), samples)]
+    records = sorted(fitting or own[:1], key=lambda record: record["position"])
+    plan = tuple(map(batch_of, records))
     axes = _layout.axes(config, {})
     for batch in plan:
         held = {}
@@ -51,19 +63,20 @@ def recovered(directory: Path, config: "SweepConfig") -> Manifest:
             known = axes.get(name, ())
             axes[name] = (*known, *(value for value in values if value not in known))
     axes = _layout.axes(config, axes)
-    other = [record["digest"] for record in records if record["digest"] != config.digest()]
-    grid = _layout.layout(config, axes, outputs=1, attributes={}).grid
-    return Manifest(other[0] if other else config.digest(), grid, plan, {}, {})
+    grid = _layout.layout(config, axes, outputs=outputs, attributes={}).grid
+    digest, samples = stored_for(records[0]) if records else (config.digest(), samples)
+    return Manifest(digest, samples, grid, plan, {}, {}, outputs), len(found) - len(records)
 
 
 def clean(directory: Path, manifest: Manifest, records: Mapping[str, dict]) -> None:
-    """Removes what no valid record vouches for: records first, so that a kill in between leaves batches
-    pending."""
+    """Removes files of the store's own that no valid record vouches for: records first, so that a kill in
+    between leaves batches pending."""
     root = directory / RESULTS
     keep = {record_path(directory, batch) for batch in manifest.plan if batch.id in records} | {
         directory / RECORD
     }
-    remove(path for path in (directory / BATCHES).iterdir() if path not in keep)
+    named = (path for path in (directory / BATCHES).iterdir() if is_record(path.name))
+    remove(path for path in named if path not in keep)
     held: dict[str, set[str]] = {name: {"zarr.json"} for name in manifest.grid.dims}
     for batch_id, record in records.items():
         for chunk in manifest.chunks[batch_id]:
@@ -71,8 +84,9 @@ def clean(directory: Path, manifest: Manifest, records: Mapping[str, dict]) -> N
                 held[chunk.array].add(Path(chunk.path).name)
     for name, names in held.items():
         if (root / name).is_dir():
-            remove(path for path in (root / name).iterdir() if path.name not in names)
-    remove(root.glob(".*.tmp"))
+            own = (path for path in (root / name).iterdir() if _CHUNK.fullmatch(path.name))
+            remove(path for path in own if path.name not in names)
+    remove(root.glob(".zarr.json.tmp"))
 
 
 def rebuild(
@@ -89,7 +103,12 @@ def rebuild(
     building, root = directory / BUILDING, directory / RESULTS
     files = metadata_files(layout.nodes) | layout.files
     hashes = {path: sha256(raw) for path, raw in files.items()}
-    manifest = Manifest(config.digest(), layout.grid, plan, attributes, hashes)
+    if root.is_symlink():
+        raise StoreError(
+            f"{root}: a link, and what is added could not be put in place beside what it leads to; "
+            f"make {directory} the link"
+        )
+    manifest = Manifest(config.digest(), stored.samples, layout.grid, plan, attributes, hashes, stored.outputs)
     write_tree(building / RESULTS, files)
     for batch_id, record in records.items():
         target = {
@@ -108,34 +127,41 @@ def rebuild(
 
 
 def finish_swap(directory: Path) -> None:
-    """Puts DIR/next in place; may be cut short anywhere and repeated. The manifest, which vouches for all,
-    goes last."""
+    """Puts DIR/.nfd-next in place; may be cut short anywhere and repeated. The manifest, which vouches for
+    all, goes last."""
     newer, root = directory / NEXT, directory / RESULTS
-    if newer.exists():
+    if swapping(directory):
         remove([directory / RECORD])
-    if (newer / RESULTS).exists():
-        if root.exists():
-            shutil.rmtree(directory / DISCARDED, ignore_errors=True)
-            os.rename(root, directory / DISCARDED)
-        os.rename(newer / RESULTS, root)
-    for name in (CONFIG, MANIFEST):
-        if (newer / name).exists():
-            os.replace(newer / name, directory / name)
-    sync_folder(directory)
+        if (newer / RESULTS).exists():
+            if root.exists():
+                shutil.rmtree(directory / DISCARDED, ignore_errors=True)
+                os.rename(root, directory / DISCARDED)
+            os.rename(newer / RESULTS, root)
+        for name in (CONFIG, MANIFEST):
+            if (newer / name).exists():
+                os.replace(newer / name, directory / name)
+        sync_folder(directory)
+    elif not root.exists() and (directory / MANIFEST).exists():  # cut short half way, and damaged besides
+        for left in (newer / RESULTS, directory / DISCARDED):
+            if left.exists() and not root.exists():
+                os.rename(left, root)
     for name in (NEXT, BUILDING, DISCARDED):
         shutil.rmtree(directory / name, ignore_errors=True)
 
 
 def discard(directory: Path) -> None:
-    """Empties a store, records first."""
-    for name in (BATCHES, RESULTS, MANIFEST, CONFIG, NOTES, NEXT, BUILDING):
-        target = directory / name
-        if target.is_dir():
-            shutil.rmtree(directory / DISCARDED, ignore_errors=True)
-            os.rename(target, directory / DISCARDED)
-        else:
-            target.unlink(missing_ok=True)
+    """Empties a store, records first; what is not the store's stays."""
+    folder, root = directory / BATCHES, directory / RESULTS
+    remove(path for path in (folder.iterdir() if folder.is_dir() else ()) if is_record(path.name))
+    if root.is_symlink():
+        raise StoreError(f"{root}: a link, allowed: a folder; remove it, or give another --out")
+    remove([directory / MANIFEST])
     shutil.rmtree(directory / DISCARDED, ignore_errors=True)
+    if root.exists():
+        os.rename(root, directory / DISCARDED)
+    remove([directory / CONFIG, directory / NOTES])
+    for name in (NEXT, BUILDING, DISCARDED):
+        shutil.rmtree(directory / name, ignore_errors=True)
 
 
 def _link(source: Path, target: Path) -> None:

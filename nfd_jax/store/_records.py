@@ -2,6 +2,8 @@
 checksums."""
 
 import hashlib
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nfd_jax.store._batch import Batch, describe
-from nfd_jax.store._derived import without_derived
+from nfd_jax.store._derived import concluded_from, without_derived
 from nfd_jax.store._errors import StoreError
 from nfd_jax.store._layout import Chunk, Grid
 from nfd_jax.store._zarr import read, sealed, sha256, unsealed
@@ -21,20 +23,30 @@ RESULTS, BATCHES, MANIFEST, CONFIG, NOTES = (
     "config.yaml",
     "notes.json",
 )
-NEXT, BUILDING, DISCARDED = "next", "next.tmp", "discarded"
+VARIANTS = "variants.json"
+NEXT, BUILDING, DISCARDED = ".nfd-next", ".nfd-building", ".nfd-discarded"
+"""Where a store is built and taken apart: names that nobody else gives a folder."""
 
-_FORMAT = 2
+_FORMAT = 3
+_RECORD = re.compile(r"\.?((cells|limit)-n\d.*|derived)\.json(\.tmp)?")
+_DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What a sealed file that another program wrote may raise when it is read."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """`store.json`: the plan of batches, where their cells lie, and checksums of metadata and coordinates."""
+    """`store.json`: the plan of batches, where their cells lie, and checksums of metadata and coordinates.
+
+    `digest` is that of the config, `samples` that of the data set's samples, `outputs` is C.
+    """
 
     digest: str
+    samples: str
     grid: Grid
     plan: tuple[Batch, ...]
     attributes: dict
     files: dict[str, str]
+    outputs: int = 1
 
     @classmethod
     def load(cls, directory: Path) -> "Manifest | None":
@@ -43,26 +55,38 @@ class Manifest:
         content = unsealed(directory / MANIFEST)
         if content is None:
             return None
-        if content["format"] != _FORMAT:
+        if content.get("format") != _FORMAT:
             raise StoreError(
-                f"{directory}: store of format {content['format']}, "
+                f"{directory}: store of format {content.get('format')}, "
                 f"this version of nfd_jax has format {_FORMAT}; "
                 "use the version that wrote it, another --out, or --fresh to replace it"
             )
-        axes = {name: tuple(values) for name, values in content["grid"]["axes"].items()}
-        dims = {name: tuple(names) for name, names in content["grid"]["dims"].items()}
-        return cls(
-            content["digest"],
-            Grid(axes, dims, content["grid"]["matched"]),
-            tuple(map(batch_from, content["plan"])),
-            content["attributes"],
-            content["files"],
-        )
+        try:
+            grid = content["grid"]
+            axes = {name: tuple(values) for name, values in grid["axes"].items()}
+            dims = {name: tuple(names) for name, names in grid["dims"].items()}
+            found = cls(
+                content["digest"],
+                content["samples"],
+                Grid(axes, dims, grid["matched"], dict(grid["chunk_bytes"])),
+                tuple(map(batch_from, content["plan"])),
+                dict(content["attributes"]),
+                dict(content["files"]),
+                content["outputs"],
+            )
+            return found if len(found.chunks) == len(found.plan) else None
+        except _DAMAGE:
+            return None
 
     @cached_property
     def chunks(self) -> dict[str, list[Chunk]]:
         """The chunks of each batch, by its id."""
         return self.grid.assign(self.plan)
+
+    @property
+    def stored_for(self) -> tuple[str, str]:
+        """What every number hangs on: digests of config and samples."""
+        return self.digest, self.samples
 
     def to_bytes(self) -> bytes:
         """What `load` reads."""
@@ -87,14 +111,17 @@ class Examined(NamedTuple):
 
 
 def examine(directory: Path, root: Path, manifest: Manifest) -> Iterator[Examined]:
-    """Checks every batch that has a record, in the plan's order. One without is pending, whatever its chunks
-    hold."""
+    """Checks every batch that has a record or, as rates and verdicts were drawn from it, once had one; in the
+    plan's order. Any other is pending, whatever its chunks hold."""
+    known = concluded_from(directory)
     for batch in manifest.plan:
         path = record_path(directory, batch)
-        if not path.exists():
+        if not os.path.lexists(path):
+            if batch.id in known:
+                yield Examined(batch, None, [], [f"{describe(batch)}: the commit record is missing"])
             continue
-        record = unsealed(path)
-        if record is None or record["digest"] != manifest.digest:
+        record = read_record(path)
+        if record is None or batch_of(record) != batch or stored_for(record) != manifest.stored_for:
             yield Examined(batch, None, [], [f"{describe(batch)}: the commit record is damaged"])
             continue
         contents: list[tuple[Chunk, bytes]] = []
@@ -108,6 +135,8 @@ def examine(directory: Path, root: Path, manifest: Manifest) -> Iterator[Examine
                 flaws.append(f"{chunk.array} at {chunk.cell} is missing")
             elif sha256(raw) != expected:
                 flaws.append(f"{chunk.array} at {chunk.cell} does not match its checksum")
+            elif len(raw) != manifest.grid.chunk_bytes[chunk.array]:
+                flaws.append(f"{chunk.array} at {chunk.cell} has not the size of its shape")
             else:
                 contents.append((chunk, raw))
         if not flaws:
@@ -122,6 +151,38 @@ def examine(directory: Path, root: Path, manifest: Manifest) -> Iterator[Examine
 def batch_from(plain: dict) -> Batch:
     """A batch from its JSON."""
     return Batch(**plain | {"depths": tuple(plain["depths"]), "seeds": tuple(plain["seeds"])})
+
+
+def read_record(path: Path) -> dict | None:
+    """A commit record; None where it is absent, damaged, or none at all."""
+    record = unsealed(path)
+    try:
+        batch_of(record), stored_for(record)
+        sound = record["status"] in ("done", "failed") and isinstance(record["position"], int)
+        hashes = record["sha256"].values()
+        return record if sound and all(isinstance(cells, dict) for cells in hashes) else None
+    except _DAMAGE:
+        return None
+
+
+def batch_of(record: dict) -> Batch:
+    """The batch that a record is of."""
+    return batch_from(record["batch"])
+
+
+def stored_for(record: dict) -> tuple[str, str]:
+    """Digests of the config and the samples that a record's numbers hang on."""
+    return record["digest"], record["samples"]
+
+
+def is_record(name: str) -> bool:
+    """Whether a store gives this name to a file in BATCHES, or to one on the way there."""
+    return _RECORD.fullmatch(name) is not None
+
+
+def swapping(directory: Path) -> bool:
+    """Whether a complete store waits to be put in place, or is half in place."""
+    return unsealed(directory / NEXT / MANIFEST) is not None
 
 
 def record_path(directory: Path, batch: Batch) -> Path:

@@ -14,9 +14,9 @@ from nfd_jax.names import PENDING
 from nfd_jax.store._batch import Batch
 from nfd_jax.store._derived import DAMAGED, derived_state
 from nfd_jax.store._errors import StoreError, reporting
-from nfd_jax.store._layout import CELL
-from nfd_jax.store._records import MANIFEST, NEXT, RESULTS, Examined, Manifest, examine
-from nfd_jax.store._zarr import decode
+from nfd_jax.store._layout import CELL, layout
+from nfd_jax.store._records import MANIFEST, NEXT, RESULTS, Examined, Manifest, examine, swapping
+from nfd_jax.store._zarr import decode, dtype_of, metadata_files, read, sha256
 
 
 class Stored(NamedTuple):
@@ -54,61 +54,108 @@ def _whole(directory: Path) -> list[Examined]:
     return [found for found in examined if found.record is not None and found.record["status"] == "done"]
 
 
-def open_results(path: str | os.PathLike[str]) -> xr.DataTree:
+def open_results(path: str | os.PathLike[str], *, strict: bool = False) -> xr.DataTree:
     """The results in DIR or DIR/results.zarr, in memory, every file checked against its checksum.
 
-    Cells that are not stored, or found damaged, are NaN with status 0; a UserWarning names the damaged ones.
-    Raises StoreError where there are no results or their metadata is damaged.
+    Numbers that are not those stored are never returned: cells that are not stored, or found damaged, are NaN
+    with status 0. One UserWarning names all that is damaged or lost; `strict` makes it a StoreError. Raises
+    StoreError where there are no results, or nothing to read them by.
     """
     directory = Path(path)
     directory = directory.parent if directory.name == RESULTS else directory
     with reporting(directory):
         newer = directory / NEXT  # a complete store whose swap was cut short
-        swapping = (newer / MANIFEST).exists()
-        root = (newer if swapping and (newer / RESULTS).exists() else directory) / RESULTS
-        manifest = Manifest.load(newer if swapping else directory)
+        half = swapping(directory)
+        root = (newer if half and (newer / RESULTS).exists() else directory) / RESULTS
+        manifest = Manifest.load(newer if half else directory)
         if manifest is None:
-            found = "store.json is damaged" if root.exists() else "no results"
+            found = f"{MANIFEST} is damaged" if root.exists() else "no results"
             raise StoreError(
                 f"{directory}: {found}; nfd run with the same config writes it, stored cells are kept"
             )
-        if flaws := manifest.flaws(root):
-            listed = ", ".join(flaws)
-            raise StoreError(
-                f"{root}: {listed} damaged; nfd run with the same config repairs it, stored cells are kept"
-            )
-        metadata = json.loads((root / "zarr.json").read_bytes())
-        nodes = metadata["consolidated_metadata"]["metadata"]
-        arrays = {
-            name: np.full(
-                nodes[name]["shape"], int(PENDING) if name == CELL else np.nan, nodes[name]["data_type"]
-            )
-            for name in manifest.grid.dims
-        }
-        damaged: list[str] = []
-        for examined in examine(directory, root, manifest):
-            damaged += examined.damaged
-            for chunk, raw in examined.contents:
-                part = arrays[chunk.array][chunk.place]
-                part[...] = decode(raw, part.dtype, part.shape)
-        groups = {"/": xr.Dataset(attrs=metadata["attributes"])}
-        for group in dict.fromkeys(name.split("/")[0] for name in arrays):
-            checked = {
-                name.split("/")[1]: (manifest.grid.dims[name], array, nodes[name]["attributes"])
-                for name, array in arrays.items()
-                if name.startswith(f"{group}/")
-            }
-            with xr.open_dataset(root, engine="zarr", group=group) as stored:
-                groups[group] = stored.drop_vars(checked).load().assign(checked)
+        damaged = [f"{RESULTS}/{file}" for file in manifest.flaws(root)]
+        described = _described(root, manifest, damaged)
+        groups = {"/": xr.Dataset(attrs=described.attributes)} | _groups(directory, root, described, damaged)
         state, derived = derived_state(directory, root)
-        for group in derived:
-            with xr.open_dataset(root, engine="zarr", group=group) as stored:
-                groups[group] = stored.load()
+        try:
+            for group in derived:
+                with xr.open_dataset(root, engine="zarr", group=group) as stored:
+                    groups[group] = stored.load()
+        except (KeyError, ValueError):  # its files changed while they were read
+            state = "damaged"
+            groups = {name: dataset for name, dataset in groups.items() if name not in derived}
         if state == "damaged":
             damaged.append(DAMAGED)
     if damaged:
-        listed = "; ".join(damaged)
-        warnings.warn(
-            f"{directory}: damaged, left out until nfd run computes it again: {listed}", stacklevel=2
-        )
+        told = f"{directory}: damaged, left out until nfd run computes it again: {'; '.join(damaged)}"
+        if strict:
+            raise StoreError(told)
+        warnings.warn(told, stacklevel=2)
     return xr.DataTree.from_dict(groups)
+
+
+class _Described(NamedTuple):
+    """A store's manifest, metadata by path, coordinates' files and attributes of the root."""
+
+    manifest: Manifest
+    nodes: dict[str, dict]
+    files: dict[str, bytes]
+    attributes: dict
+
+
+def _described(root: Path, manifest: Manifest, damaged: list[str]) -> _Described:
+    """What describes the arrays: as stored, or where that is damaged made again from the config among the
+    attributes. StoreError where there is none."""
+    if not damaged:
+        files = {path: read(root / path) or b"" for path in manifest.files}
+        node = json.loads(files["zarr.json"])
+        return _Described(manifest, node["consolidated_metadata"]["metadata"], files, node["attributes"])
+    from nfd_jax.config import SweepConfig
+
+    try:
+        config, size = SweepConfig.from_yaml(manifest.attributes["config"]), manifest.outputs
+        again = layout(config, manifest.grid.axes, outputs=size, attributes=manifest.attributes)
+    except (KeyError, ValueError, TypeError, AttributeError):
+        again = None
+    files = {} if again is None else metadata_files(again.nodes) | again.files
+    if {path: sha256(raw) for path, raw in files.items()} != manifest.files:
+        raise StoreError(
+            f"{root}: {', '.join(damaged)} damaged; nfd run with the same config repairs it, stored cells are "
+            "kept"
+        )
+    return _Described(manifest, again.nodes, files, manifest.attributes)
+
+
+def _groups(directory: Path, root: Path, described: _Described, damaged: list[str]) -> dict[str, xr.Dataset]:
+    """The measured groups; `damaged` gets a line for each batch that is left out."""
+    manifest, nodes = described.manifest, described.nodes
+    arrays = {
+        name: np.full(
+            nodes[name]["shape"], int(PENDING) if name == CELL else np.nan, nodes[name]["data_type"]
+        )
+        for name in manifest.grid.dims
+    }
+    for examined in examine(directory, root, manifest):
+        damaged += examined.damaged
+        for chunk, raw in examined.contents:
+            part = arrays[chunk.array][chunk.place]
+            part[...] = decode(raw, part.dtype, part.shape)
+    groups: dict[str, dict[str, tuple]] = {}
+    for name, array in arrays.items():
+        group, variable = name.split("/")
+        groups.setdefault(group, {})[variable] = (manifest.grid.dims[name], array, nodes[name]["attributes"])
+    return {
+        group: xr.Dataset(variables, _coordinates(group, described)) for group, variables in groups.items()
+    }
+
+
+def _coordinates(group: str, described: _Described) -> dict[str, tuple]:
+    found = {}
+    for path, raw in described.files.items():
+        own, _, rest = path.partition("/")
+        dim, _, file = rest.partition("/")
+        if own == group and file.startswith("c."):
+            node = described.nodes[f"{group}/{dim}"]
+            values = decode(raw, dtype_of(node), tuple(node["shape"]))
+            found[dim] = (dim, values, node["attributes"])
+    return found

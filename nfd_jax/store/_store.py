@@ -12,7 +12,6 @@ DIR/config.yaml        the resolved config of the latest run
 DIR/lock               flock, which the system releases when its holder dies
 """
 
-import fcntl
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -28,8 +27,9 @@ from nfd_jax.measures import Named
 from nfd_jax.names import DIVERGED, DONE, FAILED
 from nfd_jax.store import _layout
 from nfd_jax.store._batch import Batch, describe
+from nfd_jax.store._claim import check_free, take_lock
 from nfd_jax.store._derived import DAMAGED, derived_state, drop_derived, write_derived
-from nfd_jax.store._errors import ConfigChanged, StoreError, StoreLocked, reporting
+from nfd_jax.store._errors import ConfigChanged, StoreError, reporting
 from nfd_jax.store._layout import CELL, Layout
 from nfd_jax.store._rebuild import clean, discard, finish_swap, rebuild, recovered
 from nfd_jax.store._records import (
@@ -85,32 +85,36 @@ class Store:
         config: "SweepConfig",
         *,
         outputs: int,
+        samples: str = "",
         make_plan: Callable[["SweepConfig", Cells], list[Batch]],
         attributes: dict,
         fresh: bool = False,
     ) -> Self:
         """Creates, resumes, extends or repairs the store in `directory`.
 
-        Stored cells the config no longer asks for stay. `outputs` is C; `make_plan(config, covered)` gives
-        the batches of the cells not in `covered`, (width, depth, seed) with depth 0 for a limit on its own;
-        `attributes` become the root's. Raises StoreLocked, StoreUnwritable, StoreError, and ConfigChanged
-        where the config differs in anything that stored cells depend on.
+        Stored cells the config no longer asks for stay. `outputs` is C, `samples` a digest of the data set;
+        `make_plan(config, covered)` gives the batches of the cells not in `covered`, (width, depth, seed)
+        with depth 0 for a limit on its own; `attributes` become the root's. Raises StoreLocked,
+        StoreUnwritable, StoreError, as where the folder holds anything but a store, and ConfigChanged where
+        config or samples differ in anything that stored cells depend on.
         """
         directory = Path(directory)
         root = directory / RESULTS
         with reporting(directory), ExitStack() as stack:
+            check_free(directory)
             directory.mkdir(parents=True, exist_ok=True)
-            _take_lock(directory, stack)
+            take_lock(directory, stack)
             if fresh:
                 discard(directory)
             finish_swap(directory)
-            (directory / BATCHES).mkdir(exist_ok=True)
             stored = Manifest.load(directory)
             damaged: list[str] = []
             if stored is None:
-                stored = recovered(directory, config)
+                stored, elsewhere = recovered(directory, config, samples, outputs)
                 damaged += [f"{MANIFEST}: written again from the commit records"] * bool(stored.plan)
-            _check_same(directory, stored, config)
+                damaged += [f"{BATCHES}: {elsewhere} commit records of other cells left out"] * bool(elsewhere)
+            _check_same(directory, stored, config, samples)
+            (directory / BATCHES).mkdir(exist_ok=True)
 
             records: dict[str, dict] = {}
             for batch, record, _, flaws in examine(directory, root, stored):
@@ -128,7 +132,7 @@ class Store:
             damaged += [f"{RESULTS}/{path}: written again from the config" for path in flaws]
             attributes = attributes if grown else stored.attributes
             layout = _layout.layout(config, axes, outputs=outputs, attributes=attributes)
-            if layout.grid.dims != stored.grid.dims:
+            if (layout.grid.dims, layout.grid.chunk_bytes) != (stored.grid.dims, stored.grid.chunk_bytes):
                 raise StoreError(
                     f"{directory}: holds other arrays, of another version; "
                     "give another --out, or --fresh to replace it"
@@ -204,8 +208,9 @@ class Store:
     def write_derived(self, groups: Mapping[str, xr.Dataset]) -> None:
         """Replaces what is concluded from the arrays, groups like /rates and /verdicts; readers see all of it
         or nothing."""
+        root, building = self.directory / RESULTS, self.directory / BUILDING
         with reporting(self.directory):
-            write_derived(self.directory, self.directory / RESULTS, self.directory / BUILDING, groups)
+            write_derived(self.directory, root, building, groups, self._records)
 
     def concluded(self) -> bool:
         """Whether derived groups are there and sound."""
@@ -269,6 +274,7 @@ class Store:
             "batch": asdict(batch),
             "position": self._manifest.plan.index(batch),
             "digest": self._manifest.digest,
+            "samples": self._manifest.samples,
             **outcome,
             "sha256": hashes,
         }
@@ -282,23 +288,8 @@ class Store:
         self._tried.add(batch.id)
 
 
-def _take_lock(directory: Path, stack: ExitStack) -> None:
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-    stack.callback(os.close, descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
-        message = (
-            f"{directory}: in use by another nfd run (process {holder}); wait for it or give another --out"
-        )
-        raise StoreLocked(message) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-
-
-def _check_same(directory: Path, stored: Manifest, config: "SweepConfig") -> None:
-    """ConfigChanged where the config differs in what stored cells depend on."""
+def _check_same(directory: Path, stored: Manifest, config: "SweepConfig", samples: str) -> None:
+    """ConfigChanged where the config, or the samples, differ in what stored cells depend on."""
     if stored.digest != config.digest():
         try:
             lines = type(config).from_yaml((read(directory / CONFIG) or b"").decode()).difference(config)
@@ -307,6 +298,10 @@ def _check_same(directory: Path, stored: Manifest, config: "SweepConfig") -> Non
         raise ConfigChanged(
             lines or [f"{CONFIG}: differs from the config of the stored cells, which cannot be read"]
         )
+    if stored.samples != samples:
+        was, now = (digest[:16] or "not known" for digest in (stored.samples, samples))
+        line = f"problem.dataset: other samples than those of the stored cells: stored {was}, now {now}"
+        raise ConfigChanged([f"{line} (sha256); put the data set back as it was"])
     if stored.plan and config.finite:
         old, new = gcd(*stored.grid.axes["depth"]), gcd(*config.finite.depths)
         if old != new:

@@ -7,9 +7,11 @@ crc32c behind them so that any reader refuses a damaged one.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import google_crc32c
@@ -81,6 +83,17 @@ def encode(data: np.ndarray) -> bytes:
     return raw + google_crc32c.value(raw).to_bytes(4, "little")
 
 
+def dtype_of(node: Mapping) -> np.dtype:
+    """The dtype that a node of an array stands for."""
+    kind = node["data_type"]
+    return np.dtype(kind if isinstance(kind, str) else f"<U{kind['configuration']['length_bytes'] // 4}")
+
+
+def file_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    """Length of a chunk's file."""
+    return math.prod(shape) * dtype.itemsize + 4
+
+
 def decode(raw: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     """The array of a chunk file known to be whole."""
     return np.frombuffer(raw[:-4], dtype.newbyteorder("<")).reshape(shape)
@@ -106,21 +119,19 @@ def unsealed(path: Path) -> dict | None:
     raw = read(path)
     try:
         found = json.loads(raw) if raw is not None else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    if (
-        not isinstance(found, dict)
-        or found.keys() != {"sha256", "content"}
-        or sealed(found["content"]) != raw
-    ):
+    if not isinstance(found, dict) or found.keys() != {"sha256", "content"}:
         return None
-    return found["content"]
+    content = found["content"]
+    return content if isinstance(content, dict) and sealed(content) == raw else None
 
 
 def read(path: Path) -> bytes | None:
-    """A file's bytes; None where there is no such file. Other errors (permissions, the medium) are raised."""
+    """A file's bytes; None where there is no such file, or something else, like a folder, a pipe or a link
+    in a circle. Other errors (permissions, the medium) are raised."""
     try:
-        return path.read_bytes()
+        return path.read_bytes() if path.is_file() else None
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 
@@ -141,10 +152,13 @@ def write_tree(root: Path, files: Mapping[str, bytes]) -> None:
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Removes files durably."""
+    """Removes files durably, and an empty folder that stands in a file's place; a full one raises OSError."""
     paths = list(paths)
     for path in paths:
-        path.unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            os.rmdir(path)
+        else:
+            path.unlink(missing_ok=True)
     for folder in {path.parent for path in paths if path.parent.exists()}:
         sync_folder(folder)
 
@@ -161,11 +175,12 @@ def sync_folder(folder: Path) -> None:
 def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
