@@ -8,7 +8,9 @@ unwritable or disk full; 130 interrupted.
 import errno
 import os
 import shlex
+import signal
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -27,6 +29,7 @@ from nfd_jax.config import (
     shipped_configs,
     summary,
 )
+from nfd_jax.text import printable
 
 app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,7 +55,10 @@ _DISK = {
     errno.EDQUOT,
     errno.EIO,
     errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENOTEMPTY,
     errno.EEXIST,
+    errno.ELOOP,
 }
 
 
@@ -186,7 +192,8 @@ def show(
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until interrupted.")] = False,
 ) -> None:
     """Print the verdicts and the progress of a sweep."""
-    _require_store(folder)
+    if not watch:  # which waits until there is something to see
+        _require_store(folder)
     with _exit_statuses(folder):
         from rich.console import Console
 
@@ -258,17 +265,23 @@ def _require_store(folder: Path) -> None:
 @contextmanager
 def _exit_statuses(place: Path) -> Iterator[None]:
     """What goes wrong while a command works, as its exit status and lines on stderr."""
+    if getattr(signal.getsignal(signal.SIGINT), "before_start", False):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        from nfd_jax.data import DataError
         from nfd_jax.store import ConfigChanged, StoreError
 
         try:
+            _require_platform()
             yield
         except (ConfigError, ConfigChanged) as error:
             _stop(error.problems, Exit.BAD_INPUT)
+        except DataError as error:
+            _stop([f"problem.dataset: {error}"], Exit.BAD_INPUT)
         except StoreError as error:
             _stop([str(error)], Exit.STORE)
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in _DISK and not _below(place, error.filename):
             raise
         _stop([f"{error.filename or place}: {os.strerror(error.errno or 0)}"], Exit.STORE)
     except KeyboardInterrupt:
@@ -279,13 +292,33 @@ def _exit_statuses(place: Path) -> Iterator[None]:
         )
 
 
+def _below(place: Path, name: object) -> bool:
+    """Whether a file lies in the folder that a command works on, where others may remove it meanwhile."""
+    return isinstance(name, str | os.PathLike) and Path(name).absolute().is_relative_to(place.absolute())
+
+
+def _require_platform() -> None:
+    """Ends where JAX_PLATFORMS names what this machine has not."""
+    asked = os.environ.get("JAX_PLATFORMS")
+    if not asked:
+        return
+    import jax
+
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        _stop([f"JAX_PLATFORMS={asked}: {reason}, allowed: cpu, cuda, tpu, or unset"], Exit.BAD_INPUT)
+
+
 def _stop(lines: Iterable[str], status: Exit) -> NoReturn:
     for line in lines:
-        typer.echo(line, err=True)
+        typer.echo(printable(line), err=True)
     raise typer.Exit(status)
 
 
 def main() -> None:
+    warnings.showwarning = lambda message, *_: typer.echo(f"warning: {printable(message)}", err=True)
     try:
         app(prog_name="nfd")
     except SystemExit as stop:

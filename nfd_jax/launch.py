@@ -2,7 +2,8 @@
 
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -18,7 +19,7 @@ from nfd_jax.config import SweepConfig
 from nfd_jax.measures import Named
 from nfd_jax.names import DIVERGED
 from nfd_jax.runtime import Background, use_compilation_cache
-from nfd_jax.store import Batch, Store, open_results
+from nfd_jax.store import Batch, Store, StoreError, claim_variants, open_results
 
 LOCATED = 3
 """Batches with diverged runs of which one is looked into: it is trained once more with every layer kept."""
@@ -27,13 +28,17 @@ ROUNDING = "float32_check"
 """Attribute of /rates: the smallest cell in float32 against float64 on the same draw, relative root mean
 squares."""
 
+VERIFIED = "verified"
+"""Attribute of /rates: what the latest computing again of stored cells showed, and whether it failed."""
+
 JUDGED = "judged"
 """Attribute of /rates: what it was concluded from, so that nothing is concluded twice."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: `store`, the folder, and `failed`, a line for each failed batch."""
+    """What a run left: `store`, the folder, and `failed`, a line for each batch that failed and for each
+    verification."""
 
     store: Path
     failed: list[str] = field(default_factory=list)
@@ -81,11 +86,14 @@ def run_sweep(
     """Run or resume `config` in the folder `out`, variants in folders of their own below it.
 
     `scheduler` (a Dask address) or `workers` (a number of local processes) spread the batches; `verify`
-    recomputes a sample of stored cells and prints the difference; without `report` it stops after the arrays.
-    Batches that fail are stored as failed and never stop the others.
+    recomputes a sample of stored cells, which fails where they differ; without `report` it stops after the
+    arrays. Batches that fail are stored as failed and never stop the others; nor does a report that fails.
     """
     use_compilation_cache()
     _refuse_what_cannot_fit(config, workers, scheduler)
+    overall = sweep.Progress(config.name, quiet)
+    if config.variants is not None and (dropped := claim_variants(out, list(config.variants))):
+        overall.warn(f"{out}: variants no longer in the config are left as they are: {', '.join(dropped)}")
     failed: list[str] = []
     changed = False
     for name, single in config.expand().items():
@@ -97,10 +105,24 @@ def run_sweep(
         changed |= one.changed
     if config.variants is not None and report:
         page = out / "report.html"
-        if changed or not page.exists():
-            _report().write_report(out)
-        sweep.Progress(config.name, quiet).say(f"report: {page}")
+        with _unfailing(overall, out):
+            if changed or not page.is_file():
+                _report().write_report(out)
+            overall.say(f"report: {page}")
     return Outcome(out, failed)
+
+
+@contextmanager
+def _unfailing(progress: sweep.Progress, folder: Path) -> Iterator[None]:
+    """What is concluded and drawn can be done again at any time: where it fails, a line says so, and the
+    arrays stay as they are."""
+    try:
+        yield
+    except (StoreError, OSError):
+        raise
+    except Exception as error:
+        again = f"all arrays are stored, and nfd report {folder} tries again"
+        progress.warn(f"no report: {sweep.first_line(error)}; {again}")
 
 
 def _refuse_what_cannot_fit(config: SweepConfig, workers: int | None, scheduler: str | None) -> None:
@@ -135,10 +157,14 @@ class _Run:
     def run(self, *, fresh: bool, verify: bool, report: bool) -> list[str]:
         """All that is missing; a line for each batch that failed."""
         config, folder, progress = self.config, self.folder, self.progress
-        outputs = config.load_data().targets.shape[2]
-        arguments = {"outputs": outputs, "attributes": provenance(config), "fresh": fresh}
+        data = config.load_data()
+        facts = {
+            "outputs": data.targets.shape[2],
+            "samples": getattr(data, "source", ""),
+            "attributes": provenance(config),
+        }
         with (
-            Store.open(folder, config, make_plan=sweep.make_plan, **arguments) as store,
+            Store.open(folder, config, make_plan=sweep.make_plan, fresh=fresh, **facts) as store,
             progress.logging_to(folder / "log.jsonl"),
         ):
             for line in store.damaged:
@@ -147,12 +173,21 @@ class _Run:
             if report and store.pending():
                 Background(_import_what_concludes)
             self._cells(store)
-            if verify:
-                progress.say(sweep.verify_sample(config, folder))
+            failed = store.failed() + (self._verified(store) if verify else [])
             if report:
-                self._conclude(store, rounding)
-            progress.log("finished", failed=store.failed())
-            return store.failed()
+                with _unfailing(progress, folder):
+                    self._conclude(store, rounding)
+            progress.log("finished", failed=failed)
+            return failed
+
+    def _verified(self, store: Store) -> list[str]:
+        """A sample computed again, kept for the report; a line where it came out otherwise."""
+        found = sweep.verify_sample(self.config, self.folder)
+        store.note(VERIFIED, found._asdict())
+        self.progress.log(VERIFIED, **found._asdict())
+        if found.same:
+            self.progress.say(found.text)
+        return [] if found.same else [f"verification: {found.text.removeprefix('verified ')}"]
 
     def _cells(self, store: Store) -> None:
         """Every pending batch computed and stored."""
@@ -212,8 +247,9 @@ class _Run:
     def _conclude(self, store: Store, rounding: Callable[[], Any]) -> None:
         """Rates, verdicts and the report, where what they rest on has changed."""
         margin, page = self.config.verdicts.margin, self.folder / "report.html"
-        basis = f"{store.state()} {margin:g} {version('nfd_jax')}"
-        if store.noted(JUDGED) == basis and store.concluded() and page.exists():
+        verified = store.noted(VERIFIED)
+        basis = f"{store.state()} {margin:g} {version('nfd_jax')} {verified}"
+        if store.noted(JUDGED) == basis and store.concluded() and page.is_file():
             self.progress.say(
                 f"{self.progress.name}: all cells are stored, and the report is up to date: {page}"
             )
@@ -227,6 +263,8 @@ class _Run:
             rates, judged = conclusions(open_results(self.folder), margin=margin)
             if store.progress()[0] and (check := rounding()) is not None:
                 rates.attrs[ROUNDING] = check
+            if verified is not None:
+                rates.attrs[VERIFIED] = verified
             store.write_derived({"rates": rates, "verdicts": judged})
             self.progress.stage("drawing figures, writing the report")
             report.write_report(self.folder, helper)

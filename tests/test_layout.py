@@ -9,6 +9,8 @@ ROOT = Path(nfd_jax.__file__).parent
 ORDER = [
     "_version",
     "names",
+    "text",
+    "pace",
     "_types",
     "runtime",
     "programs",

@@ -328,7 +328,7 @@ def test_what_is_missing_is_counted_and_said_once(tree, stand_in, tmp_path):
     text, _ = written(stored(spoiled, tmp_path))
     pending, diverged = 2 * 4 * 8, 8
     assert f"{pending} cells of {total} pending" in text and text.count("Unfinished:") == 1
-    assert f"{diverged} cells with a loss that is not finite" in text
+    assert f"{diverged} cells with numbers that are not finite" in text
     assert f"{total - pending - diverged} of {total} done, {diverged} diverged, {pending} pending" in text
     assert distance(View.of(spoiled), "reused", "reused").width == 256
 

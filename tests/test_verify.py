@@ -49,11 +49,12 @@ def store(folder, config, alter=lambda batch, arrays: None) -> None:
 def test_what_was_stored_here_is_the_same_again(tmp_path):
     config = sweep()
     store(tmp_path, config)
-    assert (
-        _verify.verify_sample(config, tmp_path)
-        == "verified 3 of 5 batches: largest relative difference 0 (finite/loss)"
+    found = _verify.verify_sample(config, tmp_path)
+    assert found == ("verified 3 of 5 batches: largest relative difference 0 (finite/loss)", True)
+    assert _verify.verify_sample(config, tmp_path / "none") == (
+        "verified 0 of 0 batches: nothing to compare",
+        True,
     )
-    assert _verify.verify_sample(config, tmp_path / "none") == "verified 0 of 0 batches: nothing to compare"
 
 
 def test_differences_are_found_and_measured(tmp_path):
@@ -70,8 +71,11 @@ def test_differences_are_found_and_measured(tmp_path):
             arrays["finite/heldout_loss"].values.flat[0] = np.inf
 
     store(tmp_path, config, alter)
-    first, *lines = _verify.verify_sample(config, tmp_path, count=9).splitlines()
-    assert first == "verified 5 of 5 batches: largest relative difference inf (finite/heldout_loss)"
+    text, same = _verify.verify_sample(config, tmp_path, count=9)
+    first, *lines = text.splitlines()
+    assert not same
+    found = "largest relative difference inf (finite/heldout_loss)"
+    assert first == f"verified 5 of 5 batches: {found}, allowed: at most 1e-07"
     assert [line.split(":")[0].strip() for line in lines] == ["finite/output", "finite/heldout_loss"]
     absolute, relative = map(float, re.findall(r": (\S+), (\S+) of", lines[0])[0])
     assert absolute == pytest.approx(1e-3 * largest, rel=0.05) and relative == pytest.approx(1e-3, rel=0.05)
@@ -86,7 +90,8 @@ def test_samples_are_drawn_by_their_seed(tmp_path):
 
     store(tmp_path, config, alter)
     said = {
-        _verify.verify_sample(config, tmp_path, count=1, seed=seed).splitlines()[-1] for seed in range(12)
+        _verify.verify_sample(config, tmp_path, count=1, seed=seed).text.splitlines()[-1]
+        for seed in range(12)
     }
     assert len(said) > 2
     assert _verify.verify_sample(config, tmp_path, seed=1) == _verify.verify_sample(config, tmp_path, seed=1)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import xarray as xr
 
@@ -31,16 +32,21 @@ SECTIONS = {
 
 
 def sweep_page(
-    tree: xr.DataTree, saved: Saved, failed: Sequence[str] = (), folder: Path | None = None
+    tree: xr.DataTree,
+    saved: Saved,
+    failed: Sequence[str] = (),
+    folder: Path | None = None,
+    lost: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """The page; `saved` are the figures as `draw_all` returns them, `failed` a line for each failed batch."""
+    """The page; `saved` are the figures as `draw_all` returns them, `failed` a line for each failed batch,
+    `lost` why a figure could not be drawn."""
     view, found, shown = View.of(tree), judged(tree), set()
     rates = by_learning_rate(tree)
     terms = "".join(
         f"<dt>{html.escape(term)}</dt><dd>{html.escape(words)}</dd>" for term, words in texts.GLOSSARY.items()
     )
     parts = [
-        _first_screen(view, found, saved, failed, shown),
+        _first_screen(view, found, saved, remarks(view, failed, lost), shown),
         html.section("compared", "What is compared", diagram()),
     ]
     claims = [
@@ -92,11 +98,11 @@ def _off(item: Distance) -> str:
     return f"{number(item.size.value)} (mean square)"
 
 
-def _first_screen(view: View, found: Judged, saved: Saved, failed: Sequence[str], shown: set[str]) -> str:
+def _first_screen(view: View, found: Judged, saved: Saved, remarked: str, shown: set[str]) -> str:
     title = html.escape(view.config.get("name", "results"))
     figures = _figures(saved, [name for name in FRONT if name in saved][:2], shown, columns=2)
     pair = f"<div class='pair front'>{''.join(figures)}</div>\n" if figures else ""
-    end = html.paragraph(texts.ATTRIBUTION, "small") + remarks(view, failed)
+    end = html.paragraph(texts.ATTRIBUTION, "small") + remarked
     claims = claim_cards(cards(found))
     if found.unmeasured:  # a run about something else
         claims = html.folded(counted(found), claims)

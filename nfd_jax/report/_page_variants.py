@@ -1,6 +1,7 @@
 """The report of several trees: a config's variants, or runs compared on purpose; verdicts and figures side by
 side."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -48,11 +49,12 @@ def variants_page(
 
 
 def _anchor(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+    """Letters an id may have, and the numbers of all others, so that no two names share one."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._") else f"-{ord(c):x}-" for c in name)
 
 
 def _link(name: str, links: Mapping[str, str]) -> html.Raw:
-    return html.Raw(f"<a href='{quote(links[name])}'>{html.escape(name)}</a>")
+    return html.Raw(f"<a href='{quote(os.fsencode(links[name]))}'>{html.escape(name)}</a>")
 
 
 def _overview(views: Mapping[str, View], differing: Mapping[str, dict], links: Mapping[str, str]) -> str:

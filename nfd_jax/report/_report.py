@@ -1,6 +1,7 @@
 """Reports as files: of one sweep, of a sweep's variants, of several runs side by side."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,16 +27,28 @@ def write(folder: Path, helper: Helper) -> Path:
             folder, variants_page(folder, trees, {name: f"{name}/report.html" for name in trees})
         )
     tree = open_results(folder)
-    return write_page(folder, sweep_page(tree, _drawn(folder, tree, helper), failures(folder), folder))
+    lost: dict[str, str] = {}
+    saved = _drawn(folder, tree, helper, lost)
+    if lost:
+        said = "; ".join(f"{name}: {why}" for name, why in lost.items())
+        warnings.warn(f"{folder}: figures that could not be drawn: {said}", stacklevel=3)
+    return write_page(folder, sweep_page(tree, saved, failures(folder), folder, lost))
 
 
-def _drawn(folder: Path, tree: xr.DataTree, helper: Helper) -> dict[str, Drawn]:
-    """Every figure of a sweep that there is data for."""
+def _drawn(folder: Path, tree: xr.DataTree, helper: Helper, lost: dict[str, str]) -> dict[str, Drawn]:
+    """Every figure of a sweep that there is data for; `lost` gets those that fail, and why."""
     figures, target = Figures(tree), folder / "figures"
 
     def here(name: str) -> Drawn | None:
-        made = figures.make(name)
-        return None if made is None else drawn(target, made)
+        try:
+            made = figures.make(name)
+            return None if made is None else drawn(target, made)
+        except OSError:
+            raise
+        except Exception as error:  # the others, and all numbers, are still worth a page
+            words = str(error).splitlines()
+            lost[name] = f"{type(error).__name__}: {words[0] if words else 'no message'}"
+            return None
 
     with styled():
         found = helper.draw(folder, list(FIGURES), here)
@@ -77,6 +90,6 @@ def _unused(taken: dict, name: str) -> str:
 def write_page(folder: Path, text: str) -> Path:
     """folder/report.html, replaced in one go."""
     path, temporary = folder / "report.html", folder / ".report.html.tmp"
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", errors="replace")
     os.replace(temporary, path)
     return path

@@ -1,7 +1,7 @@
 """What was run, when and on what: from the store's attributes, its config and the log beside it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -60,6 +60,7 @@ def facts(view: View) -> str:
         "Limit": solved if limit else "none",
         "Seeds, precision": f"{view.config.get('seeds')}, {view.config.get('precision')}",
         "Rounding": rounding(view),
+        "Verified": str(verified(view).get("text", "not asked for")).splitlines()[0],
     })  # fmt: skip
 
 
@@ -100,12 +101,26 @@ def rounding(view: View) -> str:
     )
 
 
-def remarks(view: View, failed: Sequence[str]) -> str:
-    """Cells that are not there, said once."""
+def verified(view: View) -> dict:
+    """What computing stored cells again showed, with keys text and same; empty where it was not done."""
+    rates = view.tree.children.get("rates")
+    return dict((rates.attrs.get("verified") if rates is not None else None) or {})
+
+
+def remarks(view: View, failed: Sequence[str], lost: Mapping[str, str]) -> str:
+    """What is not there or cannot be believed, said once."""
     cells = array(view.tree, "status/cell")
+    parts = []
+    if (again := verified(view)) and not again["same"]:
+        words = "stored cells were computed again, and came out otherwise; nothing here should be believed."
+        parts.append(html.note("Verification failed:", words))
+        parts.append(html.folded("What differs", html.code(str(again["text"]))))
+    if lost:
+        parts.append(html.note("Not drawn:", f"{count(len(lost), 'figure')}."))
+        parts.append(html.folded("Why", html.items(f"{name}: {why}" for name, why in lost.items())))
     if cells is None:
-        return ""
-    number, parts = counts(cells), []
+        return "".join(parts)
+    number = counts(cells)
     said = {name: count(many, "cell") for name, many in number.items()}
     if number["pending"]:
         rest = f"{said['pending']} of {cells.size} pending; everything here rests on those that are done."
@@ -114,7 +129,7 @@ def remarks(view: View, failed: Sequence[str]) -> str:
         parts.append(html.note("Failed:", f"{said['failed']}, left out; nfd run tries again."))
         parts.append(html.folded("What failed", html.items(failed)))
     if number["diverged"]:
-        words = f"{said['diverged']} with a loss that is not finite, left out of every number here."
+        words = f"{said['diverged']} with numbers that are not finite, left out of every number here."
         parts.append(html.note("Diverged:", words) + html.folded("Where", _diverged(cells)))
     return "".join(parts)
 

@@ -11,9 +11,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from nfd_jax.pace import Pace
 from nfd_jax.report._claims import Card, cards, judged
 from nfd_jax.report._progress import failures, members, progress
 from nfd_jax.report._words import CLAIM_WORDS
+from nfd_jax.text import printable
 
 EVERY = 1.5  # seconds between two looks at a running sweep
 SHARE = 0.05  # of the time spent watching that verdicts may cost
@@ -31,8 +33,8 @@ class _Watcher:
         self.remarks: list[str] = []
         self._seen: dict[str, Counts | None] = {}
         self._next = 0.0
-        self._started = time.monotonic()
-        self._first: int | None = None
+        self._pace: Pace | None = None
+        self._done = 0
 
     def look(self, *, last: bool = False) -> tuple[RenderableType, bool]:
         """(what to show, whether the sweep is finished); verdicts are up to date if it is the last look."""
@@ -67,22 +69,23 @@ class _Watcher:
 
     def _lines(self, found: Mapping[str, Path], state: Mapping[str, Counts | None]) -> list[RenderableType]:
         if not found:
-            return [Text(f"{self.folder}: no results yet")]
+            return [Text(printable(f"{self.folder}: no results yet"))]
         lines: list[RenderableType] = [_progress_table(self.folder, state)]
         left = self._time_left(state)
         lines += [Text(left, style="dim")] if left else []
         lines += [_verdict_table(self.verdicts)] if self.verdicts else []
-        return lines + [Text(remark, style="yellow") for remark in self.remarks]
+        return lines + [Text(printable(remark), style="yellow") for remark in self.remarks]
 
     def _time_left(self, state: Mapping[str, Counts | None]) -> str:
-        """From the rate since watching began; nothing to say before a cell was added."""
+        """Nothing to say before a cell was added."""
         known = [number for number in state.values() if number]
-        pending = sum(number["pending"] for number in known)
-        done = sum(sum(number.values()) for number in known) - pending
-        if self._first is None or done < self._first:
-            self._first, self._started = done, time.monotonic()
-        rate = (done - self._first) / max(time.monotonic() - self._started, 1e-9)
-        return f"{rate:.2g} cells/s, about {pending / rate:.0f} s left" if rate and pending else ""
+        total = sum(sum(number.values()) for number in known)
+        done = total - sum(number["pending"] for number in known)
+        if self._pace is None or done < self._done:
+            self._pace = Pace(done)
+        self._pace.update(done)
+        self._done = done
+        return self._pace.left(total)
 
 
 def show(folder: Path, console: Console, watch: bool = False) -> None:
@@ -122,12 +125,12 @@ def _progress_table(folder: Path, state: Mapping[str, Counts | None]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for name, number in state.items():
         if number is None:
-            table.add_row(name or folder.name, Text("cannot be read at the moment", style="dim"))
+            table.add_row(printable(name or folder.name), Text("cannot be read at the moment", style="dim"))
             continue
         total, over = sum(number.values()), sum(number.values()) - number["pending"]
         rest = "".join(f", {count} {word}" for word, count in number.items() if word != "done" and count)
         bar = ProgressBar(total=max(total, 1), completed=over, width=24)
-        table.add_row(name or folder.name, bar, f"{number['done']} of {total} cells done{rest}")
+        table.add_row(printable(name or folder.name), bar, f"{number['done']} of {total} cells done{rest}")
     return table
 
 
@@ -142,7 +145,7 @@ def _verdict_table(verdicts: Mapping[str, list[Card]]) -> Table:
         else {"verdict": 1, "what decides it": 4, "what would settle it": 3}
     )
     for name, ratio in columns.items():
-        table.add_column(name, ratio=ratio)
+        table.add_column(printable(name), ratio=ratio)
     for card in alone or ():
         table.add_row(card.claim, card.words, _styled(card), card.decides, Text(card.next, style="dim"))
     for claim, words in CLAIM_WORDS.items() if alone is None else ():

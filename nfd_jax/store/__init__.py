@@ -2,9 +2,10 @@
 damage."""
 
 from nfd_jax.store._batch import Batch, describe
+from nfd_jax.store._claim import claim_variants, variant_names
 from nfd_jax.store._errors import ConfigChanged, StoreError, StoreLocked, StoreUnwritable
 from nfd_jax.store._layout import intervals
-from nfd_jax.store._results import Stored, open_results, read_batches, stored_batches
+from nfd_jax.store._results import Stored, failed_batches, open_results, read_batches, stored_batches
 from nfd_jax.store._store import Store
 
 __all__ = [
@@ -15,9 +16,12 @@ __all__ = [
     "StoreLocked",
     "StoreUnwritable",
     "Stored",
+    "claim_variants",
     "describe",
+    "failed_batches",
     "intervals",
     "open_results",
     "read_batches",
     "stored_batches",
+    "variant_names",
 ]

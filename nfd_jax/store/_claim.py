@@ -10,7 +10,7 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-from nfd_jax.store._errors import StoreError, StoreLocked
+from nfd_jax.store._errors import StoreError, StoreLocked, reporting
 from nfd_jax.store._records import (
     BATCHES,
     BUILDING,
@@ -63,6 +63,11 @@ def take_lock(directory: Path, stack: ExitStack) -> None:
 def claim_variants(directory: Path, names: list[str]) -> list[str]:
     """Marks a folder as one of variants; those that an earlier run stored there and that have no place among
     `names`. StoreError where the folder holds anything else."""
+    with reporting(directory):
+        return _claimed(directory, names)
+
+
+def _claimed(directory: Path, names: list[str]) -> list[str]:
     before = variant_names(directory)
     found = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
     if not before and _is_store(directory):
@@ -89,8 +94,10 @@ def variant_names(directory: Path) -> list[str]:
 def _begun(directory: Path, found: list[str]) -> bool:
     """Nothing there but what a run leaves that was killed before its store was created."""
     batches = directory / BATCHES
-    return set(found) <= _LEFT and (LOCK not in found or _lock_is_ours(directory)) and (
-        BATCHES not in found or (batches.is_dir() and not any(batches.iterdir()))
+    return (
+        set(found) <= _LEFT
+        and (LOCK not in found or _lock_is_ours(directory))
+        and (BATCHES not in found or (batches.is_dir() and not any(batches.iterdir())))
     )
 
 

@@ -47,7 +47,9 @@ def recovered(directory: Path, config: "SweepConfig", samples: str, outputs: int
     of them belong elsewhere: to another config, or under another name, as copies do."""
     root, folder = directory / RESULTS, directory / BATCHES
     paths = [path for path in sorted(folder.glob("*.json")) if path != directory / RECORD]
-    if root.exists() and not (paths or os.path.lexists(directory / MANIFEST) or (directory / CONFIG).exists()):
+    if root.exists() and not (
+        paths or os.path.lexists(directory / MANIFEST) or (directory / CONFIG).exists()
+    ):
         raise StoreError(f"{root}: not written by nfd run; give another --out")
     found = {path: record for path in paths if (record := read_record(path)) is not None}
     own = [record for path, record in found.items() if path == record_path(directory, batch_of(record))]
@@ -108,7 +110,9 @@ def rebuild(
             f"{root}: a link, and what is added could not be put in place beside what it leads to; "
             f"make {directory} the link"
         )
-    manifest = Manifest(config.digest(), stored.samples, layout.grid, plan, attributes, hashes, stored.outputs)
+    manifest = Manifest(
+        config.digest(), stored.samples, layout.grid, plan, attributes, hashes, stored.outputs
+    )
     write_tree(building / RESULTS, files)
     for batch_id, record in records.items():
         target = {

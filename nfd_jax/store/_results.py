@@ -11,11 +11,22 @@ import numpy as np
 import xarray as xr
 
 from nfd_jax.names import PENDING
-from nfd_jax.store._batch import Batch
+from nfd_jax.store._batch import Batch, describe
 from nfd_jax.store._derived import DAMAGED, derived_state
 from nfd_jax.store._errors import StoreError, reporting
 from nfd_jax.store._layout import CELL, layout
-from nfd_jax.store._records import MANIFEST, NEXT, RESULTS, Examined, Manifest, examine, swapping
+from nfd_jax.store._records import (
+    BATCHES,
+    MANIFEST,
+    NEXT,
+    RESULTS,
+    Examined,
+    Manifest,
+    batch_of,
+    examine,
+    read_record,
+    swapping,
+)
 from nfd_jax.store._zarr import decode, dtype_of, metadata_files, read, sha256
 
 
@@ -46,6 +57,14 @@ def read_batches(path: str | os.PathLike[str], batches: Iterable[Batch]) -> Iter
             sizes = nodes[chunk.array]["chunk_grid"]["configuration"]["chunk_shape"]
             arrays.append((chunk.array, dims, chunk.within, decode(raw, dtype, tuple(sizes))))
         yield Stored(found.batch, arrays)
+
+
+def failed_batches(path: str | os.PathLike[str]) -> list[str]:
+    """A line for each batch of DIR that failed, with its error."""
+    folder = Path(path) / BATCHES
+    records = map(read_record, sorted(folder.glob("*.json")) if folder.is_dir() else ())
+    failed = [record for record in records if record is not None and record["status"] == "failed"]
+    return [f"{describe(batch_of(record))}: {record.get('error')}" for record in failed]
 
 
 def _whole(directory: Path) -> list[Examined]:
@@ -120,8 +139,8 @@ def _described(root: Path, manifest: Manifest, damaged: list[str]) -> _Described
     files = {} if again is None else metadata_files(again.nodes) | again.files
     if {path: sha256(raw) for path, raw in files.items()} != manifest.files:
         raise StoreError(
-            f"{root}: {', '.join(damaged)} damaged; nfd run with the same config repairs it, stored cells are "
-            "kept"
+            f"{root}: {', '.join(damaged)} damaged; "
+            "nfd run with the same config repairs it, stored cells are kept"
         )
     return _Described(manifest, again.nodes, files, manifest.attributes)
 

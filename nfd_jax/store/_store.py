@@ -112,7 +112,9 @@ class Store:
             if stored is None:
                 stored, elsewhere = recovered(directory, config, samples, outputs)
                 damaged += [f"{MANIFEST}: written again from the commit records"] * bool(stored.plan)
-                damaged += [f"{BATCHES}: {elsewhere} commit records of other cells left out"] * bool(elsewhere)
+                damaged += [f"{BATCHES}: {elsewhere} commit records of other cells left out"] * bool(
+                    elsewhere
+                )
             _check_same(directory, stored, config, samples)
             (directory / BATCHES).mkdir(exist_ok=True)
 

@@ -43,7 +43,7 @@ class _Run:
             for measure in self.measures:
                 found |= measure.compute(of_limits) if measure.of_limits else {}
         if self.task.batch.kind == "limit":
-            return found if self.task.widths else found | _status(found["limit/loss"])
+            return found if self.task.widths else found | _status(found, "limit")
         return found | _join_depths([self._at_depth(i, depth) for i, depth in enumerate(self.task.depths)])
 
     def _at_depth(self, place: int, depth: int) -> dict[str, Named]:
@@ -64,7 +64,7 @@ class _Run:
         found: dict[str, Named] = {}
         for measure in self.measures:
             found |= measure.compute(cells) if not measure.of_limits else {}
-        return found | _status(found["finite/loss"])
+        return found | _status(found, "finite")
 
     @cached_property
     def limit_runs(self) -> Runs:
@@ -122,8 +122,16 @@ def _join_depths(parts: list[dict[str, Named]]) -> dict[str, Named]:
     }
 
 
-def _status(loss: Named) -> dict[str, Named]:
-    """Done or diverged, from the losses of all steps."""
-    finite = np.isfinite(loss.values).all(loss.dims.index("step"))
+def _status(found: dict[str, Named], group: str) -> dict[str, Named]:
+    """Done, or diverged: where a loss is not finite, or where anything else that is stored of the run was
+    finite at first and is so no longer."""
+    loss = found[f"{group}/loss"]
     dims = tuple(dim for dim in loss.dims if dim != "step")
-    return {"status/cell": Named(dims, np.where(finite, int(DONE), int(DIVERGED)).astype("int8"))}
+    whole = np.isfinite(loss.values).all(loss.dims.index("step"))
+    for name, array in found.items():
+        if name.startswith(f"{group}/") and "step" in array.dims:
+            rest = tuple(dim for dim in array.dims if dim not in (*dims, "step"))
+            finite = np.isfinite(array.over((*dims, "step", *rest)))
+            finite = finite.reshape(*finite.shape[: len(dims) + 1], -1)
+            whole = whole & (finite | ~finite[..., :1, :]).all((-2, -1))
+    return {"status/cell": Named(dims, np.where(whole, int(DONE), int(DIVERGED)).astype("int8"))}

@@ -2,14 +2,18 @@
 results."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+
+from nfd_jax.pace import Pace
+from nfd_jax.text import printable
 
 
 class Progress:
@@ -34,15 +38,22 @@ class Progress:
             self.end()
 
     def log(self, event: str, **facts) -> None:
-        """Write one event to the log."""
-        if self._log is not None:
-            with self._log.open("a") as stream:
-                stream.write(json.dumps({"time": time.time(), "event": event, **facts}) + "\n")
+        """Write one event to the log. One that cannot be written, and each after it, is lost: no number hangs
+        on it."""
+        if self._log is None:
+            return
+        line = json.dumps({"time": time.time(), "event": event, **facts}) + "\n"
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+            with open(os.open(self._log, flags, 0o666), "a") as stream:
+                stream.write(line)
+        except OSError as error:
+            path, self._log = self._log, None
+            self.warn(f"{path}: {error.strerror}; the log ends here")
 
     def begin(self, done: int, total: int, batches: int) -> None:
         """Start counting at `done` of `total` cells."""
-        self._start, self._done, self._total = time.monotonic(), done, total
-        self._first = done
+        self._start, self._total, self._pace = time.monotonic(), total, Pace(done)
         self.log("started", done=done, total=total, batches=batches)
         if self.quiet:
             return
@@ -51,13 +62,11 @@ class Progress:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("cells  {task.fields[rate]}"),
+                TextColumn("cells  {task.fields[left]}"),
                 TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
             )
             self._bar = Bar(*columns, console=self.console)
-            self._task = self._bar.add_task(self.name, total=total, completed=done, rate="")
+            self._task = self._bar.add_task(self.name, total=total, completed=done, left="")
             self._bar.start()
         else:
             self.say(f"{self.name}: {done} of {total} cells stored, {batches} batches to go")
@@ -65,22 +74,19 @@ class Progress:
     def advance(self, done: int, batch: str, diverged: int) -> None:
         """One batch is stored: `done` cells in all, `diverged` of its runs diverged."""
         elapsed = time.monotonic() - self._start
-        new = done - self._first
+        self._pace.update(done)
         self.log(
             "batch", id=batch, done=done, total=self._total, diverged=diverged, seconds=round(elapsed, 3)
         )
         if diverged:
-            self.warn(f"{batch}: {diverged} runs diverged (non-finite loss); they are stored as such")
-        if self.quiet or not new:
+            self.warn(f"{batch}: {diverged} runs diverged (a number is not finite); they are stored as such")
+        if self.quiet:
             return
-        rate = new / elapsed
+        left = self._pace.left(self._total)
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, rate=f"{rate:.2g}/s")
+            self._bar.update(self._task, completed=done, left=left)
         else:
-            left = (self._total - done) / rate
-            self.say(
-                f"{self.name}: {done} of {self._total} cells, {rate:.2g} cells/s, about {left:.0f} s left"
-            )
+            self.say(f"{self.name}: {done} of {self._total} cells{left and ', '}{left}")
 
     def stage(self, text: str) -> None:
         """What is being done now that the cells are done."""
@@ -96,9 +102,9 @@ class Progress:
     def say(self, text: str) -> None:
         """A plain line, unless quiet."""
         if not self.quiet:
-            self.console.print(text, soft_wrap=True, markup=False)
+            self.console.print(printable(text), soft_wrap=True, markup=False)
 
     def warn(self, text: str) -> None:
         """A line that is said even when quiet, and logged."""
         self.log("warning", text=text)
-        self.console.print(text, soft_wrap=True, markup=False)
+        self.console.print(printable(text), soft_wrap=True, markup=False)

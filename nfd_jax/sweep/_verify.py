@@ -32,26 +32,39 @@ from nfd_jax.sweep._memory import redraws
 from nfd_jax.sweep._task import Task
 from nfd_jax.trajectory import Trajectory, Weights
 
+ROUNDING = {"float64": 1e-7, "float32": 1e-3}
+"""How far numbers computed again may be off, relative to their variable's scale: more than what the order of
+sums changes on another device."""
+
 TOO_LARGE = "its noise does not fit in memory, nor would all of its layers"
 
 
-def verify_sample(config: SweepConfig, folder: Path, *, count: int = 3, seed: int | None = None) -> str:
+class Verified(NamedTuple):
+    """What computing stored batches again showed: `text`, and whether they came out the `same`."""
+
+    text: str
+    same: bool
+
+
+def verify_sample(config: SweepConfig, folder: Path, *, count: int = 3, seed: int | None = None) -> Verified:
     """Computes `count` of the batches stored in `folder` again, on the device at hand, and says how far they
     differ.
 
     The first line has the largest difference relative to its variable's scale, the largest of its stored
-    numbers in the sample; a line for each variable that differs follows. `seed` fixes the sample, which
-    otherwise is another one each time.
+    numbers in the sample; a line for each variable that differs follows. They are the same if none differs by
+    more than ROUNDING of its scale, which another device may, and all could be computed. `seed` fixes the
+    sample, which otherwise is another one each time.
     """
     stored = stored_batches(folder)
     sample = random.Random(seed).sample(stored, min(count, len(stored)))
     scale: dict[str, float] = {}
     worst: dict[str, float] = {}
-    lines = []
+    lines, most, lost = [], ROUNDING[config.precision], 0
     for found in read_batches(folder, sample):
         again = computed(config, found.batch)
         if isinstance(again, str):
             lines.append(f"  {describe(found.batch)}: could not be computed again: {again}")
+            lost += 1
             continue
         for name, dims, within, was in found.arrays:
             now = again[name].over(dims)[within]
@@ -65,10 +78,12 @@ def verify_sample(config: SweepConfig, folder: Path, *, count: int = 3, seed: in
         f"  {name}: {worst[name]:.2g}, {relative[name]:.2g} of its scale" for name in worst if worst[name]
     ]
     first = max(relative, key=relative.__getitem__, default=None)
-    what = "nothing to compare"
+    same, what = not lost, "nothing to compare"
     if first is not None:
+        same = same and relative[first] <= most
         what = f"largest relative difference {relative[first]:.2g} ({first})"
-    return "\n".join([f"verified {len(sample)} of {len(stored)} batches: {what}", *lines])
+        what += f", allowed: at most {most:g}" if relative[first] > most else ""
+    return Verified("\n".join([f"verified {len(sample)} of {len(stored)} batches: {what}", *lines]), same)
 
 
 def largest_difference(one: np.ndarray, other: np.ndarray) -> float:
