@@ -3,7 +3,7 @@ started."""
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,19 @@ def test_the_machine_is_measured_once_for_each_precision(cache):
     assert len(list(folder.iterdir())) == 2, "something was left behind"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"flops": 1}', "\x00"])
+def spoiled(**speeds) -> str:
+    return json.dumps(asdict(SPEEDS) | speeds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "{}", '{"flops": 1}', "\x00", "[" * 5000, "[" * 50_000),
+        *(spoiled(flops=value) for value in (0, 0.0, -1.0, math.nan, math.inf, 1e300, "fast", None, True)),
+        *(spoiled(operation_seconds=value) for value in (0.0, math.nan, [1e-6])),
+        *(spoiled(device=value) for value in (None, 3)),
+    ],
+)
 def test_a_damaged_measurement_is_repeated(cache, text):
     folder, calls = cache
     _machine.machine("float32")
@@ -220,7 +232,7 @@ def test_costs_add_up(monkeypatch):
     ],
 )
 def test_one_program_for_each_set_of_shapes(changes, counted, monkeypatch):
-    monkeypatch.setattr(_plan, "machine", lambda precision: replace(SPEEDS, compile_seconds=0.2))
+    monkeypatch.setattr(_plan, "typical", lambda: replace(SPEEDS, compile_seconds=0.2))
     c = config(**changes)
     found = _estimate.programs([Task.of(c, batch) for batch in make_plan(c)])
     del found["measures"]

@@ -8,7 +8,7 @@ from _configs import config_with
 from nfd_jax.config import SweepConfig
 from nfd_jax.store import Batch
 from nfd_jax.store._records import batch_from
-from nfd_jax.sweep import _memory, _plan
+from nfd_jax.sweep import _machine, _memory, _plan
 from nfd_jax.sweep._machine import Machine
 from nfd_jax.sweep._plan import make_plan
 from nfd_jax.sweep._task import Task
@@ -34,7 +34,7 @@ def plan_on(monkeypatch):
     """The plan of a config on a machine of these speeds."""
 
     def plan(config: SweepConfig, speeds: Machine = MACHINE, **options) -> list[Batch]:
-        monkeypatch.setattr(_plan, "machine", lambda precision: speeds)
+        monkeypatch.setattr(_plan, "typical", lambda: speeds)
         return make_plan(config, memory=options.pop("memory", 8 * GIB), **options)
 
     return plan
@@ -125,10 +125,12 @@ def test_limits_of_two_seeds_meet_in_a_batch_where_laws_are_compared(plan_on, se
     assert len(cells(plan)) == 2 * 3 * seeds == len(set(cells(plan)))
 
 
-def test_the_machine_is_measured_only_where_a_choice_hangs_on_it(monkeypatch):
-    monkeypatch.setattr(_plan, "machine", lambda precision: pytest.fail("measured"))
-    single = config(seeds=1, finite={"widths": [64], "simulator": "dense"})
-    assert len(make_plan(single, memory=8 * GIB)) == 1
+def test_no_choice_hangs_on_a_measurement(monkeypatch):
+    """Rounding hangs on how a plan pads and groups, and a cache of speeds may hold anything."""
+    monkeypatch.setattr(_machine, "measure", lambda precision: pytest.fail("measured"))
+    monkeypatch.setattr(_machine, "stored_at", lambda precision: pytest.fail("looked up"))
+    padded = config(seeds=8, finite={"widths": [60, 64], "simulator": "dense"})
+    assert {batch.size for batch in make_plan(padded, memory=8 * GIB)} == {64}
 
 
 def test_facts_of_a_batch_are_worked_out_from_the_config():

@@ -1,4 +1,5 @@
-"""How fast this machine is, measured once in about a second and kept in the user's cache folder."""
+"""How fast this machine is, measured once in about a second and kept in the user's cache folder; and how fast
+one of its kind is, as plans have it."""
 
 import hashlib
 import json
@@ -7,17 +8,23 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from platformdirs import user_cache_dir
 
-from nfd_jax.runtime import in_precision
+from nfd_jax.runtime import in_precision, on_cpu
 
 MEASURES = 2
 """To be raised when a speed's meaning changes: stored ones are then measured anew."""
+
+LEAST, MOST = 1e-12, 1e18
+"""Between these lie all speeds and times of any machine, in units of one a second and in seconds."""
+
+MOST_BYTES = 10_000
+"""Of a file of speeds that is read."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +40,41 @@ class Machine:
     operation_seconds: float
 
 
+TYPICAL = {
+    True: Machine("a CPU", 0.13, 9e10, 5e6, 3.5e9, 1e-5),
+    False: Machine("an accelerator", 0.3, 3e13, 1e10, 2e12, 5e-6),
+}
+"""By whether the device is a CPU: what choices of a plan are weighed at. Rounding hangs on them, and numbers
+must not hang on how fast a machine is."""
+
+
+def typical() -> Machine:
+    """Speeds of a machine of this kind."""
+    return TYPICAL[on_cpu()]
+
+
 def machine(precision: str) -> Machine:
     """This machine's speeds: the stored ones, or measured now and stored. A folder that can't be written
     costs only time."""
     file = stored_at(precision)
-    try:
-        return Machine(**json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError):
-        measured = measure(precision)
+    stored = _read(file)
+    if stored is not None:
+        return stored
+    measured = measure(precision)
     with suppress(OSError):
         _write(file, json.dumps(asdict(measured), indent=1))
     return measured
+
+
+def _read(file: Path) -> Machine | None:
+    """Stored speeds, if they can be speeds: what lies in a cache folder is not to be trusted."""
+    try:
+        found = Machine(**json.loads(file.read_bytes()[:MOST_BYTES]))
+        speeds = [getattr(found, field.name) for field in fields(Machine) if field.name != "device"]
+        sound = all(type(x) is float and LEAST <= x <= MOST for x in speeds)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    return found if sound and isinstance(found.device, str) else None
 
 
 def measure(precision: str) -> Machine:

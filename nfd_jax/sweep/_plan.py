@@ -2,14 +2,15 @@
 store.
 
 All depths of a width run together: a matched limit is solved once for them, and one draw and one program
-serve them. What else there is to choose is weighed at this machine's measured speeds (`_work`, `_machine`),
-and the choice is part of the plan:
+serve them. What else there is to choose is weighed at the speeds of a machine of this kind (`_work`,
+`_machine`), never at measured ones, as rounding hangs on it; and the choice is part of the plan:
 
-    networks with weight matrices    a wider width's program instead of one more, where padding costs less
-    than compiling seeds                            as many as fit in memory, but no more than are done within
-    BATCH_SECONDS depths                           one by one where they don't fit, or take longer than that
-    and nothing but a program is shared noise                            drawn anew at each use where keeping
-    it would not fit
+    networks with matrices    a wider width's program instead of one more, where padding costs less than
+                              compiling
+    seeds                     as many as fit in memory, but no more than are done within BATCH_SECONDS
+    depths                    one by one where they don't fit, or take longer than that and nothing but a
+                              program is shared
+    noise                     drawn anew at each use where keeping it would not fit
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from nfd_jax.measures import simulator_of
 from nfd_jax.runtime import on_cpu
 from nfd_jax.store import Batch
 from nfd_jax.sweep import _memory
-from nfd_jax.sweep._machine import Machine, machine
+from nfd_jax.sweep._machine import Machine, typical
 from nfd_jax.sweep._task import Task
 from nfd_jax.sweep._work import work
 
@@ -79,8 +80,8 @@ class _Planner:
 
     @cached_property
     def on(self) -> Machine:
-        """The machine's speeds, measured where a choice hangs on them."""
-        return machine(self.config.precision)
+        """The speeds that choices are weighed at."""
+        return typical()
 
     def plan(self, covered: set[tuple[int, int, int]]) -> list[Batch]:
         """The batches."""
