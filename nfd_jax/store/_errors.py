@@ -49,6 +49,6 @@ def reporting(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = f"{error.filename or directory}: {error.strerror or error}"
+        what = f"{error.filename2 or error.filename or directory}: {error.strerror or error}"
         advice = _ADVICE.get(error.errno or 0, "check the disk and the path, or give another --out")
         raise StoreUnwritable(f"{what}; {advice}") from error
