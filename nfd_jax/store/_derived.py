@@ -118,8 +118,14 @@ def concluded_from(directory: Path) -> set[str]:
 def _record(directory: Path) -> dict | None:
     record = unsealed(directory / RECORD)
     kinds = {"groups": list, "files": dict, "root": str, "batches": list}
-    sound = record is not None and all(isinstance(record.get(key), kind) for key, kind in kinds.items())
-    return record if sound and set(record["groups"]) <= set(DERIVED) else None
+    if record is None or not all(isinstance(record.get(key), kind) for key, kind in kinds.items()):
+        return None
+    words = [*record["groups"], *record["batches"], *record["files"].values()]
+    return (
+        record
+        if all(isinstance(word, str) for word in words) and set(record["groups"]) <= set(DERIVED)
+        else None
+    )
 
 
 def without_derived(raw: bytes | None) -> bytes | None:
