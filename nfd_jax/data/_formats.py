@@ -70,8 +70,9 @@ class _Unpacked:
 
     def _next(self) -> bool:
         """Go on to the next part of the stream; False where there is none."""
+        self._packed = self._packed.lstrip(b"\0")  # padding
         while not self._packed and (packed := self._stream.read(_CHUNK)):
-            self._packed = packed.lstrip(b"\0")  # padding
+            self._packed = packed.lstrip(b"\0")
         if self._packed:
             if not self._given or self._parts == _MAX_PARTS:
                 raise ValueError(f"a gzipped stream of empty parts, or of more than {_MAX_PARTS}")
@@ -96,8 +97,7 @@ def read_cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def read_batch(path: Path) -> bytes:
     """All of a file of one CIFAR-10 batch. Raises ValueError where it is far larger than any."""
+    if (size := path.stat().st_size) > MAX_BATCH:
+        raise ValueError(f"{size} bytes, allowed are {MAX_BATCH}")
     with path.open("rb") as stream:
-        content = stream.read(min(path.stat().st_size, MAX_BATCH) + 1)
-    if len(content) > MAX_BATCH:
-        raise ValueError(f"more than {MAX_BATCH} bytes")
-    return content
+        return stream.read(size)

@@ -145,8 +145,9 @@ def _header(stream: IO[bytes], info: zipfile.ZipInfo, path: Path, name: str) -> 
     if header.dtype.kind not in "buif":
         found = shown(str(header.dtype))
         raise DataError(f"{path}: {name} has dtype {found}; expected integers or floats")
-    if min(header.shape, default=0) < 0:
-        raise ValueError(f"{name} has shape {header.shape}")
+    if min(header.shape, default=1) < 1:
+        shape = shown(str(header.shape), 80)
+        raise DataError(f"{path}: {name} has shape {shape}; expected sizes of at least 1")
     left = info.file_size - np.lib.format.MAGIC_LEN - len(field) - length
     if header.size < left:
         raise DataError(f"{path}: {name} goes on after its last number; expected {header.size} bytes of them")
