@@ -259,12 +259,15 @@ def _require_store(folder: Path) -> None:
 def _exit_statuses(place: Path) -> Iterator[None]:
     """What goes wrong while a command works, as its exit status and lines on stderr."""
     try:
+        from nfd_jax.data import DataError
         from nfd_jax.store import ConfigChanged, StoreError
 
         try:
             yield
         except (ConfigError, ConfigChanged) as error:
             _stop(error.problems, Exit.BAD_INPUT)
+        except DataError as error:  # of files that were there when the config was read
+            _stop([str(error)], Exit.BAD_INPUT)
         except StoreError as error:
             _stop([str(error)], Exit.STORE)
     except OSError as error:

@@ -500,7 +500,7 @@ def write_hostile(folder: Path, bound: int) -> None:
     (folder / "stream honest.gz").write_bytes(gzip.compress(honest))
     (folder / "stream bomb.gz").write_bytes(gzip.compress(honest[:8] + bytes(4 * bound)))
     rng = np.random.default_rng(0)
-    for name, size in (("small", 2**16), ("honest", bound - 2**16)):
+    for name, size in (("small", 2**16), ("honest", bound - bound // 512)):
         inputs = rng.integers(0, 256, (size // 1024, 1024), dtype=np.uint8)
         write_npz(
             folder / f"load {name}.npz", inputs=inputs, targets=(np.arange(len(inputs)) % 2).astype("u1")
