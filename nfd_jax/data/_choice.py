@@ -54,6 +54,7 @@ def choose(problem: "ProblemConfig") -> Choice:
     files = locate(problem.dataset, problem.data_dir)
     stamp = stamps(files)
     train, test = read(problem.dataset, files)
+    stamp = stamp if stamps(files) == stamp else None  # changed while they were read
     classes = _classes(train, problem)
     train, test = _only(train, classes), None if test is None else _only(test, classes)
     heldout = min(MOST_HELDOUT, max(1, len(train) // 4) if test is None else len(test))

@@ -64,7 +64,8 @@ def read(dataset: str, files: Files) -> Splits:
     """The samples of a data set in the files that `locate` found. Raises DataError naming the path, what was
     found and what is expected.
     """
-    return _npz(files) if dataset.endswith(".npz") else DATASETS[dataset].read(files)
+    known = None if dataset.endswith(".npz") else DATASETS[dataset].read
+    return _npz(files) if known is None else known(files)
 
 
 def class_names(dataset: str) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ class _Unpacked:
         self._stream, self._packed, self._parts = stream, b"", 0
         self._begin()
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int) -> bytearray:
         """`size` bytes; fewer at the end of the stream, where checksums have been compared."""
         found = bytearray()
         while len(found) < size and not (self._part.eof and not self._next()):
