@@ -276,7 +276,7 @@ def _exit_statuses(place: Path) -> Iterator[None]:
             yield
         except (ConfigError, ConfigChanged) as error:
             _stop(error.problems, Exit.BAD_INPUT)
-        except DataError as error:
+        except DataError as error:  # of files that were there when the config was read
             _stop([f"problem.dataset: {error}"], Exit.BAD_INPUT)
         except StoreError as error:
             _stop([str(error)], Exit.STORE)

@@ -160,7 +160,7 @@ class _Run:
         data = config.load_data()
         facts = {
             "outputs": data.targets.shape[2],
-            "samples": getattr(data, "source", ""),
+            "samples": data.source,
             "attributes": provenance(config),
         }
         with (

@@ -46,6 +46,28 @@ matrices.
 """
 
 
+RESULT_FILES = (
+    "results.zarr",
+    "batches",
+    "store.json",
+    "notes.json",
+    "config.yaml",
+    "variants.json",
+    "lock",
+    "next",
+    "next.tmp",
+    "discarded",
+    "log.jsonl",
+    "workers.log",
+    "report.html",
+    "figures",
+    "comparison",
+)
+"""Every name that a run or a report may give to something in a results folder, but for temporary files, whose
+names start with a dot. Variants have folders of their own in there, and none of them may have one of these.
+"""
+
+
 class CellStatus(IntEnum):
     """`cell` of the group /status."""
 

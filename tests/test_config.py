@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nfd_jax import names
 from nfd_jax.config import ConfigError, SweepConfig, load_config
+from nfd_jax.store import Batch, Store, _records
 
 EXAMPLE = """\
 name: depth-rates        # [A-Za-z0-9._-]{1,64}, no leading dot
@@ -202,6 +204,9 @@ REFUSED = [
     ("variants..a.b=3", "", "key.path=value"),
     ("variants={a/b: {}}", "variants.a/b", "names"),
     ("variants.figures.seed=1", "variants.figures", "the name of a result"),
+    ("variants.next.seed=1", "variants.next", "any but results.zarr, batches, store.json"),
+    ("variants={LOCK: {seed: 1}}", "variants.LOCK", "the name of a result"),
+    ("variants={a: {}, b: {}, A: {}}", "variants.A", "differs from a in the case of letters alone"),
     ("variants.a.name=b", "variants.a.name", "cannot vary"),
     ("variants.a.problem.activation=rellu", "variants.a.problem.activation", "did you mean relu?"),
     ("variants.a.problem.depth=3", "variants.a.problem.depth", "unknown key"),
@@ -453,6 +458,31 @@ def test_variants_expand_and_resolve_their_own_defaults(file):
         f"FILE:{first + 2}: variants.mup.problem.parametrization: got mup with a limit"
     )
     assert len(problems) == 2
+
+
+@pytest.mark.parametrize("convert", [str.lower, str.upper, str.title])
+def test_no_variant_has_the_name_of_something_in_a_results_folder(file, convert):
+    """On some file systems Lock is lock."""
+    for name in names.RESULT_FILES:
+        problems = refused(file, FINITE + f"variants:\n  fine: {{}}\n  {convert(name)}: {{seed: 1}}\n")
+        allowed = f"any but {', '.join(names.RESULT_FILES)}"
+        assert len(problems) == 1 and problems[0].startswith(f"FILE:5: variants.{convert(name)}: the name of")
+        assert allowed in problems[0]
+    similar = ("results", "next2", "batch", "locks", "figures.png")
+    assert set(load(file, FINITE + f"variants: {{{': {}, '.join(similar)}: {{}}}}\n").expand()) == set(
+        similar
+    )
+
+
+def test_what_a_results_folder_holds_is_named(tmp_path):
+    """What a store is made of by its own words, and what one has created."""
+    own = {getattr(_records, name) for name in ("RESULTS", "BATCHES", "MANIFEST", "CONFIG", "NOTES")}
+    own |= {_records.NEXT, _records.BUILDING, _records.DISCARDED}
+    config = SweepConfig.model_validate({"name": "x", "problem": {"dataset": "gaussian"}, "limit": {}})
+    make_plan = lambda config, covered: [Batch("limit", 1024, (), tuple(range(config.seeds)))]
+    with Store.open(tmp_path / "out", config, outputs=1, make_plan=make_plan, attributes={}):
+        found = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"results.zarr", "lock"} <= found and own | found <= set(names.RESULT_FILES)
 
 
 def test_a_problem_of_the_base_is_not_repeated_for_each_variant(file):

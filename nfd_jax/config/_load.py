@@ -24,8 +24,7 @@ EMBEDDED = (
 
 
 def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> SweepConfig:
-    """The config in a YAML file, with overrides "a.b=v" (v in YAML) applied; looks at data files, but loads
-    none.
+    """The config in a YAML file, with overrides "a.b=v" (v in YAML) applied; reads data files to check them.
 
     Relative paths in it are resolved against the file's folder. Raises ConfigError with every problem there
     is.

@@ -38,13 +38,7 @@ from nfd_jax.config._sections import (
 from nfd_jax.config._tree import assign, dotted, flat, names_first, without
 from nfd_jax.data import Data, data_of, reads_folder
 
-RESERVED = (
-    "figures",
-    "results.zarr",
-    "config.yaml",
-    "report.html",
-    "log.jsonl",
-)  # each variant has a folder beside
+RESERVED = frozenset(name.lower() for name in names.RESULT_FILES)  # each variant has a folder beside them
 LIMIT_PARTICLES = 1024  # of a limit on its own, where no width says how many
 
 _NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"
@@ -72,6 +66,17 @@ def _overrides(value: Any) -> Any:
     return {
         name: dict(flat(changes)) if isinstance(changes, dict) else changes for name, changes in plain.items()
     }
+
+
+def _name_taken(variant: str, variants: list[str]) -> str | None:
+    """What else has the name of a variant, on a file system to which cases of letters are the same."""
+    if variant.lower() in RESERVED:
+        taken = ", ".join(names.RESULT_FILES)
+        return f"the name of a result, allowed: any but {taken} (in small letters or capitals)"
+    first = next(other for other in variants if other.lower() == variant.lower())
+    if first != variant:
+        return f"differs from {first} in the case of letters alone, allowed: names that differ in more"
+    return None
 
 
 class SweepConfig(Section):
@@ -126,9 +131,8 @@ class SweepConfig(Section):
         skip = (info.context or {}).get("skip", frozenset())
         problems = _rules.broken_rules(self, skip)
         for variant, changes in (self.variants or {}).items():
-            if variant in RESERVED:
-                allowed = f"any but {', '.join(RESERVED)}"
-                problems.append((f"variants.{variant}", f"the name of a result, allowed: {allowed}"))
+            if found := _name_taken(variant, list(self.variants or ())):
+                problems.append((f"variants.{variant}", found))
             fixed = [key for key in changes if key.partition(".")[0] in ("name", "variants")]
             found = [(key, "cannot vary, allowed: any key but name and variants") for key in fixed]
             found += validate(self._varied(variant), skip - changes.keys())[1] if not fixed else []

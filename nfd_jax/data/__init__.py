@@ -2,7 +2,7 @@
 
 from nfd_jax.data._batches import Data, check_data, data_of, input_dim, load_problem_data
 from nfd_jax.data._datasets import DATASETS, Dataset, class_names, reads_folder
-from nfd_jax.data._formats import DataError
+from nfd_jax.data._files import DataError
 
 __all__ = [
     "DATASETS",

@@ -1,11 +1,5 @@
-"""Data sets to SGD batches: choose classes, hold samples out, standardize, and lay the rest out step by step.
-
-**Standardization.** From the training samples x of the chosen classes, held-out samples left out, take the
-mean m of each feature and one scale s for all, s² = mean over samples and features of (x − m)². Every input,
-held-out ones too, becomes (x − m)/s, so that the mean of ‖x‖²/d over the training samples is exactly 1
-(single samples scatter about it) and h_0 = U x/√d has coordinates of order one. One scale keeps the
-proportions of the features; a constant feature becomes 0 and still counts in d. `gaussian` inputs are N(0, I)
-as drawn.
+"""Data sets to SGD batches: hold samples of the chosen classes out, standardize, and lay the rest out step by
+step. `gaussian` inputs are N(0, I) as drawn.
 """
 
 from collections.abc import Iterator
@@ -16,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nfd_jax.data._datasets import dimension, read_dataset
-from nfd_jax.data._formats import DataError
+from nfd_jax.data._choice import MOST_HELDOUT, Choice, choose
+from nfd_jax.data._datasets import dimension, locate
 from nfd_jax.data._samples import Samples
+from nfd_jax.data._source import Stamps, stamps
 from nfd_jax.names import signed
 
 if TYPE_CHECKING:
     from nfd_jax.config import ProblemConfig
 
-MOST_HELDOUT = 32
 _STREAM = 0x64617461  # keeps these draws apart from any other use of the master seed
 
 
@@ -34,9 +28,13 @@ class Data:
 
     inputs (K, P, d), targets (K, P, C), heldout_inputs (H, d), heldout_targets (H, C), with 1 ≤ H ≤ 32.
 
-    Inputs are standardized as the module says. Two classes under the squared loss: C = 1, target −1 for the
+    Inputs are standardized as `_scale` says. Two classes under the squared loss: C = 1, target −1 for the
     first of `classes` and +1 for the second; otherwise one-hot in the order of `classes`, which is () for
     real-valued targets.
+
+    `source` identifies the samples they were chosen from: a sha256 (hex) of all training and test samples of
+    the chosen classes as the files have them, and of these classes. Every repetition, seed and batch size
+    has the same; it differs where any number that could be drawn does. "gaussian" for drawn inputs.
     """
 
     inputs: np.ndarray
@@ -45,6 +43,7 @@ class Data:
     heldout_targets: np.ndarray
     name: str
     classes: tuple[int, ...]
+    source: str
 
 
 def load_problem_data(problem: "ProblemConfig", seed: int, repetition: int | None = None) -> Data:
@@ -63,13 +62,15 @@ def load_problem_data(problem: "ProblemConfig", seed: int, repetition: int | Non
     the same.
 
     Raises DataError for missing or malformed files, absent classes, too few samples, or inputs that do not
-    vary, and ValueError where per_seed data are asked for without a repetition.
+    vary or are too large, always as `check_data` does, and ValueError where per_seed data are asked for
+    without a repetition.
     """
     rng = _generator(problem, seed, repetition)
     if problem.dataset == "gaussian":
         return _gaussian(problem, np.random.default_rng([seed, _STREAM]), rng)
-    train, heldout, classes = _split(problem, rng)
-    mean, scale = _standardization(train)
+    choice = choose(problem)
+    classes, (train, heldout) = choice.classes, _split(choice, rng)
+    mean, scale = choice.standardization(train)
     index = _schedule(problem, train, rng)
 
     def arrays(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
@@ -77,23 +78,28 @@ def load_problem_data(problem: "ProblemConfig", seed: int, repetition: int | Non
         return inputs, _encode(samples.targets, classes, problem.loss)
 
     inputs, targets = (array.reshape(*index.shape, -1) for array in arrays(train[index.ravel()]))
-    return Data(inputs, targets, *arrays(heldout), Path(problem.dataset).stem, classes)
+    return Data(inputs, targets, *arrays(heldout), Path(problem.dataset).stem, classes, choice.source)
 
 
 def data_of(problem: "ProblemConfig", seed: int, repetition: int = 0) -> Data:
-    """`load_problem_data`, kept for the next who asks; repetitions with the same data share them."""
-    return _kept(problem, seed, repetition if problem.data_seed == "per_seed" else None)
+    """`load_problem_data`, kept for the next who asks while its files stay as they are; repetitions with the
+    same data share them.
+    """
+    drawn = repetition if problem.data_seed == "per_seed" else None
+    files = () if problem.dataset == "gaussian" else locate(problem.dataset, problem.data_dir)
+    stamp = stamps(files)
+    return load_problem_data(problem, seed, drawn) if stamp is None else _kept(problem, seed, drawn, stamp)
 
 
-_kept = lru_cache(maxsize=16)(load_problem_data)
+@lru_cache(maxsize=16)
+def _kept(problem: "ProblemConfig", seed: int, repetition: int | None, _: Stamps) -> Data:
+    return load_problem_data(problem, seed, repetition)
 
 
 def check_data(problem: "ProblemConfig") -> None:
-    """Raise the DataError that `load_problem_data` would raise for files, classes or sizes. Reads, prepares
-    nothing.
-    """
+    """Raise the DataError that `load_problem_data` would raise, for whatever seed and repetition."""
     if problem.dataset != "gaussian":
-        _split(problem, np.random.default_rng(0))
+        choose(problem)
 
 
 def input_dim(problem: "ProblemConfig") -> int:
@@ -128,7 +134,7 @@ def _gaussian(problem: "ProblemConfig", master: np.random.Generator, rng: np.ran
         draws = 1 if problem.batches == "fixed" else steps
         inputs = np.repeat(rng.standard_normal((draws, rows, d)), steps // draws, axis=0)
     targets, heldout_targets = (_encode(labels(x), (-1, 1), problem.loss) for x in (inputs, heldout))
-    return Data(inputs, targets, heldout, heldout_targets, "gaussian", (-1, 1))
+    return Data(inputs, targets, heldout, heldout_targets, "gaussian", (-1, 1), "gaussian")
 
 
 def _schedule(problem: "ProblemConfig", train: Samples, rng: np.random.Generator) -> np.ndarray:
@@ -140,50 +146,12 @@ def _schedule(problem: "ProblemConfig", train: Samples, rng: np.random.Generator
     return pool[np.stack([first, *rest])]
 
 
-def _split(problem: "ProblemConfig", rng: np.random.Generator) -> tuple[Samples, Samples, tuple[int, ...]]:
-    """Disjoint training and held-out samples of the chosen classes, and those classes."""
-    train, test = read_dataset(problem.dataset, problem.data_dir)
-    classes = _classes(train, problem)
-    train = _only(train, classes)
-    if test is not None:
-        test = _only(test, classes)
-        heldout = test[_in_turn(test, rng)[:MOST_HELDOUT]]
-    else:
-        order = _in_turn(train, rng)
-        count = min(MOST_HELDOUT, max(1, len(order) // 4))
-        train, heldout = train[np.sort(order[count:])], train[order[:count]]
-    key = "pool" if problem.batches == "epochs" and problem.pool is not None else "batch_size"
-    needed = getattr(problem, key)
-    if len(train) < needed or not len(heldout):
-        raise DataError(
-            f"{train.place}: {len(train)} training and {len(heldout)} held-out samples of the chosen classes;"
-            f" expected at least {key} = {needed} and 1: lower {key} or choose other classes"
-        )
-    return train, heldout, classes
-
-
-def _classes(train: Samples, problem: "ProblemConfig") -> tuple[int, ...]:
-    """The classes asked for, by default all that the training samples have; () for real-valued targets."""
-    if not train.labelled:
-        if problem.classes is not None:
-            raise DataError(f"{train.place}: targets are no class labels; expected classes: null")
-        if problem.loss == "cross_entropy" and train.targets.shape[1] < 2:
-            raise DataError(
-                f"{train.place}: one real target a sample; cross_entropy expects two or more: use squared"
-            )
-        return ()
-    present = tuple(np.unique(train.targets).tolist())
-    classes = present if problem.classes is None else tuple(problem.classes)
-    if len(classes) < 2 or len(set(classes)) < len(classes) or not set(classes) <= set(present):
-        shown = ", ".join(map(str, present[:20])) + (", …" if len(present) > 20 else "")
-        raise DataError(
-            f"{train.place}: classes {list(classes)[:20]}; expected two or more different ones of {shown}"
-        )
-    return classes
-
-
-def _only(samples: Samples, classes: tuple[int, ...]) -> Samples:
-    return samples[np.isin(samples.targets, classes)] if classes else samples
+def _split(choice: Choice, rng: np.random.Generator) -> tuple[Samples, Samples]:
+    """Disjoint training and held-out samples."""
+    if choice.test is not None:
+        return choice.train, choice.test[_in_turn(choice.test, rng)[: choice.heldout]]
+    order = _in_turn(choice.train, rng)
+    return choice.train[np.sort(order[choice.heldout :])], choice.train[order[: choice.heldout]]
 
 
 def _in_turn(samples: Samples, rng: np.random.Generator) -> np.ndarray:
@@ -203,23 +171,6 @@ def _batches(samples: Samples, size: int, rng: np.random.Generator) -> Iterator[
     while True:
         order = _in_turn(samples, rng)
         yield from order[: len(order) // size * size].reshape(-1, size)
-
-
-def _standardization(train: Samples, chunk: int = 1024) -> tuple[np.ndarray, float]:
-    """Mean (d,) and scale s of the inputs, summed by chunks: a float64 copy of all of CIFAR-10 takes 1.2
-    GB.
-    """
-    x = train.inputs
-    with np.errstate(over="ignore", invalid="ignore"):  # judged below
-        mean = x.mean(axis=0, dtype=np.float64)
-        total = sum(float(np.square(x[i : i + chunk] - mean).sum()) for i in range(0, len(x), chunk))
-        scale = float(np.sqrt(total / x.size))
-    # Where all inputs are equal, the rounding of the mean still leaves about 1e-16 of their size.
-    if not 1e-12 * float(np.abs(mean).max()) < scale < np.inf:
-        raise DataError(
-            f"{train.place}: inputs lie {scale:g} rms about their mean; expected finite inputs that vary"
-        )
-    return mean, scale
 
 
 def _encode(targets: np.ndarray, classes: tuple[int, ...], loss: str) -> np.ndarray:

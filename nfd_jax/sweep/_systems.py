@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nfd_jax import limit
+from nfd_jax.data import data_of
 from nfd_jax.measures import RESPONSE_RATES, FirstSteps, Paths
 from nfd_jax.noise import AbstractNoise, seed_key
 from nfd_jax.problem import Heldout, Problem
@@ -61,11 +62,11 @@ _TURNS = Turns()
 
 
 @lru_cache(maxsize=64)
-def reference(task: Task) -> Paths:
+def reference(task: Task, samples: str) -> Paths:
     """Limits of one seed with `task.reference` particles, leading axes (1, R, G), cut to the widest networks'
     coordinates.
 
-    Kept for the batches of other widths.
+    Kept for the batches of other widths, as long as the `samples` are the same.
     """
     limits, _ = solve(task.reference_task)
     widest = max(task.widths)
@@ -81,12 +82,17 @@ def _plain(task: Task, seed: int) -> Task:
     return task.at(width=max(task.widths), depths=(), seeds=(seed,), redrawn=False, size=None)
 
 
+def _source(task: Task) -> str:
+    """What identifies the samples of a task's first seed."""
+    return data_of(task.problem, task.seed, task.seeds[0]).source
+
+
 def references(task: Task) -> Paths:
     """`reference` of all seeds, leading axes (S, R, G), cut to the task's width."""
     each = []
     for one in (_plain(task, seed) for seed in task.seeds):
         with _TURNS.first(one):  # batches of other widths, computed at the same time, want the same
-            each.append(reference(one))
+            each.append(reference(one, _source(one)))
     cut = lambda x: x[..., : task.width] if x.ndim == 7 else x
     return jax.device_put(jax.tree.map(lambda *x: cut(np.concatenate(x)), *each))
 
@@ -144,13 +150,14 @@ def first_steps(task: Task, depth: int) -> FirstSteps:
 
 def initial_averages(task: Task) -> tuple[np.ndarray, np.ndarray]:
     """⟨φφ'⟩ and ⟨bb'⟩ of step 0 at n = L = ∞ for each seed, each (S, G, P, P)."""
-    each = [_initial_averages(_plain(task, seed if task.data_by_seed else 0)) for seed in task.seeds]
+    plain = [_plain(task, seed if task.data_by_seed else 0) for seed in task.seeds]
+    each = [_initial_averages(one, _source(one)) for one in plain]
     features, gradients = map(np.stack, zip(*each, strict=True))
     return features, gradients
 
 
 @lru_cache(maxsize=64)
-def _initial_averages(task: Task) -> tuple[np.ndarray, np.ndarray]:
+def _initial_averages(task: Task, samples: str) -> tuple[np.ndarray, np.ndarray]:
     with in_precision("float64"):
         problem = Problem.from_config(replace(task, precision="float64"), repetition=task.seeds[0])
         features, gradients = limit.initial_averages(problem, ts=np.linspace(0, 1, task.intervals + 1))
