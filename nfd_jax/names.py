@@ -63,8 +63,9 @@ RESULT_FILES = (
     "figures",
     "comparison",
 )
-"""Every name that a run or a report may give to something in a results folder, but for temporary files, whose
-names start with a dot. Variants have folders of their own in there, and none of them may have one of these.
+"""Every name that a run or a report, or one of an earlier version, may give to something in a results folder;
+but for what is there for a moment, whose names start with a dot. Variants have folders of their own in there,
+and none of them may have one of these.
 """
 
 

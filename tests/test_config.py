@@ -477,7 +477,9 @@ def test_no_variant_has_the_name_of_something_in_a_results_folder(file, convert)
 def test_what_a_results_folder_holds_is_named(tmp_path):
     """What a store is made of by its own words, and what one has created."""
     own = {getattr(_records, name) for name in ("RESULTS", "BATCHES", "MANIFEST", "CONFIG", "NOTES")}
-    own |= {_records.NEXT, _records.BUILDING, _records.DISCARDED}
+    own |= {_records.VARIANTS}
+    passing = {_records.NEXT, _records.BUILDING, _records.DISCARDED}
+    assert all(name.startswith(".") for name in passing), "no variant has such a name"
     config = SweepConfig.model_validate({"name": "x", "problem": {"dataset": "gaussian"}, "limit": {}})
     make_plan = lambda config, covered: [Batch("limit", 1024, (), tuple(range(config.seeds)))]
     with Store.open(tmp_path / "out", config, outputs=1, make_plan=make_plan, attributes={}):
