@@ -6,7 +6,7 @@ import numpy as np
 from nfd_jax.report import _plot as plot
 from nfd_jax.report._distances import distance, loss_gap, losses_at
 from nfd_jax.report._numbers import count, percent
-from nfd_jax.report._pick import in_blocks
+from nfd_jax.report._pick import in_blocks, known_mean
 from nfd_jax.report._words import LIMIT_NAMES
 from nfd_jax.verdicts import View
 
@@ -24,12 +24,14 @@ def front_loss(view: View) -> plot.Drawing | None:
     sheet = plot.Sheet(1, 1, panel=WIDE)
     ax = sheet.axes[0, 0]
     for flag, samples in solved.items():
-        steps, mean, _ = in_blocks(range(samples.shape[1]), np.nanmean(samples, 0))
+        steps, mean, _ = in_blocks(range(samples.shape[1]), known_mean(samples))
         sheet.line(ax, steps, mean, plot.LIMIT[flag], LIMIT_NAMES[flag], **plot.THICK)
     for flag, samples in finite.items():
         if not solved or flag == "reused" or "reused" not in finite:
             line = plot.Line(plot.NETWORK[flag].color, plot.NETWORK[flag].marker, "" if solved else "-")
             whole = samples[np.isfinite(samples).all(1)]
+            if not len(whole):
+                continue
             steps, whole, _ = in_blocks(range(samples.shape[1]), whole)
             sheet.curve(
                 ax, steps, whole, line, f"network, {flag} weights, {where}",

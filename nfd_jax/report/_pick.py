@@ -58,3 +58,10 @@ def in_blocks(steps: ArrayLike, values: ArrayLike) -> tuple[np.ndarray, np.ndarr
     whole = len(steps) // size * size
     mean = lambda x: x[..., :whole].reshape(*x.shape[:-1], -1, size).mean(-1)
     return mean(steps), mean(values), f" Each point: the mean over {size} updates."
+
+
+def known_mean(samples: np.ndarray) -> np.ndarray:
+    """Mean over the first axis of what is finite; NaN where nothing is."""
+    known = np.isfinite(samples)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, samples, 0).sum(0) / known.sum(0)

@@ -83,46 +83,57 @@ def describe(config: "SweepConfig", name: str) -> str:
     """What `nfd plan` prints of one config: cells, batches, compilations, work, memory, time, and why batches
     are as they are."""
     on, free = machine(config.precision), device_memory()
-    tasks = [Task.of(config, batch) for batch in make_plan(config)]
-    compiled, seconds = programs(tasks), [work(task).seconds(on) / devices_for(task.batch) for task in tasks]
-    total, compiling = sum(map(work, tasks), Work()), compile_seconds(tasks, on)
+    plan = make_plan(config)
+    kinds = {task: count for batch, count in _alike(plan).items() for task in [Task.of(config, batch)]}
+    tasks = list(kinds)
+    each = {task: work(task) for task in tasks}
+    seconds = {task: each[task].seconds(on) / devices_for(task.batch) for task in tasks}
+    compiled, compiling = programs(tasks), compile_seconds(tasks, on)
+    total = sum((each[task] * count for task, count in kinds.items()), Work())
+    computing = sum(seconds[task] * count for task, count in kinds.items())
     around = around_seconds(config, on)
-    peak = lambda task: batch_bytes(task, at_once=runs_at_once(task, most=most_at_once(task)))
-    largest = max(tasks, key=peak)
+    peaks = {task: batch_bytes(task, at_once=runs_at_once(task, most=most_at_once(task))) for task in tasks}
+    largest = max(tasks, key=peaks.__getitem__)
     counted = {kind: count for kind, count in compiled.items() if kind != "measures"}
-    kinds = ", ".join(f"{n} {kind}" for kind, n in counted.items())
-    need, place = in_words(peak(largest)), largest.batch.id
+    named = ", ".join(f"{n} {kind}" for kind, n in counted.items())
+    need, place = in_words(peaks[largest]), largest.batch.id
     small, measured = _time(on.compile_seconds), stored_at(config.precision)
     facts = {
         "cells": _cells(config),
-        "batches": f"{len(tasks)}",
-        "compilations": f"{sum(counted.values())} ({kinds}) and small ones",
+        "batches": f"{len(plan)}",
+        "compilations": f"{sum(counted.values())} ({named}) and small ones",
         "arithmetic": f"{total.flops:.3g} floating-point operations",
         "random": f"{total.normals:.3g} normals",
         "memory": f"{need} at most, in {place}; {in_words(free)} free on {on.device}",
         "speeds": f"{on.flops:.2g} operations, {on.normals:.2g} normals, {on.bytes:.2g} bytes a second, "
         f"{small} to compile a small program; measured once, {measured}",
-        "time": f"about {_time(compiling + sum(seconds) + around)}: "
+        "time": f"about {_time(compiling + computing + around)}: "
         f"compiling {_time(compiling)} (less where cached), "
-        f"computing {_time(sum(seconds))}, start, verdicts and report {_time(around)}",
+        f"computing {_time(computing)}, start, verdicts and report {_time(around)}",
     }
     lines = [f"{name or config.name}", *(f"  {key:<13} {text}" for key, text in facts.items())]
     lines += [
         f"  {'grouping' if not i else '':<13} {reason}"
-        for i, reason in enumerate(_reasons(config, tasks, on))
+        for i, reason in enumerate(_reasons(config, kinds, on))
     ]
     lines += [f"  does not fit  {line}" for line in check_fits(tasks, memory=free)]
-    alike: dict[tuple, list[int]] = {}
-    for i, task in enumerate(tasks):
-        alike.setdefault((task.batch.kind, task.width, task.depths, len(task.seeds)), []).append(i)
-    for (kind, width, depths, seeds), places in alike.items():
-        alone = f"{width} particles" if width else "limits to a tolerance"
-        what = f"width {width}, depths {_join(depths)}" if kind == "cells" else alone
-        memory = in_words(peak(tasks[places[0]]))
-        lines.append(
-            f"  {len(places)} × {what}, seeds {seeds}: {memory}, about {_time(seconds[places[0]])} each"
-        )
+    for task, count in kinds.items():
+        alone = f"{task.width} particles" if task.width else "limits to a tolerance"
+        what = f"width {task.width}, depths {_join(task.depths)}" if task.batch.kind == "cells" else alone
+        memory, time = in_words(peaks[task]), _time(seconds[task])
+        lines.append(f"  {count} × {what}, seeds {len(task.seeds)}: {memory}, about {time} each")
     return "\n".join(lines)
+
+
+def _alike(plan: list[Batch]) -> dict[Batch, int]:
+    """Batches that differ in nothing but which seeds they hold, as the first of them; and how many."""
+    first: dict[tuple, Batch] = {}
+    count: Counter[tuple] = Counter()
+    for batch in plan:
+        shape = batch.kind, batch.width, batch.depths, len(batch.seeds), batch.redrawn, batch.size
+        first.setdefault(shape, batch)
+        count[shape] += 1
+    return {batch: count[shape] for shape, batch in first.items()}
 
 
 def _cells(config: "SweepConfig") -> str:
@@ -150,14 +161,16 @@ def _cells(config: "SweepConfig") -> str:
     return ", ".join(parts)
 
 
-def _reasons(config: "SweepConfig", tasks: list[Task], on: Machine) -> list[str]:
-    """Why the plan's batches are as they are, in what it saves."""
-    reasons = []
+def _reasons(config: "SweepConfig", kinds: dict[Task, int], on: Machine) -> list[str]:
+    """Why the plan's batches are as they are, in what it saves; `kinds` are those that differ, with how often
+    each occurs."""
+    reasons, tasks = [], list(kinds)
     shared = [task for task in tasks if len(task.depths) > 1]
     if shared:
-        apart = [task.at(depths=(depth,)) for task in shared for depth in task.depths]
-        total = lambda tasks: sum((work(task).seconds(on) for task in tasks), 0.0)
-        computing = total(apart) - total(shared)
+        apart = {task.at(depths=(depth,)): kinds[task] for task in shared for depth in task.depths}
+        total = lambda counts: sum((work(task).seconds(on) * count for task, count in counts.items()), 0.0)
+        computing = total(apart) - total({task: kinds[task] for task in shared})
+        apart = list(apart)
         compiling = compile_seconds(apart, on) - compile_seconds(shared, on)
         saved = f"{_time(computing)} of computing and {_time(compiling)} of compiling saved"
         reasons.append(f"all depths of a width together, on one noise and beside one limit: about {saved}")
