@@ -289,10 +289,10 @@ def main() -> None:
     try:
         app(prog_name="nfd")
     except SystemExit as stop:
-        if (
-            stop.code == Exit.INTERRUPTED
-        ):  # threads compute on, and Python would wait until all their work is done
+        if isinstance(stop.code, int) and stop.code:
+            # Threads compute on: Python would wait for some, and end others inside compiled code, which
+            # aborts.
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(Exit.INTERRUPTED)
+            os._exit(stop.code)
         raise

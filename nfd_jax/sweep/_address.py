@@ -29,8 +29,7 @@ def problem_with(address: str, seconds: float) -> str | None:
     if not place:
         return "is empty"
     if scheme not in backends or scheme == "inproc":
-        known = ", ".join(f"{name}://" for name in backends if name != "inproc")
-        return f"starts with {scheme}://, which Dask does not know (it knows {known})"
+        return f"starts with {scheme}://, which Dask does not know"
     if not found or not 0 < int(found[2]) < 2**16:
         return "has no host and port (of 1 to 65535)"
     try:
@@ -48,17 +47,16 @@ def problem_with(address: str, seconds: float) -> str | None:
         kind = asyncio.run(_kind(f"{scheme}://{place.rstrip('/')}", credentials, seconds))
     except TimeoutError:
         return f"no Dask scheduler answers there within {seconds:g} s"
-    except Exception as error:  # whatever listens there may send anything
-        return (
-            _line(error)
-            if isinstance(error, OSError)
-            else f"no Dask scheduler listens there ({_line(error)})"
-        )
+    except OSError as error:
+        return _line(error)
+    except Exception as error:  # what listens there may send anything
+        return f"no Dask scheduler listens there ({_line(error)})"
     return None if kind == "Scheduler" else f"a Dask {kind} listens there, not a scheduler"
 
 
 def _line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return re.sub(r"^in <.*?>: ", "", said)  # Dask's own object, with the ports of both ends
 
 
 def _unresolved(host: str, port: int, seconds: float) -> str | None:
@@ -89,4 +87,4 @@ async def _kind(address: str, credentials: dict[str, Any], seconds: float) -> st
         finally:
             comm.abort()
 
-    return await asyncio.wait_for(ask(), 2 * seconds)
+    return await asyncio.wait_for(ask(), seconds + 0.5)
