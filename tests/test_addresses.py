@@ -103,12 +103,17 @@ def test_what_is_no_scheduler_is_told_from_one():
     with http() as page:
         assert_line(page, "no Dask scheduler answers there within 1 s")
         assert_line(f"ws://{page}", "")
-    here = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "processes": False}
-    with LocalCluster(1, protocol="tcp://", threads_per_worker=1, **here) as cluster:
+    here = {
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0",
+        "processes": False,
+        "threads_per_worker": 1,
+    }
+    with LocalCluster(n_workers=1, protocol="tcp://", **here) as cluster:
         assert_line(cluster.workers[0].address, "a Dask Worker listens there, not a scheduler")
         assert problem_with(cluster.scheduler_address, SECONDS) is None
         assert problem_with(cluster.scheduler_address.removeprefix("tcp://"), SECONDS) is None
-    with LocalCluster(0, protocol="tls://", security=Security.temporary(), **here) as cluster:
+    with LocalCluster(n_workers=0, protocol="tls://", security=Security.temporary(), **here) as cluster:
         assert_line(cluster.scheduler_address.replace("tls", "tcp"), "onnection")
 
 

@@ -215,7 +215,9 @@ class _Coordinator:
         if waited < SAY_SECONDS and not hopeless:
             return
         reason, busy = self._reason(there)
-        if hopeless or (waited > self.patience and not busy):
+        if busy:  # its answer has the whole time once it is free
+            self.idle_since = time.monotonic()
+        elif hopeless or waited > self.patience:
             raise ClusterError([f"{self.origin}: {reason}, for {waited:.0f} s; {kept}"])
         if not self.said:
             limit = "until it is free" if busy else f"at most {self.patience:.0f} s"
