@@ -8,11 +8,14 @@ unwritable or disk full; 130 interrupted.
 import errno
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -115,6 +118,7 @@ def run(
     with _exit_statuses(out):
         from nfd_jax.launch import run_sweep
 
+        _LOADED.set()
         outcome = run_sweep(
             sweep,
             out,
@@ -192,6 +196,7 @@ def show(
 
         from nfd_jax import report
 
+        _LOADED.set()
         report.show(folder, Console(), watch)
 
 
@@ -208,6 +213,7 @@ def report(
     with _exit_statuses(folders[0]):
         from nfd_jax import report
 
+        _LOADED.set()
         if len(folders) == 1:
             typer.echo(report.write_report(folders[0]))
         else:
@@ -227,6 +233,7 @@ def bench(
     with _exit_statuses(json or Path()):
         from nfd_jax import bench as benchmarks
 
+        _LOADED.set()
         benchmarks.main(json, only or ())
 
 
@@ -272,11 +279,30 @@ def _exit_statuses(place: Path) -> Iterator[None]:
             raise
         _stop([f"{error.filename or place}: {os.strerror(error.errno or 0)}"], Exit.STORE)
     except KeyboardInterrupt:
-        command = shlex.join(["nfd", *sys.argv[1:]])
-        _stop(
-            [f"interrupted; what is finished is kept, and the same command resumes: {command}"],
-            Exit.INTERRUPTED,
-        )
+        _stop([_resumes()], Exit.INTERRUPTED)
+
+
+_LOADED = threading.Event()
+"""Set once there is something to end in order: before, Ctrl-C ends the process."""
+
+_UNHEARD = ("_xla_gc_callback", "__del__", "cb")
+"""Functions that Python calls by the way, ignoring what they raise."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C. Modules that load may swallow KeyboardInterrupt, or turn it into errors of their own."""
+    if not _LOADED.is_set():
+        os.write(2, f"{_resumes()}\n".encode())
+        os._exit(Exit.INTERRUPTED)
+    if frame is not None and frame.f_code.co_name in _UNHEARD:
+        threading.Timer(0.02, signal.raise_signal, [number]).start()
+        return
+    raise KeyboardInterrupt
+
+
+def _resumes() -> str:
+    command = shlex.join(["nfd", *sys.argv[1:]])
+    return f"interrupted; what is finished is kept, and the same command resumes: {command}"
 
 
 def _stop(lines: Iterable[str], status: Exit) -> NoReturn:
@@ -286,6 +312,8 @@ def _stop(lines: Iterable[str], status: Exit) -> NoReturn:
 
 
 def main() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         app(prog_name="nfd")
     except SystemExit as stop:

@@ -10,7 +10,7 @@ MEMORY = re.compile(
 
 TELLING = (
     MEMORY,
-    re.compile(r"check failed|terminate called|LLVM ERROR"),
+    re.compile(r"check failed|terminate called|LLVM ERROR", re.I),
     re.compile(r"Fatal|\w(Error|Exception):"),
 )
 """Lines that say why a process ends, those that say most first."""
@@ -31,7 +31,7 @@ def last_words(log: Path) -> str:
         return ""
     for telling in TELLING:
         for line in reversed(lines):
-            if telling.search(line):
+            if telling.search(line) and "stack trace" not in line:
                 line = " ".join(line.split())
                 return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
     return ""
