@@ -3,7 +3,6 @@
 import os
 import resource
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -90,16 +89,20 @@ def free_port() -> int:
 
 
 @contextmanager
-def worker(scheduler: str, package: Path = ROOT, port: int = 0) -> Iterator[subprocess.Popen]:
-    """A worker process without a nanny that finds the package in a folder."""
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--no-nanny", "--no-dashboard"]
-    options = ["--nthreads", "1", "--host", "127.0.0.1", "--worker-port", str(port), "--memory-limit", "0"]
-    path = os.pathsep.join(map(str, (package, TESTS)))
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"PYTHONPATH": path}
+def dask_process(kind: str, package: Path, *arguments: str) -> Iterator[subprocess.Popen]:
+    """A scheduler or worker of Dask's own that finds the package in a folder."""
+    command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--no-dashboard", *arguments]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (package, TESTS)))}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([*command, *options], env=env, cwd=TESTS, **quiet)
+    process = subprocess.Popen(command, env=env, cwd=TESTS, **quiet)
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
+
+
+def worker(scheduler: str, package: Path = ROOT, port: int = 0):
+    """A worker process without a nanny."""
+    place = ["--host", "127.0.0.1", "--worker-port", str(port)]
+    return dask_process("worker", package, scheduler, "--no-nanny", "--nthreads", "1", *place)

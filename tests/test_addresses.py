@@ -126,7 +126,7 @@ def test_the_command_line_says_it_in_one_line(tmp_path):
     config = tmp_path / "address.yaml"
     config.write_text(CONFIG)
     command = [sys.executable, "-c", "from nfd_jax.cli import main; main()", "run", str(config)]
-    for address in ("", "tls://127.0.0.1:8786"):
+    for address in ("tls://127.0.0.1:8786",):
         run = subprocess.run(
             [*command, "--out", str(tmp_path / "out"), "--quiet", "--scheduler", address],
             capture_output=True,

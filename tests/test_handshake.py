@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import closing
 
 import pytest
 from _workers import (
@@ -14,13 +14,14 @@ from _workers import (
     SILENT,
     broken_package,
     cells,
+    dask_process,
     free_port,
     other_package,
     process_of,
     tell,
     worker,
 )
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from nfd_jax import _version, data
 from nfd_jax.config import SweepConfig
@@ -31,34 +32,30 @@ OTHER_DATA = type("Data", (), {"source": "0123456789abcdef" * 4})
 
 
 @pytest.fixture(scope="module")
-def schedulers():
-    """Starts schedulers without workers, which end with the tests."""
-    with ExitStack() as stack:
-        here = {
-            "host": "127.0.0.1",
-            "dashboard_address": "127.0.0.1:0",
-            "processes": False,
-            "threads_per_worker": 1,
-        }
-        yield (
-            lambda: (
-                stack.enter_context(LocalCluster(n_workers=0, protocol="tcp://", **here)).scheduler_address
-            )
-        )
+def running(tmp_path_factory):
+    """The address of a scheduler on which the package is not installed."""
+    none, address = broken_package(tmp_path_factory.mktemp("none"), NONE), f"tcp://127.0.0.1:{free_port()}"
+    with dask_process("scheduler", none, "--host", address):
+        with Client(address, set_as_default=False, timeout=60):
+            pass
+        yield address
 
 
 @pytest.fixture
-def scheduler(schedulers, monkeypatch) -> str:
-    """The address of one; workers tell their processes in place of computing."""
+def scheduler(running, monkeypatch) -> str:
+    """Its address; workers tell their processes in place of computing."""
     monkeypatch.setattr(_cluster, "compute", tell)
-    return schedulers()
+    return running
 
 
-def wait_for_workers(scheduler: str, count: int) -> dict[str, str]:
-    """Their addresses by folder, once there are so many."""
+def wait_for_workers(scheduler: str, count: int) -> list[str]:
+    """Their addresses, once there are just so many."""
+    deadline = time.monotonic() + 100
     with Client(scheduler, set_as_default=False) as client:
-        client.wait_for_workers(count, timeout=100)
-        return list(client.scheduler_info(n_workers=-1)["workers"])
+        while len(found := list(client.nthreads())) != count:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    return found
 
 
 def on(scheduler: str, batches: list, said: list[str]):
@@ -81,7 +78,7 @@ def test_workers_with_other_code_get_no_batch_not_even_at_the_address_of_a_good_
         closing(on(scheduler, cells(*[1] * 999), said)) as results,
     ):
         with worker(scheduler, port=port) as good:
-            assert len(wait_for_workers(scheduler, 3)) == 3
+            wait_for_workers(scheduler, 3)
             with monkeypatch.context() as here:  # the coordinator's data differ from all workers'
                 here.setattr(SweepConfig, "load_data", lambda self: OTHER_DATA)
                 with pytest.raises(_cluster.ClusterError) as caught:

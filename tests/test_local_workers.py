@@ -9,13 +9,15 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from unittest.mock import Mock
 
+import jax
 import psutil
 import pytest
 from _workers import ABORTS, CONFIG, SHORT_OF_MEMORY, cells, process_of, tell
 from distributed import Security, default_client
 
-from nfd_jax.sweep import _address, _cluster, _last_words, _local
+from nfd_jax.sweep import _address, _cluster, _compute, _last_words, _local
 
 NOBODY = 65534
 SWEEP = """
@@ -136,6 +138,21 @@ def test_a_worker_that_runs_out_of_memory_is_told_of_in_one_line(width, words, m
     assert not [word for word in ("xla::", "Traceback", "Check failed", "Fatal") if word in out + err], err
 
 
+def test_a_batch_that_memory_runs_out_for_says_what_it_needs_without_workers_too(monkeypatch):
+    [batch] = cells(8)
+    needs = "; finite.widths: width 8 at depth 2 needs at least "
+    errors = (
+        MemoryError(),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."),
+    )
+    for error in errors:
+        monkeypatch.setattr(_compute, "run_batch", Mock(side_effect=error))
+        line = _compute.computed(CONFIG, batch)
+        assert line.startswith(_compute.first_line(error) + needs) and line.endswith("finite.depths")
+    monkeypatch.setattr(_compute, "run_batch", Mock(side_effect=FloatingPointError("a number")))
+    assert _compute.computed(CONFIG, batch) == "FloatingPointError: a number"
+
+
 def test_the_line_that_says_most_is_found(tmp_path):
     log = tmp_path / "log"
     frames = "*** Check failure stack trace: ***\n    @ 0x7f xla::PjRtCpuClient()\n"
@@ -252,9 +269,9 @@ def alive(processes: set[psutil.Process]) -> list[str]:
     return [command_of(p) for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-MOMENTS = [("program", 0.4), ("worker", 0.0), ("worker", 0.7)]
+MOMENTS = [("program", 0.4), ("worker", 0.0)]
 MORE = [("program", s) for s in (0.1, 0.2, 0.7, 1.0, 2.0)] + [
-    ("worker", s) for s in (0.1, 0.3, 1.5, 3.0, 8.0)
+    ("worker", s) for s in (0.1, 0.3, 0.7, 1.5, 3.0, 8.0)
 ]
 
 

@@ -9,11 +9,13 @@ death on all the batches that wait for the worker too.
 
 import logging
 import os
+import pickle
 import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import jax
@@ -52,6 +54,9 @@ SAY_SECONDS = 10.0
 GIVE_UP_SECONDS = 120.0
 """How long there may be none before the sweep ends; for local workers that share cores, as many times that as
 share one."""
+
+UNPACK = "__import__('pickle').loads(packed)()"
+"""What a worker evaluates: a scheduler opens what it passes on, and may lack the package."""
 
 Outcome = dict[str, Named] | str
 """A batch's arrays, or one line saying why there are none."""
@@ -170,16 +175,10 @@ class _Coordinator:
         for worker, process in self.crew.usable.items():
             if self.queue and worker not in busy:
                 batch = self.queue.popleft()
-                future = self.client.submit(
-                    checked,
-                    compute,
-                    self.text,
-                    batch,
-                    self.crew.expected,
-                    self.source,
-                    workers=[worker.address],
-                    key=f"{batch.id}-{uuid.uuid4().hex}",
-                )
+                work = partial(checked, compute, self.text, batch, self.crew.expected, self.source)
+                packed = {"packed": pickle.dumps(work)}
+                key = f"{batch.id}-{uuid.uuid4().hex}"
+                future = self.client.submit(eval, UNPACK, packed, workers=[worker.address], key=key)
                 self.held[future] = batch, worker, process
 
     def _given_up(self, batch: Batch, process: int) -> str:
