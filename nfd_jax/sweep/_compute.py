@@ -28,8 +28,8 @@ def computed(config: SweepConfig, batch: Batch) -> dict[str, Named] | str:
     try:
         return Background(run_batch, config, batch).result()
     except CELL_ERRORS as error:
-        line = first_line(error)
-        return f"{line}; {_memory.needs(Task.of(config, batch))}" if MEMORY.search(line) else line
+        line, said = first_line(error), str(error) or type(error).__name__
+        return f"{line}; {_memory.needs(Task.of(config, batch))}" if MEMORY.search(said) else line
 
 
 def first_line(error: BaseException) -> str:
