@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 MEMORY = re.compile(
-    r"out of memory|RESOURCE_EXHAUSTED|bad_alloc|cannot allocate memory|MemoryError|(failed|unable) to allocate",
+    r"out of memory|RESOURCE_EXHAUSTED|bad_alloc|MemoryError"
+    r"|cannot allocate memory|(failed|unable) to allocate",
     re.I,
 )
 """What libraries write that have no memory left."""
