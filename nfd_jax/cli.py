@@ -10,11 +10,13 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -121,6 +123,7 @@ def run(
     with _exit_statuses(out):
         from nfd_jax.launch import run_sweep
 
+        _LOADED.set()
         outcome = run_sweep(
             sweep,
             out,
@@ -199,6 +202,7 @@ def show(
 
         from nfd_jax import report
 
+        _LOADED.set()
         report.show(folder, Console(), watch)
 
 
@@ -215,6 +219,7 @@ def report(
     with _exit_statuses(folders[0]):
         from nfd_jax import report
 
+        _LOADED.set()
         if len(folders) == 1:
             typer.echo(report.write_report(folders[0]))
         else:
@@ -234,6 +239,7 @@ def bench(
     with _exit_statuses(json or Path()):
         from nfd_jax import bench as benchmarks
 
+        _LOADED.set()
         benchmarks.main(json, only or ())
 
 
@@ -265,8 +271,6 @@ def _require_store(folder: Path) -> None:
 @contextmanager
 def _exit_statuses(place: Path) -> Iterator[None]:
     """What goes wrong while a command works, as its exit status and lines on stderr."""
-    if getattr(signal.getsignal(signal.SIGINT), "before_start", False):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         from nfd_jax.data import DataError
         from nfd_jax.store import ConfigChanged, StoreError
@@ -285,11 +289,30 @@ def _exit_statuses(place: Path) -> Iterator[None]:
             raise
         _stop([f"{error.filename or place}: {os.strerror(error.errno or 0)}"], Exit.STORE)
     except KeyboardInterrupt:
-        command = shlex.join(["nfd", *sys.argv[1:]])
-        _stop(
-            [f"interrupted; what is finished is kept, and the same command resumes: {command}"],
-            Exit.INTERRUPTED,
-        )
+        _stop([_resumes()], Exit.INTERRUPTED)
+
+
+_LOADED = threading.Event()
+"""Set once there is something to end in order: before, Ctrl-C ends the process."""
+
+_UNHEARD = ("_xla_gc_callback", "__del__", "cb")
+"""Functions that Python calls by the way, ignoring what they raise."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C. Modules that load may swallow KeyboardInterrupt, or turn it into errors of their own."""
+    if not _LOADED.is_set():
+        os.write(2, f"{_resumes()}\n".encode())
+        os._exit(Exit.INTERRUPTED)
+    if frame is not None and frame.f_code.co_name in _UNHEARD:
+        threading.Timer(0.02, signal.raise_signal, [number]).start()
+        return
+    raise KeyboardInterrupt
+
+
+def _resumes() -> str:
+    command = shlex.join(["nfd", *sys.argv[1:]])
+    return f"interrupted; what is finished is kept, and the same command resumes: {command}"
 
 
 def _below(place: Path, name: object) -> bool:
@@ -319,13 +342,16 @@ def _stop(lines: Iterable[str], status: Exit) -> NoReturn:
 
 def main() -> None:
     warnings.showwarning = lambda message, *_: typer.echo(f"warning: {printable(message)}", err=True)
+    present = signal.getsignal(signal.SIGINT)
+    if present is signal.default_int_handler or getattr(present, "before_start", False):
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         app(prog_name="nfd")
     except SystemExit as stop:
-        if (
-            stop.code == Exit.INTERRUPTED
-        ):  # threads compute on, and Python would wait until all their work is done
+        if isinstance(stop.code, int) and stop.code:
+            # Threads compute on: Python would wait for some, and end others inside compiled code, which
+            # aborts.
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(Exit.INTERRUPTED)
+            os._exit(stop.code)
         raise

@@ -3,7 +3,7 @@
 import platform
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -191,12 +191,19 @@ class _Run:
 
     def _cells(self, store: Store) -> None:
         """Every pending batch computed and stored."""
-        progress, pending, located = self.progress, store.pending(), 0
+        progress, pending = self.progress, store.pending()
         if not pending:
             return
         self.changed = True
         progress.begin(*store.progress(), batches=len(pending))
-        for batch, result in sweep.results(self.config, pending, self.scheduler, self.workers):
+        spread = self.scheduler, self.workers, progress.warn
+        with closing(sweep.results(self.config, pending, *spread)) as results:  # no process outlives this
+            self._take(results, store)
+
+    def _take(self, results: Iterator[tuple[Batch, dict[str, Named] | str]], store: Store) -> None:
+        """Every batch stored as it comes."""
+        progress, located = self.progress, 0
+        for batch, result in results:
             if isinstance(result, str):
                 store.fail(batch, result)
                 progress.warn(f"failed: {batch.id}: {result}")

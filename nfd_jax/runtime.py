@@ -1,14 +1,50 @@
 """The machine that programs run on: its cores, how XLA compiles for it, its cache of programs, work on
-several threads."""
+several threads, and the code that it runs."""
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import jax
 import jaxlib.version
+
+from nfd_jax._version import __version__
+
+COMPUTES_WITH = ("jax", "jaxlib", "numpy", "equinox", "diffrax", "lineax", "optax")
+"""Packages that numbers depend on."""
+
+
+@cache
+def identity() -> dict[str, str]:
+    """The code that this process's numbers come from: "source", the SHA-256 of the package's files with their
+    names, and versions.
+
+    Read once: a process goes on with the code it has loaded, whatever becomes of the files.
+    """
+    return {"source": _source(Path(__file__).parent), "nfd_jax": __version__} | {
+        name: _version(name) for name in COMPUTES_WITH
+    }
+
+
+def _source(root: Path) -> str:
+    found = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        content = path.read_bytes()
+        found.update(f"{path.relative_to(root).as_posix()}\n{len(content)}\n".encode() + content)
+    return found.hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 def cores() -> int:

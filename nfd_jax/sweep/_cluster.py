@@ -1,41 +1,39 @@
 """Batches spread over processes: workers on this machine, or those of a Dask cluster that runs already.
 
 A worker is sent a config and a batch, never arrays, and compiles for itself; arrays come back to the
-coordinator, which alone writes. A worker that dies, hangs or cannot be reached costs its batch a retry; a
-batch that takes `DEATHS` workers with it is given up. The coordinator itself gives each worker one batch at a
-time: a Dask scheduler would blame a death on all the batches that wait for the worker too.
+coordinator, which alone writes. It shakes hands before: one with other code or other data gets no batch. A
+worker that dies, hangs or cannot be reached costs its batch a retry; a batch that takes `DEATHS` workers with
+it is given up. The coordinator itself gives each worker one batch at a time: a Dask scheduler would blame a
+death on all the batches that wait for the worker too.
 """
 
-import asyncio
 import logging
 import os
+import pickle
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
-import dask
 import jax
 from dask.system import CPU_COUNT
-from distributed import (
-    CancelledError,
-    Client,
-    Future,
-    KilledWorker,
-    Nanny,
-    Scheduler,
-    Security,
-    SpecCluster,
-    wait,
-)
-from distributed.comm import connect
+from distributed import CancelledError, Client, Future, KilledWorker, Security, wait
+from distributed.utils import silence_logging_cmgr
 
 from nfd_jax.config import ConfigError, SweepConfig
 from nfd_jax.measures import Named
 from nfd_jax.runtime import use_compilation_cache
 from nfd_jax.store import Batch
+from nfd_jax.sweep import _memory
+from nfd_jax.sweep._address import ALLOWED, problem_with
 from nfd_jax.sweep._compute import computed
+from nfd_jax.sweep._handshake import Handshakes, Refusal, Worker, checked, source_of
+from nfd_jax.sweep._last_words import MEMORY, kills_for_memory
+from nfd_jax.sweep._local import LocalCluster
+from nfd_jax.sweep._task import Task
 
 DEATHS = 3
 """Workers a batch may take with it before it is given up."""
@@ -50,63 +48,222 @@ SILENT_SECONDS = 60.0
 """How long a local worker may be silent before another one is started in its place; one that computes is
 never silent."""
 
-IGNORE_INTERRUPTS = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-"""Ctrl-C in a terminal reaches local workers too, whom the coordinator is about to end."""
+SAY_SECONDS = 10.0
+"""How long there may be no worker to give a batch to before a line says what is waited for."""
+
+GIVE_UP_SECONDS = 120.0
+"""How long there may be none before the sweep ends; for local workers that share cores, as many times that as
+share one."""
+
+UNPACK = "__import__('pickle').loads(packed)()"
+"""What a worker evaluates: a scheduler opens what it passes on, and may lack the package."""
+
+Outcome = dict[str, Named] | str
+"""A batch's arrays, or one line saying why there are none."""
 
 
 class ClusterError(ConfigError):
-    """A Dask cluster that cannot be reached, or no longer."""
+    """A Dask cluster that cannot be reached, or no longer, or has no worker that may compute."""
 
 
 def on_cluster(
-    config: SweepConfig, pending: list[Batch], *, scheduler: str | None, workers: int | None
-) -> Iterator[tuple[Batch, dict[str, Named] | str]]:
+    config: SweepConfig,
+    pending: list[Batch],
+    *,
+    scheduler: str | None,
+    workers: int | None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> Iterator[tuple[Batch, Outcome]]:
     """Each batch, as it is done, with its arrays, or with one line saying why there are none.
 
     `scheduler` is the address of a running Dask cluster, `workers` a number of processes to start here
-    instead. Raises ClusterError where the scheduler cannot be reached, at first or for long.
+    instead. `warn` is told in a line of workers that may not compute and of what is waited for. Raises
+    ClusterError where the scheduler cannot be reached, at first or for long, and where no worker may compute:
+    at once where all there are have other code or other data, after GIVE_UP_SECONDS where none answers.
     """
     if not pending:
         return
-    text, queue, deaths = config.to_yaml(), deque(pending), Counter[Batch]()
-    with _connected(scheduler, workers) as client:
-        held: dict[Future, tuple[Batch, str]] = {}  # with the worker's address
-        while True:
-            present = _workers(client, scheduler)
-            done: list[tuple[Batch, dict[str, Named] | str]] = []
-            for future, (batch, worker) in list(held.items()):
-                outcome = _outcome(future, worker in present)
-                if outcome is None:
-                    continue
-                del held[future]
-                if not isinstance(outcome, int):
-                    done.append((batch, outcome))
-                    continue
-                deaths[batch] += outcome
-                if deaths[batch] < DEATHS:
-                    queue.appendleft(batch)
-                else:
-                    done.append((batch, f"killed {deaths[batch]} workers"))
-            for worker in present.difference(worker for _, worker in held.values()):
-                if queue:
-                    batch = queue.popleft()
-                    future = client.submit(
-                        compute, text, batch, workers=[worker], key=f"{batch.id}-{uuid.uuid4().hex}"
-                    )
-                    held[future] = batch, worker
-            yield from done  # the workers are busy again while the coordinator writes
-            if not queue and not held:
-                return
-            _wait_for_one(held)
+    origin = f"--workers {workers or 1}" if scheduler is None else f"--scheduler {scheduler}"
+    with _connected(scheduler, workers) as (client, local):
+        yield from _Coordinator(config, pending, client, local, origin, warn).outcomes()
 
 
-def compute(text: str, batch: Batch) -> dict[str, Named] | str:
+def compute(text: str, batch: Batch) -> Outcome:
     """What a worker does: a batch of the config in a YAML text, just as it is done without workers."""
     use_compilation_cache()
     return computed(SweepConfig.from_yaml(text), batch)
 
 
-def _outcome(future: Future, present: bool) -> dict[str, Named] | str | int | None:
+class _Coordinator:
+    """The batches of a sweep on their way to workers and back."""
+
+    def __init__(
+        self,
+        config: SweepConfig,
+        pending: list[Batch],
+        client: Client,
+        local: LocalCluster | None,
+        origin: str,
+        warn: Callable[[str], None],
+    ):
+        self.config, self.client, self.local, self.origin, self.warn = config, client, local, origin, warn
+        self.text, self.source = config.to_yaml(), source_of(config)
+        self.queue, self.deaths = deque(pending), Counter[Batch]()
+        self.held: dict[Future, tuple[Batch, Worker, int]] = {}  # with the worker's process
+        self.crew, self.served = Handshakes(client), False
+        self.unsaid: list[Worker] = []
+        self.killed_before = kills_for_memory()
+        self.patience = GIVE_UP_SECONDS * (max(1, len(local.environments) // CPU_COUNT) if local else 1)
+        self.idle_since, self.said = time.monotonic(), False
+
+    def outcomes(self) -> Iterator[tuple[Batch, Outcome]]:
+        while True:
+            there = self._workers()
+            done: list[tuple[Batch, Outcome]] = []
+            if there is not None:
+                present = set(there)
+                done = self._collect(present)
+                known = set(self.crew.refused)
+                self.crew.meet(present)
+                self.unsaid += self.crew.refused.keys() - known
+                self._hand_out()
+            self.served |= bool(done)
+            yield from done  # the workers are busy again while the coordinator writes
+            if not self.queue and not self.held:
+                return
+            self._be_patient(there)
+            self._wait_for_one()
+
+    def _workers(self) -> dict[Worker, dict] | None:
+        """The workers there are, with what the scheduler knows of each; None while it does not answer."""
+        if self.client.status not in ("running", "connecting"):
+            kept = "finished cells are kept, and another address resumes the rest"
+            raise ClusterError([f"{self.origin}: is gone; {kept}"])
+        with suppress(OSError):  # being connected again
+            found = self.client.sync(self.client.scheduler.identity, callback_timeout=CONNECT_SECONDS)
+            return {
+                Worker(address, facts.get("local_directory", "")): facts
+                for address, facts in found["workers"].items()
+            }
+        return None
+
+    def _collect(self, present: set[Worker]) -> list[tuple[Batch, Outcome]]:
+        """What batches came to that are done or given up; the others that ended go back to the queue."""
+        done: list[tuple[Batch, Outcome]] = []
+        for future, (batch, worker, process) in list(self.held.items()):
+            outcome = _outcome(future, worker in present)
+            if outcome is None:
+                continue
+            del self.held[future]
+            if isinstance(outcome, Refusal):
+                self.crew.refuse(worker, outcome)
+                self.unsaid.append(worker)
+                self.queue.appendleft(batch)
+            elif not isinstance(outcome, int):
+                done.append((batch, outcome))
+            else:
+                self.deaths[batch] += outcome
+                if self.deaths[batch] < DEATHS:
+                    self.queue.appendleft(batch)
+                else:
+                    done.append((batch, self._given_up(batch, process)))
+        return done
+
+    def _hand_out(self) -> None:
+        """A batch to each worker that may compute and has none."""
+        busy = {worker for _, worker, _ in self.held.values()}
+        for worker, process in self.crew.usable.items():
+            if self.queue and worker not in busy:
+                batch = self.queue.popleft()
+                work = partial(checked, compute, self.text, batch, self.crew.expected, self.source)
+                packed = {"packed": pickle.dumps(work)}
+                key = f"{batch.id}-{uuid.uuid4().hex}"
+                future = self.client.submit(eval, UNPACK, packed, workers=[worker.address], key=key)
+                self.held[future] = batch, worker, process
+
+    def _given_up(self, batch: Batch, process: int) -> str:
+        """Why a batch is not done, as far as its last worker has told, and what it needs where memory may be
+        the reason."""
+        line = f"killed {self.deaths[batch]} workers"
+        if self.local is None:
+            logs = "whose own logs say why; where they ran out of memory"
+            return f"{line}, {logs}: {_memory.needs(Task.of(self.config, batch))}"
+        words = self.local.last_words(process)
+        if kills_for_memory() > self.killed_before and not MEMORY.search(words):
+            words = "the system ended processes, out of memory"
+        if not words:
+            return line
+        return f"{line}; the last one: {words}; {_memory.needs(Task.of(self.config, batch))}, or --workers"
+
+    def _be_patient(self, there: dict[Worker, dict] | None) -> None:
+        """Say what is waited for, once it takes long; raise ClusterError where it takes too long or is in
+        vain."""
+        crew = self.crew
+        if there is not None and (crew.usable or self.held):
+            for line in self._refusals(self.unsaid):
+                self.warn(f"{self.origin}: {line}; it gets no batch")
+            self.unsaid.clear()
+            self.idle_since, self.said = time.monotonic(), False
+            return
+        kept = "finished cells are kept" if self.served else "nothing was computed"
+        if crew.refused and not crew.asked and not self.served:
+            remedy = "install the same on all and start the workers anew"
+            raise ClusterError([f"{self.origin}: {line}; {remedy}" for line in self._refusals(crew.refused)])
+        waited = time.monotonic() - self.idle_since
+        hopeless = self.local is not None and self.local.hopeless()
+        if waited < SAY_SECONDS and not hopeless:
+            return
+        reason, busy = self._reason(there)
+        if busy:  # its answer has the whole time once it is free
+            self.idle_since = time.monotonic()
+        elif hopeless or waited > self.patience:
+            raise ClusterError([f"{self.origin}: {reason}, for {waited:.0f} s; {kept}"])
+        if not self.said:
+            limit = "until it is free" if busy else f"at most {self.patience:.0f} s"
+            self.warn(f"{self.origin}: {reason}; waiting {limit}")
+            self.said = True
+
+    def _refusals(self, workers: Any) -> list[str]:
+        """A line for each reason, with the workers that it is the reason for."""
+        reasons: dict[str, list[str]] = {}
+        for worker in workers:
+            if worker in self.crew.refused:
+                reasons.setdefault(self.crew.refused[worker], []).append(worker.address)
+        return [
+            f"worker{'s' if len(found) > 1 else ''} {', '.join(sorted(found))}: {reason}"
+            for reason, found in reasons.items()
+        ]
+
+    def _reason(self, there: dict[Worker, dict] | None) -> tuple[str, bool]:
+        """Why no worker can be given a batch, and whether it is that they are busy with others' work."""
+        if there is None:
+            return "the scheduler does not answer", False
+        for worker in self.crew.asked:
+            counts = there.get(worker, {}).get("metrics", {}).get("task_counts", {})
+            if counts.get("ready"):  # the question waits for a thread
+                return f"worker {worker.address} is busy with other work", True
+        if self.crew.asked:
+            silent = ", ".join(sorted(worker.address for worker in self.crew.asked))
+            return f"no answer from {silent} on which code it has", False
+        if self.crew.refused:
+            return f"no worker may compute ({'; '.join(self._refusals(self.crew.refused))})", False
+        if self.local is not None and (words := self.local.last_words()):
+            return f"workers end as they start ({words})", False
+        if self.crew.lost:
+            return f"workers end as they are asked which code they have ({len(self.crew.lost)} so far)", False
+        return "no worker has started" if self.local else "no worker is connected to it", False
+
+    def _wait_for_one(self) -> None:
+        """Until something is done, or for a second: workers may come and go meanwhile."""
+        futures = [*self.held, *self.crew.asked.values()]
+        if not futures:
+            time.sleep(0.1)
+            return
+        with suppress(TimeoutError, CancelledError):
+            wait(futures, timeout=1, return_when="FIRST_COMPLETED")
+
+
+def _outcome(future: Future, present: bool) -> Outcome | int | None:
     """What a batch came to: its result, or the number of workers that died of it, or None while its worker is
     at it."""
     try:
@@ -115,86 +272,46 @@ def _outcome(future: Future, present: bool) -> dict[str, Named] | str | int | No
         return None if present else 1
     except TimeoutError:  # lost with its worker on the way here
         return None
-    except (
-        CancelledError
-    ):  # the connection to the scheduler was lost, and with it what it knew of this client
+    except CancelledError:  # the connection to the scheduler was lost, and what it knew of this client
         return 0
     except KilledWorker as error:
         return error.allowed_failures + 1
 
 
-def _workers(client: Client, scheduler: str | None) -> set[str]:
-    """Addresses of the workers there are."""
-    while client.status in ("running", "connecting"):
-        with suppress(OSError):  # being connected again
-            return set(client.nthreads())
-        time.sleep(0.1)
-    raise ClusterError(
-        [f"--scheduler {scheduler}: is gone; finished cells are kept, and another address resumes the rest"]
-    )
+@contextmanager
+def _connected(scheduler: str | None, workers: int | None) -> Iterator[tuple[Client, LocalCluster | None]]:
+    with silence_logging_cmgr(logging.CRITICAL):
+        if scheduler is None:
+            with (
+                _local_cluster(workers or 1, _credentials()) as cluster,
+                Client(cluster.scheduler_address, security=cluster.security) as client,
+            ):
+                yield client, cluster
+            return
+        if problem := problem_with(scheduler, CONNECT_SECONDS):
+            raise ClusterError([f"--scheduler {scheduler}: {problem}; {ALLOWED}"])
+        with Client(scheduler, timeout=CONNECT_SECONDS) as client:
+            yield client, None
 
 
-def _wait_for_one(held: dict[Future, tuple[Batch, str]]) -> None:
-    """Until a batch is done, or for a second: workers may come and go meanwhile."""
-    if not held:
-        time.sleep(1)
-    with suppress(TimeoutError, CancelledError):
-        wait(list(held), timeout=1, return_when="FIRST_COMPLETED")
+def _credentials() -> Security:
+    """Credentials that this process alone has, and hands to the workers that it starts."""
+    try:
+        return Security.temporary()
+    except ImportError:
+        missing = "the package cryptography is missing; install it: pip install cryptography"
+        raise ClusterError([f"--workers: {missing}"]) from None
 
 
 @contextmanager
-def _connected(scheduler: str | None, workers: int | None) -> Iterator[Client]:
-    if scheduler is None:
-        with _local_cluster(workers or 1) as cluster, Client(cluster) as client:
-            try:
-                yield client
-            finally:
-                cluster.sync(_stop, cluster)
-        return
-    try:  # a Client that fails to connect may hang when it is thrown away
-        asyncio.run(_reach(scheduler))
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        allowed = "allowed: the address of a running Dask scheduler, such as tcp://host:8786"
-        raise ClusterError([f"--scheduler {scheduler}: {reason}; {allowed}"]) from None
-    with Client(scheduler, timeout=CONNECT_SECONDS) as client:
-        yield client
-
-
-async def _reach(address: str) -> None:
-    credentials = Security().get_connection_args("client")
-    comm = await connect(address, timeout=CONNECT_SECONDS, **credentials)
-    await comm.close()
-
-
-def _local_cluster(workers: int) -> SpecCluster:
-    """Worker processes, each with a nanny that replaces it when it dies, reachable from this machine
-    alone."""
-    here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    each = here | {
-        "nthreads": 1,
-        "memory_limit": 0,
-        "silence_logs": logging.CRITICAL,
-        "preload": [IGNORE_INTERRUPTS],
-    }
-    # Dask's eager return of freed memory to the system would have XLA's buffers paged in anew at each use.
-    with dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}):
-        return SpecCluster(
-            workers={
-                i: {"cls": Nanny, "options": each | {"env": env}} for i, env in enumerate(shares(workers))
-            },
-            scheduler={"cls": Scheduler, "options": here | {"worker_ttl": SILENT_SECONDS}},
-            silence_logs=logging.CRITICAL,
-        )
-
-
-async def _stop(cluster: SpecCluster) -> None:
-    """Ends the workers at once: all they did is here, and what they do nobody waits for."""
-    closing = (nanny.close(timeout=0.2) for nanny in cluster.workers.values())
-    for error in await asyncio.gather(*closing, return_exceptions=True):
-        # Killed already, a busy machine may take longer to notice.
-        if isinstance(error, BaseException) and not isinstance(error, TimeoutError):
-            raise error
+def _local_cluster(workers: int, security: Security | None = None) -> Iterator[LocalCluster]:
+    """Worker processes of this machine, which share its cores and GPUs."""
+    cluster = LocalCluster(shares(workers), security, SILENT_SECONDS)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
 
 
 def shares(workers: int) -> list[dict[str, str]]:

@@ -8,7 +8,10 @@ from nfd_jax.limit import TimeTooShort
 from nfd_jax.measures import Named
 from nfd_jax.runtime import Background
 from nfd_jax.store import Batch
+from nfd_jax.sweep import _memory
 from nfd_jax.sweep._execute import run_batch
+from nfd_jax.sweep._last_words import MEMORY
+from nfd_jax.sweep._task import Task
 
 CELL_ERRORS = (
     jax.errors.JaxRuntimeError,
@@ -25,7 +28,8 @@ def computed(config: SweepConfig, batch: Batch) -> dict[str, Named] | str:
     try:
         return Background(run_batch, config, batch).result()
     except CELL_ERRORS as error:
-        return first_line(error)
+        line, said = first_line(error), str(error) or type(error).__name__
+        return f"{line}; {_memory.needs(Task.of(config, batch))}" if MEMORY.search(said) else line
 
 
 def first_line(error: BaseException) -> str:

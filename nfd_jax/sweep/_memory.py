@@ -254,6 +254,11 @@ def check_fits(tasks: Iterable[Task], *, memory: int | None = None, processes: i
     return list(lines.values())
 
 
+def needs(task: Task) -> str:
+    """What a batch that ran out of memory takes at the least, and what to lower."""
+    return f"{_what(task)} needs at least {in_words(batch_bytes(task))} by the plan; lower {_lower(task)}"
+
+
 def _what(task: Task) -> str:
     if task.tolerance is not None:
         return f"limit.tolerance: a limit to a tolerance of {task.tolerance:g}"

@@ -1,7 +1,7 @@
 """The batches of a sweep computed, here or spread over workers."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from nfd_jax.config import SweepConfig
 from nfd_jax.measures import Named
@@ -17,18 +17,22 @@ trains."""
 
 
 def results(
-    config: SweepConfig, pending: list[Batch], scheduler: str | None, workers: int | None
+    config: SweepConfig,
+    pending: list[Batch],
+    scheduler: str | None,
+    workers: int | None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[Batch, dict[str, Named] | str]]:
     """Each batch with its arrays, or with one line saying why there are none.
 
     `scheduler` is the address of a running Dask cluster, `workers` a number of processes to start here;
     without either this process computes all batches, on a CPU two beside one another where both fit in
-    memory.
+    memory. `warn` is told in a line which workers get no batch, and what is waited for.
     """
     if scheduler is not None or workers is not None:
         from nfd_jax.sweep._cluster import on_cluster  # Dask takes a second to import
 
-        yield from on_cluster(config, pending, scheduler=scheduler, workers=workers)
+        yield from on_cluster(config, pending, scheduler=scheduler, workers=workers, warn=warn)
         return
     most = beside(config, pending)
     queue, running = deque(in_order(pending) if most > 1 else pending), deque()
