@@ -51,6 +51,7 @@ def stand_in():
             "open_results",
             lambda path: xr.open_datatree(Path(path) / "results.zarr", engine="zarr").load(),
         )
+        patch.setattr(store, "cell_states", lambda path: store.open_results(path)["status/cell"].values)
         yield
 
 

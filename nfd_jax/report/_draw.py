@@ -2,6 +2,7 @@
 narrow screen stacks."""
 
 import base64
+import os
 from collections.abc import Collection, Iterable
 from io import BytesIO
 from pathlib import Path
@@ -39,7 +40,9 @@ def drawn(folder: Path, drawing: Drawing) -> Drawn:
     """Writes folder/NAME.png."""
     whole, panels = rendered(drawing)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{drawing.name}.png").write_bytes(whole)
+    path, temporary = folder / f"{drawing.name}.png", folder / f".{drawing.name}.png.tmp"
+    temporary.write_bytes(whole)
+    os.replace(temporary, path)
     return Drawn(drawing, panels)
 
 

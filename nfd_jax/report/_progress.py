@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import xarray as xr
-
 from nfd_jax.verdicts import counts
 
 
@@ -20,17 +18,14 @@ def members(folder: Path) -> dict[str, Path]:
 
 
 def progress(folder: Path) -> dict[str, int] | None:
-    """Cells by state, from /status alone; None where it can't be read (yet)."""
+    """Cells by state; None where they can't be read (yet)."""
+    from nfd_jax.store import StoreError, cell_states
+
     try:
-        with xr.open_dataset(folder / "results.zarr", engine="zarr", group="status") as status:
-            return counts(status["cell"].load())
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):  # no store yet, or one that is being rebuilt this moment
+        found = cell_states(folder)
+    except (OSError, StoreError):  # being rebuilt this moment, or another version's
         return None
+    return None if found is None else counts(found)
 
 
 def failures(folder: Path) -> list[str]:

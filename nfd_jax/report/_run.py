@@ -152,7 +152,8 @@ def when(folder: Path | None) -> tuple[str, str]:
     """(date of the start, time spent running) from log.jsonl; "not logged" where there is none."""
     spans: list[list[float]] = []
     try:
-        lines = (folder / "log.jsonl").read_text().splitlines() if folder else []
+        log = folder / "log.jsonl" if folder else None
+        lines = log.read_text(errors="replace").splitlines() if log and log.is_file() else []
     except OSError:
         lines = []
     for line in lines:

@@ -5,7 +5,14 @@ from nfd_jax.store._batch import Batch, describe
 from nfd_jax.store._claim import claim_variants, variant_names
 from nfd_jax.store._errors import ConfigChanged, StoreError, StoreLocked, StoreUnwritable
 from nfd_jax.store._layout import intervals
-from nfd_jax.store._results import Stored, failed_batches, open_results, read_batches, stored_batches
+from nfd_jax.store._results import (
+    Stored,
+    cell_states,
+    failed_batches,
+    open_results,
+    read_batches,
+    stored_batches,
+)
 from nfd_jax.store._store import Store
 
 __all__ = [
@@ -16,6 +23,7 @@ __all__ = [
     "StoreLocked",
     "StoreUnwritable",
     "Stored",
+    "cell_states",
     "claim_variants",
     "describe",
     "failed_batches",

@@ -27,7 +27,7 @@ from nfd_jax.store._records import (
     read_record,
     swapping,
 )
-from nfd_jax.store._zarr import decode, dtype_of, metadata_files, read, sha256
+from nfd_jax.store._zarr import CHECKSUM, decode, dtype_of, metadata_files, read, sha256
 
 
 class Stored(NamedTuple):
@@ -47,16 +47,33 @@ def read_batches(path: str | os.PathLike[str], batches: Iterable[Batch]) -> Iter
     """The numbers of some of DIR's stored batches."""
     directory, wanted = Path(path), set(batches)
     manifest = Manifest.load(directory)
+    if manifest is None:
+        return
+    described = _described(directory / RESULTS, manifest, manifest.flaws(directory / RESULTS))
     for found in _whole(directory):
-        if manifest is None or found.batch not in wanted:
+        if found.batch not in wanted:
             continue
-        metadata = json.loads((directory / RESULTS / "zarr.json").read_bytes())
-        nodes, arrays = metadata["consolidated_metadata"]["metadata"], []
+        nodes, arrays = described.nodes, []
         for chunk, raw in found.contents:
             dims, dtype = manifest.grid.dims[chunk.array], np.dtype(nodes[chunk.array]["data_type"])
             sizes = nodes[chunk.array]["chunk_grid"]["configuration"]["chunk_shape"]
             arrays.append((chunk.array, dims, chunk.within, decode(raw, dtype, tuple(sizes))))
         yield Stored(found.batch, arrays)
+
+
+def cell_states(path: str | os.PathLike[str]) -> np.ndarray | None:
+    """The state of every run of DIR, flat, as it is this moment and unchecked: what another process stores
+    meanwhile is seen. None where there is no store, or not yet."""
+    directory = Path(path)
+    manifest = Manifest.load(directory)
+    if manifest is None:
+        return None
+    runs, found = manifest.grid.chunk_bytes[CELL] - CHECKSUM, []
+    for chunk in (chunk for chunks in manifest.chunks.values() for chunk in chunks if chunk.array == CELL):
+        raw = read(directory / RESULTS / chunk.path) or b""
+        sound = len(raw) == runs + CHECKSUM
+        found.append(decode(raw, np.dtype("int8"), (runs,)) if sound else np.full(runs, int(PENDING), "int8"))
+    return np.concatenate(found) if found else np.zeros(0, "int8")
 
 
 def failed_batches(path: str | os.PathLike[str]) -> list[str]:

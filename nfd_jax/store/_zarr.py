@@ -17,6 +17,9 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
+CHECKSUM = 4
+"""Bytes of a chunk's checksum."""
+
 
 def array_metadata(
     dims: tuple[str, ...],
@@ -91,12 +94,12 @@ def dtype_of(node: Mapping) -> np.dtype:
 
 def file_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
     """Length of a chunk's file."""
-    return math.prod(shape) * dtype.itemsize + 4
+    return math.prod(shape) * dtype.itemsize + CHECKSUM
 
 
 def decode(raw: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     """The array of a chunk file known to be whole."""
-    return np.frombuffer(raw[:-4], dtype.newbyteorder("<")).reshape(shape)
+    return np.frombuffer(raw[:-CHECKSUM], dtype.newbyteorder("<")).reshape(shape)
 
 
 def sha256(data: bytes) -> str:

@@ -44,7 +44,7 @@ class Progress:
             return
         line = json.dumps({"time": time.time(), "event": event, **facts}) + "\n"
         try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
             with open(os.open(self._log, flags, 0o666), "a") as stream:
                 stream.write(line)
         except OSError as error:

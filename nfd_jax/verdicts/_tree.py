@@ -43,7 +43,7 @@ def section(config: dict, name: str) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def counts(cells: xr.DataArray) -> dict[str, int]:
+def counts(cells: xr.DataArray | np.ndarray) -> dict[str, int]:
     """How many cells are in each of STATES."""
     return {name: int((cells == value).sum()) for value, name in enumerate(STATES)}
 
