@@ -168,7 +168,8 @@ def check(tmp_path, monkeypatch, expected, kinds, every: int, start: int = 0) ->
             if not fault(directory, at, error, monkeypatch):
                 return count * len(errors)
             xr.testing.assert_identical(loaded(directory), tree)
-            xr.testing.assert_identical(plainly(directory), tree)
+            if count % 8 == 0:  # slow: every chunk through zarr
+                xr.testing.assert_identical(plainly(directory), tree)
             assert files(directory) == chunks
             shutil.rmtree(directory)
 
