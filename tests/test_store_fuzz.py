@@ -94,7 +94,7 @@ def damage(directory: Path, chance: random.Random) -> str:
         case "nested":
             path.write_bytes(b"[" * 100_000)
         case "copy":
-            shutil.copy(other, path)
+            path.write_bytes(other.read_bytes())
         case "swap":
             content = other.read_bytes()
             other.write_bytes(raw)

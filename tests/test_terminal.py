@@ -18,13 +18,18 @@ from nfd_jax.report._page_variants import _anchor
 from nfd_jax.store import StoreError
 from nfd_jax.text import printable
 
+HEARD = [
+    *(sys.executable, "-S", "-c"),
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
+]
+"""Runs a command as a terminal does, whatever the tests were started by."""
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.25, 0.5])
 def test_ctrl_c_is_heard_from_the_first_moment_on(tmp_path, seconds):
     command = [sys.executable, "-m", "nfd_jax", "run", str(CONFIGS / "quickstart.yaml"), "--out", "here"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*HEARD, *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1]
