@@ -13,6 +13,7 @@ from nfd_jax.config import load_config
 from nfd_jax.measures import Named
 from nfd_jax.names import DIVERGED, DONE
 from nfd_jax.report import _figures, _helper
+from nfd_jax.report._progress import members
 from nfd_jax.store import open_results
 from nfd_jax.sweep import _execute, _verify
 
@@ -120,3 +121,65 @@ def test_a_run_has_diverged_where_anything_stored_of_it_has():
     expected = np.full((2, 3), int(DONE))
     expected[0, 1] = expected[1, 2] = expected[1, 0] = int(DIVERGED)
     np.testing.assert_array_equal(status.values, expected)
+
+
+def test_a_data_file_that_changed_is_refused_and_put_back_goes_on(tmp_path):
+    """Other numbers, or one more class: never mixed with what is stored, which stays usable."""
+    rng = np.random.default_rng(0)
+    data = tmp_path / "data.npz"
+    np.savez(data, inputs=rng.standard_normal((40, 5)), targets=np.arange(40) % 2)
+    kept = data.read_bytes()
+    tree = TREE | {"problem": TREE["problem"] | {"dataset": str(data)}, "seeds": 1, "measure": []}
+    del tree["problem"]["input_dim"]
+    file, out = tmp_path / "config.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(tree))
+    command = ["run", str(file), "--out", str(out), "--no-report", "--quiet"]
+    assert nfd(*command).exit_code == 0
+    before = open_results(out)
+    for inputs, targets in (
+        (rng.standard_normal((40, 5)), np.arange(40) % 2),
+        (rng.standard_normal((40, 5)), np.arange(40) % 3),
+    ):
+        np.savez(data, inputs=inputs, targets=targets)
+        for more in ([], ["--set", "seeds=2"]):
+            result = nfd(*command, *more)
+            assert result.exit_code == 2 and "other samples than those of the stored cells" in result.stderr
+        assert open_results(out).identical(before)
+    data.write_bytes(kept)
+    assert nfd(*command, "--set", "seeds=2").exit_code == 0
+    after = open_results(out)
+    assert bool((after["status/cell"] == DONE).all()) and after["finite/loss"].sizes["seed"] == 2
+    np.testing.assert_array_equal(after["finite/loss"].sel(seed=[0]), before["finite/loss"])
+
+
+def test_variants_and_plain_sweeps_do_not_share_a_folder(config, folder, tmp_path):
+    varied = tmp_path / "varied.yaml"
+    tree = TREE | {"variants": {"tanh": {}, "relu": {"problem.activation": "relu"}}}
+    varied.write_text(yaml.safe_dump(tree))
+    result = nfd("run", str(varied), "--out", str(folder), "--no-report")
+    assert result.exit_code == 4 and "holds a sweep without variants" in result.stderr
+    parent = tmp_path / "parent"
+    command = ["run", str(varied), "--out", str(parent), "--no-report", "--set", "seeds=1"]
+    assert nfd(*command).exit_code == 0
+    result = nfd("run", str(config), "--out", str(parent), "--no-report")
+    assert result.exit_code == 4 and "holds variants (relu, tanh)" in result.stderr
+    varied.write_text(yaml.safe_dump(TREE | {"variants": {"tanh": {}}}))
+    result = nfd(*command)
+    assert result.exit_code == 0 and "left as they are: relu" in result.stderr
+    assert (parent / "relu" / "results.zarr").exists() and list(members(parent)) == ["tanh"]
+
+
+def test_results_removed_while_they_are_computed_end_in_one_line(config, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    honest = launch.sweep.results
+
+    def removed(*arguments):
+        for found in honest(*arguments):
+            shutil.rmtree(out, ignore_errors=True)
+            yield found
+
+    monkeypatch.setattr(launch.sweep, "results", removed)
+    result = nfd("run", str(config), "--out", str(out), "--quiet")
+    assert result.exit_code == 4
+    lines = [line for line in result.stderr.splitlines() if "the log ends here" not in line]
+    assert len(lines) == 1 and "moved or removed while it was in use" in lines[0]

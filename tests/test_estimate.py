@@ -237,3 +237,16 @@ def test_one_program_for_each_set_of_shapes(changes, counted, monkeypatch):
     found = _estimate.programs([Task.of(c, batch) for batch in make_plan(c)])
     del found["measures"]
     assert found == counted
+
+
+def test_what_a_plan_says_costs_no_more_for_many_seeds(cache, monkeypatch):
+    """Batches alike are worked out once."""
+    asked = []
+    honest = _estimate.work
+    monkeypatch.setattr(_estimate, "work", lambda task: asked.append(task) or honest(task))
+    said = {}
+    for seeds in (8, 4000):
+        asked.clear()
+        _estimate.describe(config(seeds=seeds), "")
+        said[seeds] = len(asked)
+    assert said[8] == said[4000]

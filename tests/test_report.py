@@ -24,6 +24,7 @@ from nfd_jax.report._fig_transfer import transfer
 from nfd_jax.report._fig_variants import variant_drawings, varying
 from nfd_jax.report._figures import FIGURES, drawings
 from nfd_jax.report._numbers import Estimate, count, number, percent, percents, signed, slope
+from nfd_jax.report._page import sweep_page
 from nfd_jax.report._pick import in_blocks
 from nfd_jax.report._plot import styled
 from nfd_jax.report._rates_table import by_learning_rate
@@ -332,6 +333,27 @@ def test_what_is_missing_is_counted_and_said_once(tree, stand_in, tmp_path):
     assert f"{diverged} cells with numbers that are not finite" in text
     assert f"{total - pending - diverged} of {total} done, {diverged} diverged, {pending} pending" in text
     assert distance(View.of(spoiled), "reused", "reused").width == 256
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("steps", [slice(None), slice(1, None)], ids=["never", "after the first step"])
+@pytest.mark.parametrize(
+    "groups", [("limit",), ("limit", "compare", "law"), ("finite",), ("spectrum", "kernels", "response")]
+)
+def test_what_has_no_finite_value_is_left_out(tree, groups, steps):
+    spoiled = without(tree, "rates", "verdicts")
+    for group in groups:
+        data = spoiled[group].to_dataset().copy(deep=True)
+        for values in data.data_vars.values():
+            if "step" in values.dims:
+                values[{"step": steps}] = np.nan
+        spoiled[group].dataset = data
+    rates, judged = verdicts.conclusions(spoiled, margin=0.0025)
+    whole = xr.DataTree.from_dict({"rates": rates, "verdicts": judged})
+    spoiled["rates"], spoiled["verdicts"] = whole["rates"], whole["verdicts"]
+    assert report.summary_lines(spoiled) and "<h1>" in sweep_page(spoiled, {})
+    with styled():
+        assert all(drawing.title for drawing in drawings(spoiled))
 
 
 def test_a_sweep_without_a_finished_cell_has_a_report(tree, stand_in, tmp_path):

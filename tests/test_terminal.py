@@ -20,7 +20,8 @@ from nfd_jax.text import printable
 
 HEARD = [
     *(sys.executable, "-S", "-c"),
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.argv[1], sys.argv[1:])",
 ]
 """Runs a command as a terminal does, whatever the tests were started by."""
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

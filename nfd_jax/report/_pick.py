@@ -21,17 +21,23 @@ def pick(values: xr.DataArray | None, *, last: bool = False, **labels: object) -
 
 
 def largest(values: xr.DataArray, *dims: str) -> xr.DataArray:
-    """At the largest size along each of dims that has data; dims that are not there are left out."""
+    """At the largest size along each of dims that has data, or where none has at the largest; dims that are
+    not there are left out."""
     for dim in dims:
         if dim in values.dims:
-            values = values.sel({dim: covered(values, dim)[-1]})
+            values = values.sel({dim: _last(values, dim)})
     return values
 
 
 def matched(limit: xr.DataArray, width: int) -> xr.DataArray:
     """The limit with as many particles as the network is wide, else with the most there are."""
     counts = covered(limit, "particles")
-    return limit.sel(particles=width if width in counts else counts[-1], drop=True)
+    return limit.sel(particles=width if width in counts else _last(limit, "particles"), drop=True)
+
+
+def _last(values: xr.DataArray, dim: str) -> object:
+    found = covered(values, dim)
+    return (found if len(found) else values[dim].values)[-1]
 
 
 def estimate(found: xr.Dataset, name: str, **where: object) -> Estimate:
