@@ -74,9 +74,26 @@ class Manifest:
                 dict(content["files"]),
                 content["outputs"],
             )
-            return found if len(found.chunks) == len(found.plan) else None
+            return found if found._sound() and len(found.chunks) == len(found.plan) else None
         except _DAMAGE:
             return None
+
+    def _sound(self) -> bool:
+        """Whether everything is of its kind: a sealed file may be another program's."""
+        grid = self.grid
+        words = [self.digest, self.samples, *self.files, *self.files.values(), *grid.dims]
+        words += [dim for dims in grid.dims.values() for dim in dims]
+        numbers = [
+            self.outputs,
+            *grid.chunk_bytes.values(),
+            *(n for axis in grid.axes.values() for n in axis),
+        ]
+        return (
+            all(isinstance(word, str) for word in words)
+            and all(type(number) is int for number in numbers)
+            and grid.chunk_bytes.keys() == grid.dims.keys()
+            and isinstance(grid.matched, bool)
+        )
 
     @cached_property
     def chunks(self) -> dict[str, list[Chunk]]:
@@ -149,8 +166,13 @@ def examine(directory: Path, root: Path, manifest: Manifest) -> Iterator[Examine
 
 
 def batch_from(plain: dict) -> Batch:
-    """A batch from its JSON."""
-    return Batch(**plain | {"depths": tuple(plain["depths"]), "seeds": tuple(plain["seeds"])})
+    """A batch from its JSON. ValueError, TypeError or KeyError where it is none."""
+    found = Batch(**plain | {"depths": tuple(plain["depths"]), "seeds": tuple(plain["seeds"])})
+    numbers = (found.width, *found.depths, *found.seeds, *([] if found.size is None else [found.size]))
+    known = found.kind in ("cells", "limit") and isinstance(found.redrawn, bool)
+    if not known or not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"no batch: {plain}")
+    return found
 
 
 def read_record(path: Path) -> dict | None:
@@ -158,7 +180,8 @@ def read_record(path: Path) -> dict | None:
     record = unsealed(path)
     try:
         batch_of(record), stored_for(record)
-        sound = record["status"] in ("done", "failed") and isinstance(record["position"], int)
+        sound = record["status"] in ("done", "failed") and type(record["position"]) is int
+        sound = sound and all(isinstance(word, str) for word in stored_for(record))
         hashes = record["sha256"].values()
         return record if sound and all(isinstance(cells, dict) for cells in hashes) else None
     except _DAMAGE:
