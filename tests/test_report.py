@@ -336,9 +336,15 @@ def test_what_is_missing_is_counted_and_said_once(tree, stand_in, tmp_path):
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-@pytest.mark.parametrize("steps", [slice(None), slice(1, None)], ids=["never", "after the first step"])
 @pytest.mark.parametrize(
-    "groups", [("limit",), ("limit", "compare", "law"), ("finite",), ("spectrum", "kernels", "response")]
+    "groups, steps",
+    [
+        (("limit", "compare", "law"), slice(None)),
+        (("limit",), slice(1, None)),
+        (("spectrum", "kernels", "response"), slice(1, None)),
+        pytest.param(("finite",), slice(1, None), marks=pytest.mark.long),
+        pytest.param(("limit",), slice(None), marks=pytest.mark.long),
+    ],
 )
 def test_what_has_no_finite_value_is_left_out(tree, groups, steps):
     spoiled = without(tree, "rates", "verdicts")
