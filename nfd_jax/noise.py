@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nfd_jax._types import Index, Key, LayerRows
-from nfd_jax.problem import Problem, check_key, check_sizes
+from nfd_jax.checks import as_size, as_sizes, check_key
+from nfd_jax.problem import Problem, check_problem
 from nfd_jax.programs import Program
 
 (
@@ -66,7 +67,7 @@ def normal_rows(key: Key, rows: int, width: int, dtype) -> Float[Array, "rows n"
 
 def neighbours(fine: int, depth: int) -> int:
     """How many of `fine` layers make one of `depth`; ValueError unless `depth` divides `fine`."""
-    check_sizes(depth=depth)
+    depth = as_size("depth", depth)
     if fine % depth:
         raise ValueError(f"depth {depth} must divide the noise's depth {fine}")
     return fine // depth
@@ -75,7 +76,7 @@ def neighbours(fine: int, depth: int) -> int:
 def coarsened(xi: Float[Array, "... M P n"], depth: int) -> Float[Array, "... L P n"]:
     """The same Brownian motions seen by `depth` layers: sums of m = M/depth neighbours, over √m."""
     m = neighbours(xi.shape[-3], depth)
-    return xi.reshape(*xi.shape[:-3], depth, m, *xi.shape[-2:]).sum(-3) / math.sqrt(m)
+    return xi.reshape(*xi.shape[:-3], -1, m, *xi.shape[-2:]).sum(-3) / math.sqrt(m)
 
 
 def bridged(xi: Float[Array, "... L P n"], depth: int, g: Float[Array, "R n"]) -> Float[Array, "... M P n"]:
@@ -162,7 +163,7 @@ class Noise(AbstractNoise):
 
         Raises ValueError unless this noise's depth divides `depth`.
         """
-        check_sizes(depth=depth)
+        depth = as_size("depth", depth)
         if depth % self.depth:
             raise ValueError(f"depth {depth} must be a multiple of the noise's depth {self.depth}")
         key, kinds = check_key(key), iter((FORWARD, BACKWARD, INITIAL))
@@ -177,7 +178,7 @@ class Noise(AbstractNoise):
 
     def narrow(self, width: int) -> "Noise":
         """The same noise for the first `width` coordinates; ValueError where it has fewer."""
-        if not 1 <= width <= self.width:
+        if (width := as_size("width", width)) > self.width:
             raise ValueError(f"width {width} must lie in 1 … {self.width}, the noise's own width")
         cut = lambda a: a[..., :width]
         initial = None if self.initial is None else cut(self.initial)
@@ -225,7 +226,8 @@ class KeyedNoise(AbstractNoise):
         return self.layers
 
     def coarsen(self, depth: int) -> "KeyedNoise":
-        return replace(self, layers=depth, fine=self.fine * neighbours(self.depth, depth))
+        fine = neighbours(self.depth, depth)
+        return replace(self, layers=self.depth // fine, fine=self.fine * fine)
 
     def increments(self, direction: Index, step: Index) -> LayerRows:
         at = lambda layer: jax.vmap(lambda p: self._row(direction, step, p, layer))(jnp.arange(self.rows))
@@ -305,8 +307,8 @@ def keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> KeyedN
     >>> nfd.train_finite(problem, noise=noise, simulator="matrix_free").loss.shape
     (3,)
     """
-    check_sizes(width=width, depth=depth)
-    return _keyed(problem, width, depth, check_key(key))
+    check_problem(problem)
+    return _keyed(problem, *as_sizes(width=width, depth=depth), check_key(key))
 
 
 def sample_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise:
@@ -320,8 +322,8 @@ def sample_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise
     >>> noise.coarsen(4).depth, noise.refine(16, jax.random.key(1)).depth
     (4, 16)
     """
-    check_sizes(width=width, depth=depth)
-    return _sampled(problem, width, depth, check_key(key))
+    check_problem(problem)
+    return _sampled(problem, *as_sizes(width=width, depth=depth), check_key(key))
 
 
 def shared_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise:
@@ -332,7 +334,7 @@ def shared_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise
 
 def shared_keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> BridgedNoise:
     """`shared_noise` without its arrays, as `keyed_noise` is `sample_noise` without them."""
-    check_sizes(width=width, depth=depth)
+    width, depth = as_sizes(width=width, depth=depth)
     halvings = (depth & -depth).bit_length() - 1
     sizes = problem.steps, problem.batch_size, depth
     return BridgedNoise(*ends(key, problem, width), key, *sizes, halvings=halvings)

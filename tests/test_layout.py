@@ -12,6 +12,7 @@ ORDER = [
     "_types",
     "runtime",
     "programs",
+    "checks",
     "parametrization",
     "activations",
     "losses",

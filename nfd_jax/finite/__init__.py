@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array
 
 from nfd_jax import conditional, optimizers
+from nfd_jax.checks import check_choice, check_key
 from nfd_jax.finite._dense import initial_weights, train_weights
 from nfd_jax.finite._engine import Grid, compile_grid, program_sizes, runs_at_once, shape_of, train_grids
 from nfd_jax.finite._innovations import coupling_of, innovations, train_with_innovations
@@ -14,7 +15,7 @@ from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.finite._train_grid import train_grid
 from nfd_jax.names import SIMULATORS, BackwardWeights, MatmulPrecision, RecordName, Simulator
 from nfd_jax.noise import AbstractNoise, keyed_noise, sample_noise
-from nfd_jax.problem import Problem, check_choice, check_key
+from nfd_jax.problem import Problem
 from nfd_jax.programs import Program
 from nfd_jax.trajectory import Trajectory
 
