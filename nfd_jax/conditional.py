@@ -3,7 +3,7 @@ record."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +112,7 @@ def run(
     noise: AbstractNoise | None,
     key: Array | None,
     options: Options,
-    directions: int | None,
+    directions: SupportsIndex | None,
     tolerance: float,
 ) -> Trajectory:
     """Trains `interior`(problem, reuse, depth, width) on `noise`, or on what `draw` makes of `key`: arrays,

@@ -9,6 +9,7 @@ motion sums finer increments, ξ_coarse = Σ ξ_fine/√m.
 import math
 from abc import abstractmethod
 from dataclasses import replace
+from typing import SupportsIndex
 
 import equinox as eqx
 import jax
@@ -65,7 +66,7 @@ def normal_rows(key: Key, rows: int, width: int, dtype) -> Float[Array, "rows n"
     return jax.vmap(lambda k: jax.random.normal(k, (width,), dtype))(keys)
 
 
-def neighbours(fine: int, depth: int) -> int:
+def neighbours(fine: int, depth: SupportsIndex) -> int:
     """How many of `fine` layers make one of `depth`; ValueError unless `depth` divides `fine`."""
     depth = as_size("depth", depth)
     if fine % depth:
@@ -73,7 +74,7 @@ def neighbours(fine: int, depth: int) -> int:
     return fine // depth
 
 
-def coarsened(xi: Float[Array, "... M P n"], depth: int) -> Float[Array, "... L P n"]:
+def coarsened(xi: Float[Array, "... M P n"], depth: SupportsIndex) -> Float[Array, "... L P n"]:
     """The same Brownian motions seen by `depth` layers: sums of m = M/depth neighbours, over √m."""
     m = neighbours(xi.shape[-3], depth)
     return xi.reshape(*xi.shape[:-3], -1, m, *xi.shape[-2:]).sum(-3) / math.sqrt(m)
@@ -111,7 +112,7 @@ class AbstractNoise(eqx.Module):
         """L, the number of layers."""
 
     @abstractmethod
-    def coarsen(self, depth: int) -> "AbstractNoise":
+    def coarsen(self, depth: SupportsIndex) -> "AbstractNoise":
         """The same noise for a network of `depth` layers; ValueError unless `depth` divides this one's."""
 
     @abstractmethod
@@ -153,11 +154,11 @@ class Noise(AbstractNoise):
     def depth(self) -> int:
         return self.forward.shape[-3]
 
-    def coarsen(self, depth: int) -> "Noise":
+    def coarsen(self, depth: SupportsIndex) -> "Noise":
         """The same motions seen by `depth` layers; ValueError unless `depth` divides this noise's."""
         return self._with(lambda xi: coarsened(xi, depth))
 
-    def refine(self, depth: int, key: Key) -> "Noise":
+    def refine(self, depth: SupportsIndex, key: Key) -> "Noise":
         """Noise of `depth` layers whose coarsening is this one: Brownian bridges between its increments,
         drawn from `key`.
 
@@ -176,7 +177,7 @@ class Noise(AbstractNoise):
             self.U, self.V, forward, backward, None if self.initial is None else change(self.initial)
         )
 
-    def narrow(self, width: int) -> "Noise":
+    def narrow(self, width: SupportsIndex) -> "Noise":
         """The same noise for the first `width` coordinates; ValueError where it has fewer."""
         if (width := as_size("width", width)) > self.width:
             raise ValueError(f"width {width} must lie in 1 … {self.width}, the noise's own width")
@@ -225,7 +226,7 @@ class KeyedNoise(AbstractNoise):
     def depth(self) -> int:
         return self.layers
 
-    def coarsen(self, depth: int) -> "KeyedNoise":
+    def coarsen(self, depth: SupportsIndex) -> "KeyedNoise":
         fine = neighbours(self.depth, depth)
         return replace(self, layers=self.depth // fine, fine=self.fine * fine)
 
@@ -297,7 +298,7 @@ class BridgedNoise(KeyedNoise):
         return coarsened(xi, self.layers)
 
 
-def keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> KeyedNoise:
+def keyed_noise(problem: Problem, *, width: SupportsIndex, depth: SupportsIndex, key: Key) -> KeyedNoise:
     """`sample_noise` without its arrays: every increment is drawn again each time it is needed.
 
     Of the four largest parts of a system's memory two are saved; 2 (K·P)·L·width normals are drawn in each of
@@ -311,7 +312,7 @@ def keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> KeyedN
     return _keyed(problem, *as_sizes(width=width, depth=depth), check_key(key))
 
 
-def sample_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise:
+def sample_noise(problem: Problem, *, width: SupportsIndex, depth: SupportsIndex, key: Key) -> Noise:
     """Draw the noise of a network of `width` and `depth`, or of a limit with as many particles and Euler
     steps.
 

@@ -1,7 +1,7 @@
 """Finite networks: dense (weight matrices) and matrix-free (exact in law, O(n) a layer)."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 from jaxtyping import Array
@@ -39,16 +39,16 @@ __all__ = [
 def train_finite(
     problem: Problem,
     *,
-    width: int | None = None,
-    depth: int | None = None,
+    width: SupportsIndex | None = None,
+    depth: SupportsIndex | None = None,
     key: Array | None = None,
     noise: AbstractNoise | None = None,
     backward_weights: BackwardWeights = "reused",
     simulator: Simulator = "dense",
     record: tuple[RecordName, ...] = (),
     heldout: Any = None,
-    grid: int | None = None,
-    directions: int | None = None,
+    grid: SupportsIndex | None = None,
+    directions: SupportsIndex | None = None,
     tolerance: float = 0.05,
     matmul_precision: MatmulPrecision = "highest",
 ) -> Trajectory:

@@ -11,6 +11,8 @@ filled with fresh g, so that ξ is again standard normal. The matrix-free networ
 dense one to rounding, and the limit can be solved on it too.
 """
 
+from typing import SupportsIndex
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -32,7 +34,12 @@ Samples = Float[Array, "K P n"]
 
 
 def train_with_innovations(
-    problem: Problem, *, width: int, depth: int, key: Array, backward_weights: BackwardWeights = "reused"
+    problem: Problem,
+    *,
+    width: SupportsIndex,
+    depth: SupportsIndex,
+    key: Array,
+    backward_weights: BackwardWeights = "reused",
 ) -> tuple[Trajectory, Noise]:
     """A dense network, all of h and b recorded, and the noise that drives the matrix-free one along the same
     path.

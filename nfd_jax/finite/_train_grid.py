@@ -8,15 +8,23 @@ else.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from nfd_jax import optimizers, training
-from nfd_jax.checks import as_array, as_size, check_choice, check_flag, check_key, check_record, concrete
+from nfd_jax.checks import (
+    as_array,
+    as_size,
+    check_choice,
+    check_flag,
+    check_key,
+    check_record,
+    concrete,
+    kind_of,
+)
 from nfd_jax.finite._dense import hidden_weights, initial_weights, keeping
 from nfd_jax.finite._hidden import form
 from nfd_jax.finite._matrices import train
@@ -41,8 +49,8 @@ from nfd_jax.trajectory import Trajectory
 def train_grid(
     problem: Problem,
     *,
-    widths: Sequence[int],
-    depths: Sequence[int],
+    widths: Sequence[SupportsIndex] | Array,
+    depths: Sequence[SupportsIndex] | Array,
     keys: Array,
     learning_rates: Any = None,
     backward_weights: Sequence[BackwardWeights] = ("reused", "independent"),
@@ -73,7 +81,7 @@ def train_grid(
     check_choice("matmul_precision", matmul_precision, MATMUL_PRECISIONS)
     sizes = []
     for name, values in (("widths", widths), ("depths", depths)):
-        if np.ndim(values) != 1 or not np.size(values):
+        if len(kind_of(values)[1]) != 1 or not len(values):
             raise ValueError(f"{name} must be a nonempty list of positive integers; received {values!r}")
         sizes.append(tuple(as_size(f"each of {name}", value) for value in values))
     flags = (backward_weights,) if isinstance(backward_weights, str) else tuple(backward_weights)

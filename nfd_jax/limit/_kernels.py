@@ -13,6 +13,8 @@ where the first term is that of the hidden weights, K(1) = ⟨h h'⟩ at t = 1 t
 Independent backward weights have 1 in place of G: true and propagated gradients share nothing but V.
 """
 
+from typing import SupportsIndex
+
 import diffrax
 import equinox as eqx
 import jax
@@ -116,7 +118,7 @@ def initial_averages(problem: Problem, *, ts: Float[Array, " G"]) -> tuple[Array
 
 
 def first_order_change(
-    problem: Problem, *, points: int = 129
+    problem: Problem, *, points: SupportsIndex = 129
 ) -> tuple[Float[Array, "P P"], Float[Array, "P P"]]:
     """First-order change of f_p at step 1 per (−η χ_q) when hidden weights learn: reused T∫E[φφ']G dt,
     independent T∫E[φφ'] dt.
@@ -133,7 +135,7 @@ def first_order_change(
 
 
 def first_step_gain(
-    problem: Problem, *, points: int = 129
+    problem: Problem, *, points: SupportsIndex = 129
 ) -> tuple[Float[Array, "P P"], Float[Array, "P P"]]:
     """What the first update changes in f as η → 0 at L, n = ∞: (reused, independent), each (P, P), all that
     `train` names.
@@ -147,10 +149,13 @@ def first_step_gain(
     >>> reused.shape
     (2, 2)
     """
+    check_limit(problem)
     return tangent_kernels(problem, problem.inputs[0], points=points)
 
 
-def tangent_kernels(problem: Problem, x: Float[Array, "R d"], *, points: int = 129) -> tuple[Array, Array]:
+def tangent_kernels(
+    problem: Problem, x: Float[Array, "R d"], *, points: SupportsIndex = 129
+) -> tuple[Array, Array]:
     """Θ of any inputs `x` for both systems, (reused, independent), each (R, R)."""
     check_limit(problem)
     kernels, (reused, independent) = _hidden_part(problem, x, points)
@@ -161,15 +166,15 @@ def tangent_kernels(problem: Problem, x: Float[Array, "R d"], *, points: int = 1
 
 
 def _hidden_part(
-    problem: Problem, x: Float[Array, "R d"], points: int
+    problem: Problem, x: Float[Array, "R d"], points: SupportsIndex
 ) -> tuple[InitKernels, tuple[Array, Array]]:
     allowed = "an odd number of at least 3 (Simpson's rule)"
-    points = as_size("points", points, allowed, least=3)
-    if points % 2 == 0:
-        raise ValueError(f"points must be {allowed}; received {points}")
-    kernels = kernels_of(problem, x, jnp.linspace(0, 1, points, dtype=problem.dtype))
-    simpson = np.ones(points)
+    count = as_size("points", points, allowed, least=3)
+    if count % 2 == 0:
+        raise ValueError(f"points must be {allowed}; received {count}")
+    kernels = kernels_of(problem, x, jnp.linspace(0, 1, count, dtype=problem.dtype))
+    simpson = np.ones(count)
     simpson[1:-1:2], simpson[2:-1:2] = 4, 2
-    weights = jnp.asarray(simpson / (3 * (points - 1)), problem.dtype)
+    weights = jnp.asarray(simpson / (3 * (count - 1)), problem.dtype)
     integrate = lambda kernel: problem.horizon * jnp.einsum("t,tpq->pq", weights, kernel)
     return kernels, (integrate(kernels.feature * kernels.gradient), integrate(kernels.feature))

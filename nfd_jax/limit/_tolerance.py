@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import SupportsIndex
 
 import equinox as eqx
 import jax
@@ -38,7 +39,7 @@ def estimate_limit(
     backward_weights: str = "independent",
     max_seconds: float | None = None,
     heldout=None,
-    kernels: int | None = None,
+    kernels: SupportsIndex | None = None,
     resume: LimitEstimate | None = None,
     progress: Callable[[LimitEstimate], None] | None = None,
 ) -> LimitEstimate:
