@@ -70,7 +70,8 @@ def _checked(activation: "Activation | Callable[[Array], Array]") -> Activation:
     else:
         found = Activation(activation, lambda z: jax.jvp(activation, (z,), (jnp.ones_like(z),))[1])
     name = getattr(found.value, "__name__", repr(found.value))
-    z = jax.numpy.asarray(np.random.default_rng(0).standard_normal((3, 4)), jnp.result_type(float))
+    with jax.ensure_compile_time_eval():  # a first call from inside a program sees numbers too
+        z = jnp.asarray(np.random.default_rng(0).standard_normal((3, 4)), jnp.result_type(float))
 
     def tried(part: Callable, what: str) -> Array:
         try:

@@ -3,16 +3,17 @@ record."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from nfd_jax import memory, optimizers, training
+from nfd_jax.checks import as_size, as_sizes, check_choice, check_flag, check_key, check_record, integer
 from nfd_jax.names import MATMUL_PRECISIONS
 from nfd_jax.noise import AbstractNoise, KeyedNoise, Noise
-from nfd_jax.problem import Problem, check_choice, check_flag, check_key, check_record, check_sizes
+from nfd_jax.problem import Problem, check_problem, heldout_inputs
 from nfd_jax.programs import Program
 from nfd_jax.trajectory import Trajectory
 
@@ -42,18 +43,19 @@ class Options(NamedTuple):
         matmul_precision: str,
     ) -> "Options":
         """Width and depth are given in `sizes`, under the caller's names, or read off the noise."""
+        check_problem(problem)
         check_flag(backward_weights)
         check_choice("matmul_precision", matmul_precision, MATMUL_PRECISIONS)
         record = check_record(record)
         if noise is not None:
             sizes = _sizes_of(noise, sizes)
-        check_sizes(**sizes)
-        width, depth = sizes.values()
-        asked = _heldout_inputs(problem, heldout)
-        if grid is not None and (
-            isinstance(grid, bool) or not isinstance(grid, int) or grid < 1 or depth % grid
-        ):
-            raise ValueError(f"grid must be a divisor of the depth, {depth}; received {grid!r}")
+        width, depth = as_sizes(**sizes)
+        asked = heldout_inputs(problem, heldout)
+        if grid is not None:
+            divisor = f"a divisor of the depth, {depth}"
+            grid = as_size("grid", grid, divisor)
+            if depth % grid:
+                raise ValueError(f"grid must be {divisor}; received {grid}")
         return cls(width, depth, backward_weights, record, asked, grid, matmul_precision)
 
 
@@ -63,7 +65,7 @@ def _sizes_of(noise: AbstractNoise, sizes: dict[str, Any]) -> dict[str, Any]:
         raise TypeError(f"noise must come from sample_noise; received {type(noise).__name__}")
     found = dict(zip(sizes, (noise.width, noise.depth), strict=True))
     for name, given in sizes.items():
-        if given is not None and given != found[name]:
+        if given is not None and integer(given) != found[name]:
             raise ValueError(
                 f"noise has width {noise.width} and depth {noise.depth}; {name} {given} was asked for: leave "
                 "it out, coarsen the noise, or sample it anew"
@@ -71,31 +73,36 @@ def _sizes_of(noise: AbstractNoise, sizes: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _heldout_inputs(problem: Problem, heldout: Any) -> Array | None:
-    if heldout is None:
-        return None
-    found = jnp.asarray(heldout, problem.dtype)
-    if found.ndim != 2 or found.shape[1] != problem.input_dim or not found.shape[0]:
-        raise ValueError(f"heldout must be (H, d) with d = {problem.input_dim}; received shape {found.shape}")
-    return found
-
-
 def _check_noise(problem: Problem, noise: AbstractNoise) -> None:
-    """Raise ValueError where noise was sampled for a problem of other shapes."""
+    """Raise ValueError where noise was sampled for a problem of other shapes or precision, saying which."""
     if isinstance(noise, KeyedNoise):
-        has = noise.steps, noise.rows, *noise.U.shape[-1:], *noise.V.shape[-1:]
+        steps, rows = noise.steps, noise.rows
     else:
-        has = noise.forward.shape[-4], noise.forward.shape[-2], noise.U.shape[-1], noise.V.shape[-1]
-    wanted = problem.steps, problem.batch_size, problem.input_dim, problem.outputs
-    if has != wanted:
+        steps, _, rows, _ = _checked_parts(noise).shape
+    found = {"K": steps, "P": rows, "d": noise.U.shape[-1], "C": noise.V.shape[-1], "dtype": noise.U.dtype}
+    own = problem.steps, problem.batch_size, problem.input_dim, problem.outputs, problem.dtype
+    wanted = dict(zip(found, own, strict=True))
+    if differ := [name for name in found if found[name] != wanted[name]]:
+        listed = lambda values: ", ".join(f"{name} = {values[name]}" for name in differ)
         raise ValueError(
-            f"noise was sampled for (K, P, d, C) = {has}; the problem has {wanted}: sample it for this "
-            "problem"
+            f"noise was sampled for another problem: it has {listed(found)}; this problem has "
+            f"{listed(wanted)}: sample it for this problem"
         )
-    if noise.U.dtype != problem.dtype:
+
+
+def _checked_parts(noise: Noise) -> Array:
+    """The forward increments of noise held as arrays, which all belong to one network."""
+    xi, n = noise.forward, noise.U.shape[0] if noise.U.ndim else None
+    apart = noise.U.ndim != 2 or noise.V.ndim != 2 or xi.ndim != 4 or noise.backward.shape != xi.shape
+    if apart or not noise.V.shape[0] == xi.shape[-1] == n or {noise.V.dtype, xi.dtype} != {noise.U.dtype}:
+        parts = ", ".join(
+            f"{name} {getattr(noise, name).shape}" for name in ("U", "V", "forward", "backward")
+        )
         raise ValueError(
-            f"noise is {noise.U.dtype} and the problem {problem.dtype}; sample the noise for this problem"
+            "noise must be U (n, d), V (n, C) and forward and backward (K, L, P, n) of one dtype, of one "
+            f"network; received {parts}: take sample_noise's, and vmap over several"
         )
+    return xi
 
 
 def run(
@@ -105,7 +112,7 @@ def run(
     noise: AbstractNoise | None,
     key: Array | None,
     options: Options,
-    directions: int | None,
+    directions: SupportsIndex | None,
     tolerance: float,
 ) -> Trajectory:
     """Trains `interior`(problem, reuse, depth, width) on `noise`, or on what `draw` makes of `key`: arrays,
@@ -120,6 +127,8 @@ def run(
         key = jax.random.key(0) if key is None else check_key(key)
     else:
         key = check_key(key)
+    if directions is not None:
+        directions, tolerance = as_size("directions", directions), memory.bounded_tolerance(tolerance)
     memory.check_memory(problem, options.width, directions, tolerance)
     optimizers.check_linear(problem.optimizer)
     reuse = jnp.asarray(options.backward_weights == "reused", problem.dtype)

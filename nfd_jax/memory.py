@@ -25,10 +25,11 @@ from jaxtyping import Array, Bool, Float
 
 from nfd_jax import optimizers
 from nfd_jax._types import Index, LayerRows, Rows, Scalar
+from nfd_jax.checks import as_number, as_size
 from nfd_jax.gaussian import Answers
 from nfd_jax.history import BoundedHistory, History, Learned
 from nfd_jax.noise import AbstractNoise
-from nfd_jax.problem import Problem, check_sizes
+from nfd_jax.problem import Problem
 
 
 class Step(NamedTuple):
@@ -206,6 +207,11 @@ def asks_first(problem: Problem) -> bool:
     return problem.centered and not problem.repeated
 
 
+def bounded_tolerance(received: Any) -> float:
+    """The `tolerance` of a bounded history; ValueError on what it cannot be."""
+    return float(as_number("tolerance", received, "a number from 0 to below 1", least=0, below=1))
+
+
 def check_memory(problem: Problem, width: int, directions: Any = None, tolerance: Any = 0.0) -> None:
     """Raise ValueError where there are fewer coordinates than directions, and on `directions` and `tolerance`
     that a bounded history cannot have."""
@@ -220,12 +226,11 @@ def check_memory(problem: Problem, width: int, directions: Any = None, tolerance
                 "(directions=), or take the dense simulator"
             )
         return
-    check_sizes(directions=directions)
+    directions = as_size("directions", directions)
     if not problem.batch_size <= directions <= width:
         allowed = f"from the batch size, {problem.batch_size}, to the width, {width}"
         raise ValueError(f"directions must be an integer {allowed}; received {directions}")
-    if not 0 <= tolerance < 1:
-        raise ValueError(f"tolerance must be a number from 0 to below 1; received {tolerance}")
+    bounded_tolerance(tolerance)
     if asks_first(problem):
         raise ValueError(
             "centered outputs with a bounded history need the same batch at every step; leave directions or "

@@ -9,6 +9,7 @@ motion sums finer increments, ξ_coarse = Σ ξ_fine/√m.
 import math
 from abc import abstractmethod
 from dataclasses import replace
+from typing import SupportsIndex
 
 import equinox as eqx
 import jax
@@ -17,7 +18,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nfd_jax._types import Index, Key, LayerRows
-from nfd_jax.problem import Problem, check_key, check_sizes
+from nfd_jax.checks import as_size, as_sizes, check_key
+from nfd_jax.problem import Problem, check_problem
 from nfd_jax.programs import Program
 
 (
@@ -64,18 +66,18 @@ def normal_rows(key: Key, rows: int, width: int, dtype) -> Float[Array, "rows n"
     return jax.vmap(lambda k: jax.random.normal(k, (width,), dtype))(keys)
 
 
-def neighbours(fine: int, depth: int) -> int:
+def neighbours(fine: int, depth: SupportsIndex) -> int:
     """How many of `fine` layers make one of `depth`; ValueError unless `depth` divides `fine`."""
-    check_sizes(depth=depth)
+    depth = as_size("depth", depth)
     if fine % depth:
         raise ValueError(f"depth {depth} must divide the noise's depth {fine}")
     return fine // depth
 
 
-def coarsened(xi: Float[Array, "... M P n"], depth: int) -> Float[Array, "... L P n"]:
+def coarsened(xi: Float[Array, "... M P n"], depth: SupportsIndex) -> Float[Array, "... L P n"]:
     """The same Brownian motions seen by `depth` layers: sums of m = M/depth neighbours, over √m."""
     m = neighbours(xi.shape[-3], depth)
-    return xi.reshape(*xi.shape[:-3], depth, m, *xi.shape[-2:]).sum(-3) / math.sqrt(m)
+    return xi.reshape(*xi.shape[:-3], -1, m, *xi.shape[-2:]).sum(-3) / math.sqrt(m)
 
 
 def bridged(xi: Float[Array, "... L P n"], depth: int, g: Float[Array, "R n"]) -> Float[Array, "... M P n"]:
@@ -110,7 +112,7 @@ class AbstractNoise(eqx.Module):
         """L, the number of layers."""
 
     @abstractmethod
-    def coarsen(self, depth: int) -> "AbstractNoise":
+    def coarsen(self, depth: SupportsIndex) -> "AbstractNoise":
         """The same noise for a network of `depth` layers; ValueError unless `depth` divides this one's."""
 
     @abstractmethod
@@ -152,17 +154,17 @@ class Noise(AbstractNoise):
     def depth(self) -> int:
         return self.forward.shape[-3]
 
-    def coarsen(self, depth: int) -> "Noise":
+    def coarsen(self, depth: SupportsIndex) -> "Noise":
         """The same motions seen by `depth` layers; ValueError unless `depth` divides this noise's."""
         return self._with(lambda xi: coarsened(xi, depth))
 
-    def refine(self, depth: int, key: Key) -> "Noise":
+    def refine(self, depth: SupportsIndex, key: Key) -> "Noise":
         """Noise of `depth` layers whose coarsening is this one: Brownian bridges between its increments,
         drawn from `key`.
 
         Raises ValueError unless this noise's depth divides `depth`.
         """
-        check_sizes(depth=depth)
+        depth = as_size("depth", depth)
         if depth % self.depth:
             raise ValueError(f"depth {depth} must be a multiple of the noise's depth {self.depth}")
         key, kinds = check_key(key), iter((FORWARD, BACKWARD, INITIAL))
@@ -175,9 +177,9 @@ class Noise(AbstractNoise):
             self.U, self.V, forward, backward, None if self.initial is None else change(self.initial)
         )
 
-    def narrow(self, width: int) -> "Noise":
+    def narrow(self, width: SupportsIndex) -> "Noise":
         """The same noise for the first `width` coordinates; ValueError where it has fewer."""
-        if not 1 <= width <= self.width:
+        if (width := as_size("width", width)) > self.width:
             raise ValueError(f"width {width} must lie in 1 … {self.width}, the noise's own width")
         cut = lambda a: a[..., :width]
         initial = None if self.initial is None else cut(self.initial)
@@ -224,8 +226,9 @@ class KeyedNoise(AbstractNoise):
     def depth(self) -> int:
         return self.layers
 
-    def coarsen(self, depth: int) -> "KeyedNoise":
-        return replace(self, layers=depth, fine=self.fine * neighbours(self.depth, depth))
+    def coarsen(self, depth: SupportsIndex) -> "KeyedNoise":
+        fine = neighbours(self.depth, depth)
+        return replace(self, layers=self.depth // fine, fine=self.fine * fine)
 
     def increments(self, direction: Index, step: Index) -> LayerRows:
         at = lambda layer: jax.vmap(lambda p: self._row(direction, step, p, layer))(jnp.arange(self.rows))
@@ -295,7 +298,7 @@ class BridgedNoise(KeyedNoise):
         return coarsened(xi, self.layers)
 
 
-def keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> KeyedNoise:
+def keyed_noise(problem: Problem, *, width: SupportsIndex, depth: SupportsIndex, key: Key) -> KeyedNoise:
     """`sample_noise` without its arrays: every increment is drawn again each time it is needed.
 
     Of the four largest parts of a system's memory two are saved; 2 (K·P)·L·width normals are drawn in each of
@@ -305,11 +308,11 @@ def keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> KeyedN
     >>> nfd.train_finite(problem, noise=noise, simulator="matrix_free").loss.shape
     (3,)
     """
-    check_sizes(width=width, depth=depth)
-    return _keyed(problem, width, depth, check_key(key))
+    check_problem(problem)
+    return _keyed(problem, *as_sizes(width=width, depth=depth), check_key(key))
 
 
-def sample_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise:
+def sample_noise(problem: Problem, *, width: SupportsIndex, depth: SupportsIndex, key: Key) -> Noise:
     """Draw the noise of a network of `width` and `depth`, or of a limit with as many particles and Euler
     steps.
 
@@ -320,8 +323,8 @@ def sample_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise
     >>> noise.coarsen(4).depth, noise.refine(16, jax.random.key(1)).depth
     (4, 16)
     """
-    check_sizes(width=width, depth=depth)
-    return _sampled(problem, width, depth, check_key(key))
+    check_problem(problem)
+    return _sampled(problem, *as_sizes(width=width, depth=depth), check_key(key))
 
 
 def shared_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise:
@@ -332,7 +335,7 @@ def shared_noise(problem: Problem, *, width: int, depth: int, key: Key) -> Noise
 
 def shared_keyed_noise(problem: Problem, *, width: int, depth: int, key: Key) -> BridgedNoise:
     """`shared_noise` without its arrays, as `keyed_noise` is `sample_noise` without them."""
-    check_sizes(width=width, depth=depth)
+    width, depth = as_sizes(width=width, depth=depth)
     halvings = (depth & -depth).bit_length() - 1
     sizes = problem.steps, problem.batch_size, depth
     return BridgedNoise(*ends(key, problem, width), key, *sizes, halvings=halvings)

@@ -11,15 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nfd_jax import activations, optimizers
+from nfd_jax.checks import as_array, as_number, check_choice, check_finite, concrete
 from nfd_jax.losses import loss_function
-from nfd_jax.names import (
-    BACKWARD_WEIGHTS,
-    PARAMETRIZATIONS,
-    RECORDS,
-    TRAINED_LAYERS,
-    ParametrizationName,
-    TrainedLayers,
-)
+from nfd_jax.names import PARAMETRIZATIONS, TRAINED_LAYERS, ParametrizationName, TrainedLayers
 from nfd_jax.trajectory import Coupling, Trajectory  # noqa: F401
 
 HELDOUT_SAMPLES = 16
@@ -31,9 +25,11 @@ class Problem(eqx.Module):
     noise.
 
     - `inputs` (K, P, d), `targets` (K, P, C): the batch of each step; K, P and d may not be empty, values
-      must be finite.
+      must be finite. Inputs of zero stay: their h_0 is 0.
     - `learning_rate` η ≥ 0: one rate for every matrix, scaled by the width as μP asks: ΔΘ = −η n ∂loss/∂Θ.
-    - `loss`: "squared", "cross_entropy", or a function loss(f (P, C), y (P, C)) → scalar.
+      Finite; one so large that training diverges is allowed, and its outputs are what they become.
+    - `loss`: "squared", "cross_entropy" (targets are distributions over C ≥ 2 outputs), or a function
+      loss(f (P, C), y (P, C)) → scalar.
     - `activation`: a name, or an elementwise function φ; its derivative is taken by JAX.
     - `horizon` T > 0: the depth that "depth_mup" and "mup" scale their blocks by.
     - `parametrization`: "depth_mup", "mup", "vanilla" (see `nfd_jax.parametrization`).
@@ -81,12 +77,12 @@ class Problem(eqx.Module):
         richness=1.0,
         centered: bool = False,
     ):
-        self.inputs = _floating("inputs", inputs)
+        self.inputs = _inputs(inputs)
         dtype = self.inputs.dtype
-        self.targets = jnp.asarray(targets, dtype)
-        self.learning_rate = jnp.asarray(learning_rate, dtype)
-        self.horizon = jnp.asarray(horizon, dtype)
-        self.richness = jnp.asarray(richness, dtype)
+        self.targets = as_array("targets", targets, dtype)
+        self.learning_rate = _number("learning_rate", learning_rate, dtype)
+        self.horizon = _number("horizon", horizon, dtype)
+        self.richness = _number("richness", richness, dtype)
         self.loss, self.activation = loss, activation
         self.parametrization, self.train = parametrization, train
         self.optimizer, self.centered = optimizer, centered
@@ -96,11 +92,8 @@ class Problem(eqx.Module):
         activations.resolve(self.activation)
         check_choice("parametrization", self.parametrization, PARAMETRIZATIONS)
         check_choice("train", self.train, TRAINED_LAYERS)
-        x, y = self.inputs.shape, self.targets.shape
-        if len(x) != 3 or len(y) != 3 or x[:2] != y[:2] or 0 in x + y:
-            raise ValueError(
-                f"inputs must be (K, P, d) and targets (K, P, C) with the same K and P; received {x} and {y}"
-            )
+        check_problem(self)
+        y = self.targets.shape
         loss_function(self.loss, y[1:])
         if self.loss == "cross_entropy" and y[2] < 2:
             raise ValueError(f"cross_entropy needs at least two outputs; targets have shape {y}")
@@ -111,19 +104,8 @@ class Problem(eqx.Module):
             )
         if not isinstance(self.centered, bool):
             raise ValueError(f"centered must be True or False; received {self.centered!r}")
-        for name, allowed in (("inputs", "finite numbers"), ("targets", "finite numbers")):
-            value = getattr(self, name)
-            if _concrete(value) and not np.isfinite(np.asarray(value)).all():
-                raise ValueError(f"{name} holds NaN or infinity; allowed: {allowed}")
-        for name, least in (("learning_rate", "0 or above"), ("horizon", "above 0"), ("richness", "above 0")):
-            value = getattr(self, name)
-            if value.ndim:
-                hint = "; for several, vmap over it or use train_grid" if name == "learning_rate" else ""
-                raise ValueError(f"{name} must be one number; received an array of shape {value.shape}{hint}")
-            if _concrete(value) and not (
-                np.isfinite(value) and (value >= 0 if name == "learning_rate" else value > 0)
-            ):
-                raise ValueError(f"{name} must be a finite number {least}; received {float(value)}")
+        if self.loss == "cross_entropy" and concrete(self.targets):
+            _check_distributions(self.targets)
 
     @classmethod
     def from_config(cls, config, *, repetition: int = 0) -> "Problem":
@@ -150,6 +132,8 @@ class Problem(eqx.Module):
 
     def at_rate(self, learning_rate: Array) -> "Problem":
         """The same problem at another learning rate."""
+        if not isinstance(learning_rate, jax.Array | jax.ShapeDtypeStruct):
+            learning_rate = _number("learning_rate", learning_rate, self.dtype)
         return eqx.tree_at(lambda p: p.learning_rate, self, learning_rate)
 
     @property
@@ -182,7 +166,7 @@ class Problem(eqx.Module):
         return self.inputs.dtype
 
     def __repr__(self) -> str:
-        number = lambda x: f"{float(x):g}" if _concrete(x) and jnp.ndim(x) == 0 else f"array {jnp.shape(x)}"
+        number = lambda x: f"{float(x):g}" if concrete(x) and jnp.ndim(x) == 0 else f"array {jnp.shape(x)}"
         name = lambda x: x if isinstance(x, str) else getattr(x, "__name__", repr(x))
         facts = [
             (
@@ -227,66 +211,68 @@ def _read(config: Any, repetition: int) -> tuple[Any, Any, Callable]:
     return config.problem, config.load_data(repetition), here
 
 
-def _concrete(x: Any) -> bool:
-    return not isinstance(x, jax.core.Tracer) and not isinstance(x, jax.ShapeDtypeStruct)
-
-
-def _floating(name: str, values: Any) -> Array:
-    try:
-        found = jnp.asarray(values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name} must be an array of numbers; received {type(values).__name__}: {error}"
-        ) from None
+def _inputs(values: Any) -> Array:
+    """`inputs` as floats, in their own precision where JAX can hold it."""
+    found = as_array("inputs", values)
     if getattr(values, "dtype", None) == np.float64 and found.dtype == np.float32:
-        text = f"{name} are float64, and JAX computes in float32 here: pass float32, or set "
+        text = "inputs are float64, and JAX computes in float32 here: pass float32, or set "
         text += "jax.config.update('jax_enable_x64', True) first"
-        warnings.warn(text, UserWarning, stacklevel=5)
+        warnings.warn(text, UserWarning, stacklevel=4)
     return found if jnp.issubdtype(found.dtype, jnp.floating) else found.astype(float)
 
 
 def _same_batch(inputs: Array) -> bool:
     """Whether every step has the inputs of the first; unknown counts as no."""
-    if not _concrete(inputs) or inputs.ndim != 3 or 0 in inputs.shape:
+    if not concrete(inputs) or inputs.ndim != 3 or 0 in inputs.shape:
         return False
     x = np.asarray(inputs)
     return bool((x == x[:1]).all())
 
 
-def check_choice(what: str, received, allowed: tuple[str, ...]) -> None:
-    """Raise ValueError unless `received` is one of `allowed`."""
-    if received not in allowed:
-        raise ValueError(f"{what} must be one of {', '.join(allowed)}; received {received!r}")
+def _number(name: str, received: Any, dtype: Any) -> Array:
+    """One of the numbers of a problem, as an array."""
+    hint = "; for several, vmap over it or use train_grid" if name == "learning_rate" else ""
+    low = {"least": 0} if name == "learning_rate" else {"above": 0}
+    allowed = f"a finite number {'0 or above' if name == 'learning_rate' else 'above 0'}"
+    return as_number(name, received, allowed, **low, dtype=dtype, hint=hint)
 
 
-def check_sizes(**sizes) -> None:
-    """Raise ValueError unless every size is a positive integer; their names are the message's."""
-    for what, received in sizes.items():
-        if isinstance(received, bool) or not isinstance(received, int | np.integer) or received < 1:
-            raise ValueError(f"{what} must be a positive integer; received {received!r}")
+def _check_distributions(targets: Array) -> None:
+    """Raise ValueError unless each row is a distribution, to rounding of the dtype, float32's at least."""
+    y = np.asarray(targets, np.float64)
+    eps = max(float(jnp.finfo(targets.dtype).eps), float(np.finfo(np.float32).eps))
+    room, sums = 30 * eps * np.sqrt(y.shape[-1]), y.sum(-1)
+    worst = np.unravel_index(np.argmax(np.abs(sums - 1)), sums.shape)
+    if y.min() < -room or abs(sums[worst] - 1) > room:
+        wrong = f"{y.min():g}" if y.min() < -room else f"a row that sums to {sums[worst]:g}"
+        raise ValueError(
+            "targets of cross_entropy must be distributions, numbers of at least 0 that sum to 1 over the "
+            f"outputs; received {wrong}: normalize them, or give loss= a function"
+        )
 
 
-def check_flag(received) -> None:
-    """Raise ValueError unless `received` names a kind of backward weights."""
-    check_choice("backward_weights", received, BACKWARD_WEIGHTS)
+def check_problem(problem: Any) -> None:
+    """Raise where a problem is not one network's: TypeError for anything but a `Problem`, ValueError for
+    leaves that its constructor would refuse and that came in another way (`at_rate`, `eqx.tree_at`, a `vmap`
+    that is over)."""
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be a nfd_jax.Problem; received {type(problem).__name__}")
+    x, y = np.shape(problem.inputs), np.shape(problem.targets)
+    if len(x) != 3 or len(y) != 3 or x[:2] != y[:2] or 0 in x + y:
+        raise ValueError(
+            f"inputs must be (K, P, d) and targets (K, P, C) with the same K and P; received {x} and {y}"
+        )
+    for name in ("inputs", "targets"):
+        check_finite(name, getattr(problem, name))
+    for name in ("learning_rate", "horizon", "richness"):
+        _number(name, getattr(problem, name), problem.dtype)
 
 
-def check_record(record: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The names to record, each known, in one order so that equal requests share one compilation."""
-    names = (record,) if isinstance(record, str) else tuple(record)
-    for name in names:
-        check_choice("record", name, RECORDS)
-    return tuple(sorted(set(names)))
-
-
-def check_key(key: Any) -> Array:
-    """`key` as a typed key; ValueError when neither a key nor noise was given, TypeError for anything but a
-    key."""
-    if key is None:
-        raise ValueError("give key= (a jax.random key) or noise= (from sample_noise)")
-    dtype = getattr(key, "dtype", None)
-    if dtype is None or not (
-        jnp.issubdtype(dtype, jax.dtypes.prng_key) or (dtype == np.uint32 and jnp.shape(key)[-1:] == (2,))
-    ):
-        raise TypeError(f"key must be a jax.random key, such as jax.random.key(0); received {key!r}")
-    return key if jnp.issubdtype(dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+def heldout_inputs(problem: Problem, heldout: Any) -> Array | None:
+    """Held-out inputs (H, d) in the problem's dtype; ValueError on another shape and on NaN or infinity."""
+    if heldout is None:
+        return None
+    found = as_array("heldout", heldout, problem.dtype, f"(H, d) with d = {problem.input_dim}")
+    if found.ndim != 2 or found.shape[1] != problem.input_dim or not found.shape[0]:
+        raise ValueError(f"heldout must be (H, d) with d = {problem.input_dim}; received shape {found.shape}")
+    return found

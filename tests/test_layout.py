@@ -14,6 +14,7 @@ ORDER = [
     "_types",
     "runtime",
     "programs",
+    "checks",
     "parametrization",
     "activations",
     "losses",

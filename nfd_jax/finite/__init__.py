@@ -1,12 +1,13 @@
 """Finite networks: dense (weight matrices) and matrix-free (exact in law, O(n) a layer)."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 from jaxtyping import Array
 
 from nfd_jax import conditional, optimizers
+from nfd_jax.checks import check_choice, check_key
 from nfd_jax.finite._dense import initial_weights, train_weights
 from nfd_jax.finite._engine import Grid, compile_grid, program_sizes, runs_at_once, shape_of, train_grids
 from nfd_jax.finite._innovations import coupling_of, innovations, train_with_innovations
@@ -14,7 +15,7 @@ from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.finite._train_grid import train_grid
 from nfd_jax.names import SIMULATORS, BackwardWeights, MatmulPrecision, RecordName, Simulator
 from nfd_jax.noise import AbstractNoise, keyed_noise, sample_noise
-from nfd_jax.problem import Problem, check_choice, check_key
+from nfd_jax.problem import Problem
 from nfd_jax.programs import Program
 from nfd_jax.trajectory import Trajectory
 
@@ -38,16 +39,16 @@ __all__ = [
 def train_finite(
     problem: Problem,
     *,
-    width: int | None = None,
-    depth: int | None = None,
+    width: SupportsIndex | None = None,
+    depth: SupportsIndex | None = None,
     key: Array | None = None,
     noise: AbstractNoise | None = None,
     backward_weights: BackwardWeights = "reused",
     simulator: Simulator = "dense",
     record: tuple[RecordName, ...] = (),
     heldout: Any = None,
-    grid: int | None = None,
-    directions: int | None = None,
+    grid: SupportsIndex | None = None,
+    directions: SupportsIndex | None = None,
     tolerance: float = 0.05,
     matmul_precision: MatmulPrecision = "highest",
 ) -> Trajectory:

@@ -11,18 +11,21 @@ filled with fresh g, so that ξ is again standard normal. The matrix-free networ
 dense one to rounding, and the limit can be solved on it too.
 """
 
+from typing import SupportsIndex
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax.activations import resolve
+from nfd_jax.checks import as_sizes, check_flag, check_key
 from nfd_jax.finite._dense import initial_weights, train_weights
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.gaussian import split
 from nfd_jax.memory import check_memory
 from nfd_jax.names import BackwardWeights
 from nfd_jax.noise import BACKWARD, FORWARD, Noise, normal_rows, stream
-from nfd_jax.problem import Problem, check_flag, check_key, check_sizes
+from nfd_jax.problem import Problem, check_problem
 from nfd_jax.programs import Program
 from nfd_jax.training import train
 from nfd_jax.trajectory import Coupling, Trajectory, Weights
@@ -31,7 +34,12 @@ Samples = Float[Array, "K P n"]
 
 
 def train_with_innovations(
-    problem: Problem, *, width: int, depth: int, key: Array, backward_weights: BackwardWeights = "reused"
+    problem: Problem,
+    *,
+    width: SupportsIndex,
+    depth: SupportsIndex,
+    key: Array,
+    backward_weights: BackwardWeights = "reused",
 ) -> tuple[Trajectory, Noise]:
     """A dense network, all of h and b recorded, and the noise that drives the matrix-free one along the same
     path.
@@ -46,7 +54,8 @@ def train_with_innovations(
     >>> np.allclose(run.output, again.output, atol=1e-4)
     True
     """
-    check_sizes(width=width, depth=depth)
+    check_problem(problem)
+    width, depth = as_sizes(width=width, depth=depth)
     check_flag(backward_weights)
     check_memory(problem, width)
     if problem.centered and not problem.repeated:

@@ -8,14 +8,23 @@ else.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from nfd_jax import optimizers, training
+from nfd_jax.checks import (
+    as_array,
+    as_size,
+    check_choice,
+    check_flag,
+    check_key,
+    check_record,
+    concrete,
+    kind_of,
+)
 from nfd_jax.finite._dense import hidden_weights, initial_weights, keeping
 from nfd_jax.finite._hidden import form
 from nfd_jax.finite._matrices import train
@@ -32,7 +41,7 @@ from nfd_jax.names import (
     Simulator,
 )
 from nfd_jax.noise import sample_noise
-from nfd_jax.problem import Problem, check_choice, check_flag, check_key, check_record, check_sizes
+from nfd_jax.problem import Problem, check_problem
 from nfd_jax.programs import Program
 from nfd_jax.trajectory import Trajectory
 
@@ -40,8 +49,8 @@ from nfd_jax.trajectory import Trajectory
 def train_grid(
     problem: Problem,
     *,
-    widths: Sequence[int],
-    depths: Sequence[int],
+    widths: Sequence[SupportsIndex] | Array,
+    depths: Sequence[SupportsIndex] | Array,
     keys: Array,
     learning_rates: Any = None,
     backward_weights: Sequence[BackwardWeights] = ("reused", "independent"),
@@ -67,15 +76,14 @@ def train_grid(
     >>> nfd.train_grid(problem, widths=(8, 16), depths=(2, 4), keys=keys, learning_rates=(0.1,)).loss.shape
     (2, 2, 3, 1, 2, 3)
     """
+    check_problem(problem)
     check_choice("simulator", simulator, SIMULATORS)
     check_choice("matmul_precision", matmul_precision, MATMUL_PRECISIONS)
     sizes = []
     for name, values in (("widths", widths), ("depths", depths)):
-        if np.ndim(values) != 1 or not np.size(values):
+        if len(kind_of(values)[1]) != 1 or not len(values):
             raise ValueError(f"{name} must be a nonempty list of positive integers; received {values!r}")
-        for value in (values := [x.item() if isinstance(x, np.generic) else x for x in values]):
-            check_sizes(**{f"each of {name}": value})
-        sizes.append(tuple(values))
+        sizes.append(tuple(as_size(f"each of {name}", value) for value in values))
     flags = (backward_weights,) if isinstance(backward_weights, str) else tuple(backward_weights)
     for flag in flags:
         check_flag(flag)
@@ -84,11 +92,9 @@ def train_grid(
             "backward_weights must be a nonempty list of different ones of reused, independent; received "
             f"{flags}"
         )
-    keys = check_key(keys)
+    keys = check_key(keys, many=True)
     keys = keys[None] if keys.ndim == 0 else keys
-    rates = jnp.asarray(
-        problem.learning_rate if learning_rates is None else learning_rates, problem.dtype
-    ).reshape(-1)
+    rates = _rates(problem, learning_rates)
     record = check_record(record)
     allowed = ("features", "gradients") if simulator == "dense" else ("features", "gradients", "coupling")
     for name in record:
@@ -99,6 +105,19 @@ def train_grid(
     which = jnp.asarray(sizes[0]), jnp.asarray(sizes[1])
     with jax.default_matmul_precision(matmul_precision):
         return _train(problem, keys, rates, *which, max(sizes[0]), max(sizes[1]), flags, simulator, record)
+
+
+def _rates(problem: Problem, received: Any) -> Float[Array, " R"]:
+    """The learning rates of a grid: those given, or the problem's own."""
+    if received is None:
+        return problem.learning_rate.reshape(1)
+    allowed = "a nonempty list of finite numbers, each 0 or above"
+    found = as_array("learning_rates", received, problem.dtype, allowed)
+    if found.ndim > 1 or not found.size:
+        raise ValueError(f"learning_rates must be {allowed}; received an array of shape {found.shape}")
+    if concrete(found) and float(found.min()) < 0:
+        raise ValueError(f"learning_rates must be {allowed}; received {float(found.min()):g} among them")
+    return found.reshape(-1)
 
 
 @Program

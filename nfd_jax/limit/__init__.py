@@ -1,7 +1,7 @@
 """The infinite-depth limit: the NFD system and its response-coupled sibling, and deterministic kernels at
 initialization."""
 
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 from jaxtyping import Array
@@ -43,15 +43,15 @@ __all__ = [
 def solve_limit(
     problem: Problem,
     *,
-    particles: int | None = None,
-    depth_steps: int | None = None,
+    particles: SupportsIndex | None = None,
+    depth_steps: SupportsIndex | None = None,
     key: Array | None = None,
     noise: AbstractNoise | None = None,
     backward_weights: BackwardWeights = "independent",
     record: tuple[RecordName, ...] = (),
     heldout: Any = None,
-    grid: int | None = None,
-    directions: int | None = None,
+    grid: SupportsIndex | None = None,
+    directions: SupportsIndex | None = None,
     tolerance: float = 0.05,
     matmul_precision: MatmulPrecision = "highest",
 ) -> Trajectory:

@@ -11,12 +11,9 @@ every weight acts through,
 
 where the first term is that of the hidden weights, K(1) = ⟨h h'⟩ at t = 1 that of V, and the last that of U.
 Independent backward weights have 1 in place of G: true and propagated gradients share nothing but V.
-
-Gaussian expectations are in closed form for relu, abs (arc-cosine kernels), erf (arc-sine kernel), sin and
-linear. Every other φ, names and functions alike, is summed over equally spaced nodes: for smooth φ as good as
-exact, where Gauss–Hermite nodes reach too far out to resolve a narrow φ'. For a φ with kinks that was given
-as a function E[φφ'] is right to 1e-2 and E[φ'φ'] to 3e-2 at unit variance: give such φ by name if it has one.
 """
+
+from typing import SupportsIndex
 
 import diffrax
 import equinox as eqx
@@ -25,14 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nfd_jax.activations import Activation, resolve
+from nfd_jax.checks import as_array, as_size, concrete
+from nfd_jax.limit._expectations import expectations
 from nfd_jax.losses import loss_function
-from nfd_jax.problem import Problem
+from nfd_jax.problem import Problem, check_problem
 from nfd_jax.programs import Program
-
-NODES = np.linspace(-8.5, 8.5, 64)
-"""Nodes for a standard normal variable: the trapezoidal rule, exact to rounding for what is smooth over their
-distance of 0.27. A kink at 0 lies midway between two of them, where it costs least."""
 
 
 class InitKernels(eqx.Module):
@@ -43,51 +37,9 @@ class InitKernels(eqx.Module):
     feature: Float[Array, "G P P"]
 
 
-def expectations(phi: str | Activation, K: Float[Array, "P P"]) -> tuple[Array, Array]:
-    """E[φ(z)φ(z')] and E[φ'(z)φ'(z')], each (P, P), for every pair of a centred Gaussian vector with
-    covariance K."""
-    variance = jnp.maximum(jnp.diagonal(K), jnp.finfo(K.dtype).tiny)
-    scale = jnp.sqrt(variance[:, None] * variance[None, :])
-    rho = jnp.clip(K / scale, -1, 1)
-    if phi == "linear":
-        return K, jnp.ones_like(K)
-    if phi == "relu":
-        theta = jnp.arccos(rho)
-        return scale / (2 * jnp.pi) * (jnp.sin(theta) + (jnp.pi - theta) * rho), (jnp.pi - theta) / (
-            2 * jnp.pi
-        )
-    if phi == "abs":
-        return 2 / jnp.pi * scale * (jnp.sqrt(1 - rho**2) + rho * jnp.arcsin(rho)), 2 / jnp.pi * jnp.arcsin(
-            rho
-        )
-    if phi == "erf":
-        spread = (1 + 2 * variance)[:, None] * (1 + 2 * variance)[None, :]
-        return 2 / jnp.pi * jnp.arcsin(2 * K / jnp.sqrt(spread)), 4 / jnp.pi / jnp.sqrt(spread - 4 * K**2)
-    if phi == "sin":
-        mean = (variance[:, None] + variance[None, :]) / 2
-        same, opposite = jnp.exp(K - mean), jnp.exp(-K - mean)
-        return (same - opposite) / 2, (same + opposite) / 2
-    return _quadrature(resolve(phi), jnp.sqrt(variance), rho)
-
-
-def _quadrature(phi: Activation, sd: Float[Array, " P"], rho: Float[Array, "P P"]) -> tuple[Array, Array]:
-    density = np.exp(-(NODES**2) / 2)
-    u, w = jnp.asarray(NODES, sd.dtype), jnp.asarray(density / density.sum(), sd.dtype)
-
-    def row(one):
-        """The expectations of one sample with all: nodes of all pairs at once would not fit in memory."""
-        sd_p, rho_p = one
-        first = sd_p * u[:, None]
-        mixed = rho_p[:, None, None] * u[:, None] + jnp.sqrt(1 - rho_p**2)[:, None, None] * u
-        second = sd[:, None, None] * mixed
-        mean = lambda g: jnp.einsum("qij,i,j->q", g(first) * g(second), w, w)
-        return mean(phi.value), mean(phi.derivative)
-
-    return jax.lax.map(row, (sd, rho))
-
-
 def check_limit(problem: Problem) -> None:
-    """Raise ValueError for parametrizations that have no infinite-depth limit."""
+    """Raise ValueError for parametrizations that have no infinite-depth limit, and as `check_problem`."""
+    check_problem(problem)
     if problem.parametrization != "depth_mup":
         raise ValueError(f"only depth_mup has an infinite-depth limit; received {problem.parametrization!r}")
 
@@ -96,13 +48,20 @@ def init_kernels(problem: Problem, *, ts: Float[Array, " G"]) -> InitKernels:
     """K and G of `problem.inputs[0]` at the times `ts` in [0, 1], by an adaptive Runge–Kutta solve in
     diffrax.
 
-    Raises ValueError for parametrizations without a limit.
+    Derivatives in both modes are right; where two samples are parallel, along what keeps them so. Raises
+    ValueError for parametrizations without a limit and for `ts` outside [0, 1] or not a list.
 
     >>> nfd.init_kernels(problem, ts=(0, 0.5, 1)).gradient.shape
     (3, 2, 2)
     """
     check_limit(problem)
-    return kernels_of(problem, problem.inputs[0], jnp.asarray(ts, problem.dtype))
+    allowed = "a list of times in [0, 1]"
+    times = as_array("ts", ts, problem.dtype, allowed)
+    if times.ndim != 1:
+        raise ValueError(f"ts must be {allowed}; received an array of shape {times.shape}")
+    if concrete(times) and ((outside := np.asarray(times))[(outside < 0) | (outside > 1)]).size:
+        raise ValueError(f"ts must be {allowed}; received {outside.tolist()}")
+    return kernels_of(problem, problem.inputs[0], times)
 
 
 @Program
@@ -129,7 +88,7 @@ def kernels_of(problem: Problem, x: Float[Array, "R d"], ts: Float[Array, " G"])
             state,
             args=problem.horizon * length,
             stepsize_controller=control,
-            adjoint=diffrax.ForwardMode(),
+            adjoint=diffrax.DirectAdjoint(),  # derivatives in both modes
             throw=False,
         )
         after = jax.tree.map(lambda y, x: y[-1].astype(x.dtype), solution.ys, state)
@@ -159,7 +118,7 @@ def initial_averages(problem: Problem, *, ts: Float[Array, " G"]) -> tuple[Array
 
 
 def first_order_change(
-    problem: Problem, *, points: int = 129
+    problem: Problem, *, points: SupportsIndex = 129
 ) -> tuple[Float[Array, "P P"], Float[Array, "P P"]]:
     """First-order change of f_p at step 1 per (−η χ_q) when hidden weights learn: reused T∫E[φφ']G dt,
     independent T∫E[φφ'] dt.
@@ -176,7 +135,7 @@ def first_order_change(
 
 
 def first_step_gain(
-    problem: Problem, *, points: int = 129
+    problem: Problem, *, points: SupportsIndex = 129
 ) -> tuple[Float[Array, "P P"], Float[Array, "P P"]]:
     """What the first update changes in f as η → 0 at L, n = ∞: (reused, independent), each (P, P), all that
     `train` names.
@@ -190,10 +149,13 @@ def first_step_gain(
     >>> reused.shape
     (2, 2)
     """
+    check_limit(problem)
     return tangent_kernels(problem, problem.inputs[0], points=points)
 
 
-def tangent_kernels(problem: Problem, x: Float[Array, "R d"], *, points: int = 129) -> tuple[Array, Array]:
+def tangent_kernels(
+    problem: Problem, x: Float[Array, "R d"], *, points: SupportsIndex = 129
+) -> tuple[Array, Array]:
     """Θ of any inputs `x` for both systems, (reused, independent), each (R, R)."""
     check_limit(problem)
     kernels, (reused, independent) = _hidden_part(problem, x, points)
@@ -204,13 +166,15 @@ def tangent_kernels(problem: Problem, x: Float[Array, "R d"], *, points: int = 1
 
 
 def _hidden_part(
-    problem: Problem, x: Float[Array, "R d"], points: int
+    problem: Problem, x: Float[Array, "R d"], points: SupportsIndex
 ) -> tuple[InitKernels, tuple[Array, Array]]:
-    if isinstance(points, bool) or not isinstance(points, int) or points < 3 or points % 2 == 0:
-        raise ValueError(f"points must be an odd number of at least 3 (Simpson's rule); received {points!r}")
-    kernels = kernels_of(problem, x, jnp.linspace(0, 1, points, dtype=problem.dtype))
-    simpson = np.ones(points)
+    allowed = "an odd number of at least 3 (Simpson's rule)"
+    count = as_size("points", points, allowed, least=3)
+    if count % 2 == 0:
+        raise ValueError(f"points must be {allowed}; received {count}")
+    kernels = kernels_of(problem, x, jnp.linspace(0, 1, count, dtype=problem.dtype))
+    simpson = np.ones(count)
     simpson[1:-1:2], simpson[2:-1:2] = 4, 2
-    weights = jnp.asarray(simpson / (3 * (points - 1)), problem.dtype)
+    weights = jnp.asarray(simpson / (3 * (count - 1)), problem.dtype)
     integrate = lambda kernel: problem.horizon * jnp.einsum("t,tpq->pq", weights, kernel)
     return kernels, (integrate(kernels.feature * kernels.gradient), integrate(kernels.feature))

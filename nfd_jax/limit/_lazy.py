@@ -16,10 +16,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nfd_jax import optimizers
-from nfd_jax.limit._kernels import tangent_kernels
+from nfd_jax.checks import check_flag
+from nfd_jax.limit._kernels import check_limit, tangent_kernels
 from nfd_jax.losses import loss_function
 from nfd_jax.names import BACKWARD_WEIGHTS
-from nfd_jax.problem import Problem, check_flag
+from nfd_jax.problem import Problem
 from nfd_jax.programs import Program
 
 
@@ -34,6 +35,7 @@ def lazy_limit(problem: Problem, *, backward_weights: str) -> Float[Array, "K P 
     >>> nfd.lazy_limit(problem, backward_weights="reused").shape
     (3, 2, 1)
     """
+    check_limit(problem)
     check_flag(backward_weights)
     rule = optimizers.coefficients(problem.optimizer, problem.learning_rate, problem.steps)
     if not isinstance(rule.alpha, jax.core.Tracer) and np.any(np.asarray(rule.alpha) != 1):

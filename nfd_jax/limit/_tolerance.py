@@ -12,16 +12,18 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import SupportsIndex
 
 import equinox as eqx
 import jax
 import numpy as np
 
+from nfd_jax.checks import as_number, as_size, check_flag, check_key
 from nfd_jax.limit._estimate import LimitEstimate, put_together
 from nfd_jax.limit._kernels import check_limit
 from nfd_jax.limit._levels import Level, Sampler
 from nfd_jax.limit._multilevel import Moments, State, combine, error, plan
-from nfd_jax.problem import BACKWARD_WEIGHTS, Problem, check_choice, check_key
+from nfd_jax.problem import Problem, heldout_inputs
 from nfd_jax.runtime import cores, in_threads
 
 
@@ -37,7 +39,7 @@ def estimate_limit(
     backward_weights: str = "independent",
     max_seconds: float | None = None,
     heldout=None,
-    kernels: int | None = None,
+    kernels: SupportsIndex | None = None,
     resume: LimitEstimate | None = None,
     progress: Callable[[LimitEstimate], None] | None = None,
 ) -> LimitEstimate:
@@ -61,24 +63,20 @@ def estimate_limit(
     ((3, 2, 1), True)
     """
     check_limit(problem)
-    check_choice("backward_weights", backward_weights, BACKWARD_WEIGHTS)
+    check_flag(backward_weights)
     least = 100 * float(np.finfo(problem.dtype).eps)
-    if not (isinstance(tolerance, int | float) and least <= tolerance < np.inf):
-        allowed = f"a number of at least {least:.1g}, what {np.dtype(problem.dtype)} can resolve"
-        raise ValueError(f"tolerance must be {allowed}; received {tolerance!r}")
-    if max_seconds is not None and not max_seconds > 0:
-        raise ValueError(f"max_seconds must be positive or None; received {max_seconds!r}")
-    if heldout is not None and np.shape(heldout)[1:] != (problem.input_dim,):
-        raise ValueError(
-            f"heldout must be (H, {problem.input_dim}), inputs of the problem's kind; "
-            f"received {np.shape(heldout)}"
-        )
+    allowed = f"a number of at least {least:.1g}, what {np.dtype(problem.dtype)} can resolve"
+    tolerance = float(as_number("tolerance", tolerance, allowed, least=least))
+    if max_seconds is not None:
+        max_seconds = float(as_number("max_seconds", max_seconds, "positive or None", above=0, below=None))
+    heldout = heldout_inputs(problem, heldout)
     if kernels is not None:
-        power_of_2 = isinstance(kernels, int) and not isinstance(kernels, bool) and kernels > 0
-        if not power_of_2 or kernels & (kernels - 1):
-            raise ValueError(
-                f"kernels must be a power of 2, the intervals of t, or None; received {kernels!r}"
-            )
+        allowed = "a power of 2, the intervals of t, or None"
+        kernels = as_size("kernels", kernels, allowed)
+        if kernels & (kernels - 1):
+            raise ValueError(f"kernels must be {allowed}; received {kernels}")
+    if resume is not None and not isinstance(resume, LimitEstimate):
+        raise TypeError(f"resume must be a LimitEstimate; received {type(resume).__name__}")
     deadline = np.inf if max_seconds is None else time.monotonic() + max_seconds
 
     sampler = Sampler(problem, check_key(key), backward_weights == "reused", heldout, kernels)
