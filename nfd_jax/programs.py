@@ -21,7 +21,6 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, cached_property, partial
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from types import MethodType
@@ -32,14 +31,10 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from nfd_jax.runtime import compiler_options, cores
+from nfd_jax.runtime import COMPUTES_WITH, compiler_options, cores, identity
 
 KEPT_BYTES = 2**30
 """Size of the folder of executables beyond which the oldest are removed; 0 keeps none."""
-
-BUILT_WITH = ("jax", "jaxlib", "equinox", "diffrax", "lineax", "optax", "numpy")
-"""Packages whose functions a program may hold: its address on disk names their versions."""
-
 
 class Turns:
     """Threads that need the same program: one compiles it, and the others wait until it has."""
@@ -227,13 +222,14 @@ class _Kept:
         return cls(Path(folder) / "nfd_jax" / address, f"{_name(function)}_{address}")
 
     def load(self, arrays: int) -> Executable | None:
-        """None where there is none, or one that cannot be read."""
+        """None where there is none, or one that cannot be read, or that others may have written."""
         from jax.experimental.serialize_executable import deserialize_and_load
 
         started = perf_counter()
         try:
             _with_lapack()
             with open(self.path, "rb") as file:
+                _check_own(file.fileno())
                 program, results, count = pickle.load(file)
             given = jax.tree.structure(((0,) * arrays, {}))
             run = deserialize_and_load(program, given, jax.tree.structure([0] * count))
@@ -255,6 +251,13 @@ class _Kept:
                 file.write(content)
             os.replace(file.name, self.path)
             _make_room(self.path.parent)
+
+
+def _check_own(descriptor: int) -> None:
+    """PermissionError for a file of another user, or that others may write: what it holds is executed."""
+    found = os.fstat(descriptor)
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError("not a file of this user alone")
 
 
 @cache
@@ -300,7 +303,7 @@ def _named(value: Any) -> str:
     if isinstance(value, MethodType):
         return f"{_described(value.__self__)}.{value.__func__.__name__}"
     module, name = getattr(value, "__module__", None) or "", getattr(value, "__qualname__", "")
-    known = module.split(".")[0] in ("nfd_jax", "builtins", *BUILT_WITH)
+    known = module.split(".")[0] in ("nfd_jax", "builtins", *COMPUTES_WITH)
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -313,14 +316,10 @@ def _named(value: Any) -> str:
 def _built_with() -> str:
     """The package's sources, the versions of what it is built with, the machine and how XLA is told to
     compile."""
-    sources = hashlib.sha256()
-    root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        sources.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
-    device = jax.devices()[0]
+    code, device = identity(), jax.devices()[0]
     told = os.environ.get("XLA_FLAGS", ""), os.environ.get("LIBTPU_INIT_ARGS", ""), str(cores())
     machine = device.platform, device.device_kind, platform.machine(), _processor()
-    return "\n".join((sources.hexdigest(), *map(version, BUILT_WITH), sys.version, *machine, *told))
+    return "\n".join((*code.values(), sys.version, *machine, *told))
 
 
 def _processor() -> str:

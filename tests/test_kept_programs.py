@@ -76,8 +76,7 @@ def address(*arguments, function=scaled):
 @pytest.fixture
 def known(monkeypatch):
     """Functions of this file count as the package's."""
-    monkeypatch.setattr(programs, "BUILT_WITH", (*programs.BUILT_WITH, __name__))
-    monkeypatch.setattr(programs, "version", lambda name: "1")
+    monkeypatch.setattr(programs, "COMPUTES_WITH", (*programs.COMPUTES_WITH, __name__))
     found = programs._built_with
     found.cache_clear()
     yield
@@ -153,6 +152,18 @@ def test_a_kept_program_gives_what_the_function_gives(folder, known, make_proble
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     np.testing.assert_array_equal(found["y"], expected["y"])
     np.testing.assert_array_equal(found["same"][0], arguments[1])
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_a_program_that_others_may_have_written_is_built_again(folder, known, make_problem, mode):
+    arguments = make_problem(rate=0.5), jnp.arange(3.0), 2.0
+    Program(scaled)(*arguments)
+    [kept] = folder.iterdir()
+    kept.chmod(mode)
+    again = Program(scaled)
+    again(*arguments)
+    assert again.executable(*arguments).build > 0.0
+    assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
 
 
 def test_threads_that_need_one_program_compile_it_once(make_problem):
