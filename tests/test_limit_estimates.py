@@ -5,12 +5,17 @@ import jax
 import numpy as np
 import pytest
 from _configs import config_with
+from matplotlib.collections import PolyCollection
 
 import nfd_jax as nfd
 from nfd_jax import launch, sweep
 from nfd_jax.limit import TimeTooShort
 from nfd_jax.problem import Heldout
+from nfd_jax.report._distances import loss_band
+from nfd_jax.report._fig_front import front_loss
+from nfd_jax.report._plot import styled
 from nfd_jax.sweep import _estimates
+from nfd_jax.verdicts import View
 
 TREE = {
     "name": "estimated",
@@ -53,6 +58,10 @@ def test_stored_outputs_are_the_estimate_and_lie_within_its_bars_of_another(resu
     bars = 4 * np.hypot(found.output_standard_error.values, other.standard_error)
     bars = bars + found.output_bias.values + other.bias
     assert np.all(np.abs(found.output.values - other.output) < bars)
+    same, other = (run.quantities["loss"] for run in (same, other))
+    np.testing.assert_allclose(found.loss_standard_error, same.standard_error, rtol=1e-8)
+    bars = 4 * np.hypot(found.loss_standard_error.values, other.standard_error) + found.loss_bias.values
+    assert np.all(np.abs(found.loss.values - other.value) < bars + other.bias)
     assert 0 < np.sqrt(np.mean(found.output_standard_error.values**2)) < 0.1
 
 
@@ -64,6 +73,19 @@ def test_the_two_systems_differ_and_repetitions_of_equal_samples_share_one(resul
     assert np.array_equal(limit.output.isel(seed=0), limit.output.isel(seed=1))
     assert np.all(results["status/cell"] == 1)
     assert "feature_shift_ms" not in limit
+
+
+def test_the_limits_lines_have_bands(results):
+    view = View.of(results)
+    half = loss_band(view, "reused")
+    limit = results["limit"].to_dataset().sel(backward_weights="reused").squeeze()
+    np.testing.assert_allclose(
+        half, (1.96 * limit.loss_standard_error + limit.loss_bias).mean("seed").values, rtol=1e-12
+    )
+    with styled():
+        drawing = front_loss(view)
+        bands = [shape for shape in drawing.figure.axes[0].collections if isinstance(shape, PolyCollection)]
+        assert len(bands) == 2 and "95 % intervals of the limits" in drawing.caption
 
 
 def test_samples_of_its_own_give_each_repetition_an_estimate_of_its_own(tmp_path, monkeypatch):

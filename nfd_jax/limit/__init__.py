@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array
 
 from nfd_jax import conditional
-from nfd_jax.limit._estimate import LimitEstimate
+from nfd_jax.limit._estimate import LimitEstimate, Quantity
 from nfd_jax.limit._kernels import (
     InitKernels,
     check_limit,
@@ -28,6 +28,7 @@ __all__ = [
     "InitKernels",
     "Limit",
     "LimitEstimate",
+    "Quantity",
     "TimeTooShort",
     "check_limit",
     "estimate_limit",

@@ -35,6 +35,8 @@ ESTIMATED = {
 } | {
     "output_standard_error": (("sample", "component"), "standard error of the outputs f"),
     "output_bias": (("sample", "component"), "bound on the bias of the outputs f"),
+    "loss_standard_error": ((), "standard error of the training loss"),
+    "loss_bias": ((), "bound on the bias of the training loss"),
 }
 """Of a limit that is estimated to a tolerance."""
 

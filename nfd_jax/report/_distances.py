@@ -89,6 +89,18 @@ def losses_at(view: View) -> tuple[Losses, Losses, str]:
     return split(finite), split(solved), where
 
 
+def loss_band(view: View, flag: str) -> np.ndarray | None:
+    """Half widths (step,) of 95 % intervals about the loss of a limit that was estimated to a tolerance, its
+    bias included; None of one that was solved."""
+    error, bias = (
+        pick(view.get(f"limit/loss_{kind}"), backward_weights=flag) for kind in ("standard_error", "bias")
+    )
+    if error is None or bias is None:
+        return None
+    half = 1.96 * error + np.abs(bias)
+    return half.mean([dim for dim in half.dims if dim != "step"]).values
+
+
 def loss_gap(view: View, limit: str) -> float | None:
     """Of the reused network at the largest width and depth against a limit, paired seeds: the largest gap
     over steps (of long runs, over means of some steps) as part of the loss that the network has lost."""

@@ -5,6 +5,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from nfd_jax.report import _plot as plot
+from nfd_jax.report._distances import loss_band
 from nfd_jax.report._numbers import count
 from nfd_jax.report._pick import in_blocks, largest, matched, pick
 from nfd_jax.report._words import LIMIT_NAMES
@@ -33,6 +34,7 @@ def losses(view: View, held_out: bool) -> plot.Drawing | None:
             if (solved := pick(limit, backward_weights=own)) is not None:
                 at, mean, _ = in_blocks(steps, by_seed(solved, "step").mean(0))
                 sheet.line(ax, at, mean, plot.LIMIT[own], words_of, zorder=3, **plot.THICK)
+                sheet.band(ax, at, mean, None if held_out else loss_band(view, own), plot.LIMIT[own])
         ax.set_title(f"{flag} weights, n = {width}" if flag else "limits")
         plot.step_axis(ax, steps)
     plot.same_range(panels, log=plot.spans_decade(panels))

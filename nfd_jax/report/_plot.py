@@ -185,6 +185,11 @@ class Sheet:
                 self.bars(ax, x[kind], middle[kind], np.stack([middle - low, high - middle])[:, kind], drawn)
         return bool(good.any())
 
+    def band(self, ax: Axes, x: ArrayLike, middle: np.ndarray, half: np.ndarray | None, line: Line) -> None:
+        """Shading within `half` of a line, where that is known point by point."""
+        if half is not None and len(half) == len(middle):
+            ax.fill_between(x, middle - half, middle + half, color=line.color, alpha=0.2, linewidth=0)
+
     def curve(
         self, ax: Axes, x: ArrayLike, samples: np.ndarray, line: Line, label: str = "", *, floor=0.0, **style
     ) -> bool:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nfd_jax.limit import estimate_limit
+from nfd_jax.limit import Quantity, estimate_limit
 from nfd_jax.losses import accuracy, loss_function
 from nfd_jax.measures import Paths, Runs
 from nfd_jax.noise import seed_key
@@ -40,11 +40,12 @@ def _one(task: Task, seed: int, rate: float, flag: str) -> dict[str, np.ndarray]
     try:
         found = estimate_limit(learning, key=seed_key(task, seed), heldout=heldout.inputs, **options)
         output, loss, of_others = found.output, found.loss, found.heldout
-        bars = found.standard_error, found.bias
+        bars = found.quantities
     except FloatingPointError:  # a diverged limit is a result, as a diverged network is
         steps, outputs = problem.steps, problem.outputs
         output, loss = np.full(problem.targets.shape, np.nan), np.full(steps, np.nan)
-        of_others, bars = np.full((steps, len(heldout.targets), outputs), np.nan), (output, output)
+        of_others = np.full((steps, len(heldout.targets), outputs), np.nan)
+        bars = {"output": Quantity(output, output, output), "loss": Quantity(loss, loss, loss)}
     value, targets = loss_function(task.problem.loss).value, heldout.targets
     shared = jnp.asarray(of_others, problem.dtype)
     variables = {
@@ -53,7 +54,7 @@ def _one(task: Task, seed: int, rate: float, flag: str) -> dict[str, np.ndarray]
         "accuracy": jax.vmap(accuracy)(jnp.asarray(output, problem.dtype), problem.targets),
         "heldout_loss": jax.vmap(lambda f: value(f, targets))(shared),
         "heldout_accuracy": jax.vmap(lambda f: accuracy(f, targets))(shared),
-        "output_standard_error": bars[0],
-        "output_bias": bars[1],
     }
+    for name in ("output", "loss"):
+        variables |= {f"{name}_standard_error": bars[name].standard_error, f"{name}_bias": bars[name].bias}
     return {name: np.asarray(x, float) for name, x in variables.items()}
