@@ -21,7 +21,7 @@ from nfd_jax import bench, observables
 from nfd_jax.activations import ACTIVATIONS
 from nfd_jax.finite import _engine
 from nfd_jax.finite._dense import initial_weights
-from nfd_jax.finite._engine import Grid, compile_grid, program_sizes, shape_of, train_grids
+from nfd_jax.finite._engine import Grid, compile_grid, program_sizes, shape_of, together, train_grids
 from nfd_jax.losses import accuracy, loss_function
 from nfd_jax.names import PARAMETRIZATIONS
 from nfd_jax.noise import stream
@@ -226,6 +226,51 @@ def test_stacks_are_rewritten_where_they_lie(make_problem, monkeypatch, form):
     stack = r"f32\[1,8,24,24\]" if form == "explicit" else r"f32\[1,2,8,6,24\]"  # rate, (flag,) layer
     assert re.search(stack, text), "the program's stacks have another shape than this test looks for"
     assert len(re.findall(rf"= {stack}\S* copy\(", text)) <= (1 if form == "explicit" else 2)
+
+
+@pytest.mark.parametrize(
+    "depths, groups",
+    [
+        ((8,), ()),
+        ((2, 4), ((1, 0),)),
+        ((8, 16, 32, 64), ((3, 2, 1), (0,))),
+        ((64, 8, 32, 16), ((0, 2, 3), (1,))),
+        ((1, 100), ((1, 0),)),
+        ((2, 1, 100), ((2, 0), (1,))),
+        ((4, 4, 4), ((0, 1, 2),)),
+    ],
+)
+def test_depths_side_by_side_waste_less_than_half(depths, groups):
+    assert together(depths) == groups
+    for places in groups:
+        mine = [depths[place] for place in places]
+        assert 2 * sum(mine) > len(mine) * max(mine)
+
+
+@pytest.mark.parametrize("form", ["explicit", "factored"])
+def test_accelerators_train_depths_side_by_side_to_the_same_numbers(make_problem, monkeypatch, form):
+    """Their program, run here: one group of three depths, whose loops visit as many layers as the deepest
+    has, and one depth alone."""
+    monkeypatch.setattr(_engine, "form", lambda width, samples: form)
+    problem = make_problem(steps=3, rows=2, outputs=2, stream=True)
+    heldout = Heldout(jnp.ones((4, problem.input_dim)), jnp.zeros((4, 2)))
+    record = ("features", "gradients", "kernels")
+    flags = ("independent", "reused")
+    grid = Grid(12, (1, 8, 2, 5), (0, 3), (0.1, 0.4), flags, 1, probe=True, record=record, size=14)
+    [expected] = train_grids(problem, heldout, 5, [grid])
+    honest = _engine.shape_of
+    shapes = []
+
+    def of_accelerators(samples, grid, platform, devices):
+        shapes.append(honest(samples, grid, "gpu", devices))
+        return shapes[-1]
+
+    monkeypatch.setattr(_engine, "shape_of", of_accelerators)
+    [found] = train_grids(problem, heldout, 5, [grid])
+    assert shapes[0][0].together == ((1, 3, 2), (0,))
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-10, atol=1e-11, err_msg=name)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])

@@ -76,13 +76,27 @@ def shape_of(samples: int, grid: Grid, platform: str, devices: int = 1) -> tuple
         kind, grid.flags, size, max(grid.depths), 1, grid.grid, grid.probe, grid.record, grid.precision
     )
     if platform != "cpu":
-        return replace(shape, rates=rates), seeds
+        return replace(shape, rates=rates, together=together(grid.depths)), seeds
     if kind == "factored":
         return replace(shape, rates=divisor(rates, size // (2 * samples * flags))), used
     at_once = CACHED // size**2
     shape = replace(shape, rates=divisor(rates, at_once // flags))
     # At least two runs, so that two cores have work.
     return shape, used * divisor(seeds // used, min(at_once // (flags * shape.rates), seeds // (2 * used)))
+
+
+def together(depths: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Places of depths in groups that run side by side on an accelerator, from the deepest down: as many as
+    waste less than half on layers beyond their own. () where each would be alone."""
+    groups: list[list[int]] = []
+    for place in sorted(range(len(depths)), key=lambda place: -depths[place]):
+        last = groups[-1] if groups else []
+        most = depths[last[0]] if last else 0
+        if last and 2 * (sum(depths[i] for i in last) + depths[place]) > most * (len(last) + 1):
+            last.append(place)
+        else:
+            groups.append([place])
+    return tuple(map(tuple, groups)) if len(groups) < len(depths) else ()
 
 
 def runs_at_once(shape: Shape, itemsize: int) -> int:

@@ -3,7 +3,9 @@ flags in one program.
 
 One network is written in `_matrices`; here it is mapped over. One program serves
 
-    every depth         a traced loop bound; layers have keys of their own, so all depths share one draw
+    every depth         a traced loop bound; layers have keys of their own, so all depths share one draw. A
+                        CPU takes depths in turn; an accelerator takes those of a group side by side, whose
+                        loops visit as many layers as the deepest has
     narrower widths     arrays have `size` coordinates, those from `width` on (traced) zero
     every rate, flag    W(0) is drawn once a seed, and stays unbatched where networks share it
 """
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from nfd_jax import observables
@@ -30,7 +33,8 @@ class Shape:
     """What a program is compiled for, besides the shapes of its arguments.
 
     It holds `size` coordinates and `layers` layers. `rates` learning rates run side by side, the others in
-    turn. Features are looked at on `grid` intervals of t; `probe` follows the inputs of step 0 instead of the
+    turn. `together`: places of the depths that run side by side, group by group; () where all go in turn.
+    Features are looked at on `grid` intervals of t; `probe` follows the inputs of step 0 instead of the
     current ones. `record` names what to hand out of every step: "features", "gradients", "kernels".
     `precision` is that of matrix products.
     """
@@ -44,6 +48,7 @@ class Shape:
     probe: bool = False
     record: tuple[str, ...] = ()
     precision: str = "highest"
+    together: tuple[tuple[int, ...], ...] = ()
 
     @property
     def independent(self) -> bool:
@@ -110,14 +115,33 @@ def program(
         reuse = jnp.asarray([flag == "reused" for flag in shape.flags], problem.dtype)
         # Flags run side by side where they read one W(0); where each rewrites matrices of its own, in turn.
         flags = reuse[None] if shape.form == "factored" else reuse[:, None]
-        which = jnp.arange(depths.size), jnp.arange(chunks.shape[0]), jnp.arange(flags.shape[0])
-        runs = jax.tree.map(jnp.ravel, jnp.meshgrid(*which, indexing="ij"))
+        inner = jnp.arange(chunks.shape[0]), jnp.arange(flags.shape[0])
 
-        def run(at):
-            d, r, f = at
-            return _side_by_side(problem, heldout, initial, chunks[r], flags[f], width, depths[d], shape)
+        def run(depth, r, f, bound):
+            return _side_by_side(problem, heldout, initial, chunks[r], flags[f], width, depth, bound, shape)
 
-        out = jax.lax.map(run, tuple(runs))
+        def group(places: tuple[int, ...]) -> dict[str, Array]:
+            """Depths side by side, leading axes (depth, chunk × flags)."""
+            mine, at = depths[np.asarray(places)], tuple(map(jnp.ravel, jnp.meshgrid(*inner, indexing="ij")))
+            every = jax.vmap(run, (0, None, None, None))
+            found = jax.lax.map(lambda rf: every(mine, *rf, mine.max()), at)
+            return {name: jnp.moveaxis(x, 1, 0) for name, x in found.items()}
+
+        if shape.together:
+            order = np.argsort(np.concatenate(shape.together))
+            found = [group(places) for places in shape.together]
+            out = {name: jnp.concatenate([part[name] for part in found])[order] for name in found[0]}
+            out = {name: x.reshape(-1, *x.shape[2:]) for name, x in out.items()}
+        else:
+            every = jnp.meshgrid(jnp.arange(depths.size), *inner, indexing="ij")
+            at = tuple(map(jnp.ravel, every))
+
+            def in_turn(at):
+                d, r, f = at
+                depth = depths[d]
+                return run(depth, r, f, depth)
+
+            out = jax.lax.map(in_turn, at)
 
     def arranged(x: Array) -> Array:
         """(D × chunk × flags, S, R in chunk, F in flags, …) to (D, S, R, F, …)."""
@@ -129,9 +153,10 @@ def program(
 
 
 def _side_by_side(
-    problem, heldout, initial: Initial, rates, reuse, width, depth, shape: Shape
+    problem, heldout, initial: Initial, rates, reuse, width, depth, bound, shape: Shape
 ) -> dict[str, Array]:
-    """Networks of one depth, mapped over seed, rate and flag; leading axes (S, R, F, K)."""
+    """Networks of one depth, mapped over seed, rate and flag; leading axes (S, R, F, K). Loops visit `bound`
+    layers."""
     kinds = 2 if shape.independent else 1
     places = jnp.arange(shape.grid + 1) * (depth // shape.grid)
     seeds = initial.U.shape[0]
@@ -145,7 +170,7 @@ def _side_by_side(
     def one(U, V, drawn, back, gap, rate, reuse):
         learning = problem.at_rate(rate)
         hidden = at_start(shape.form, drawn, back, gap, reuse, problem.samples, width)
-        sizes = Sizes.padded(width, depth, shape.size, depth, problem.dtype)
+        sizes = Sizes.padded(width, depth, shape.size, bound, problem.dtype)
         observe, memory = observer(learning, heldout, width, shape)
         options = {
             "heldout": None if heldout is None else heldout.inputs,

@@ -110,7 +110,7 @@ class _Count:
         grid = self.task.grid
         shape, seeds = shape_of(self.samples, grid, jax.default_backend(), seed_devices())
         runs = min(dense_runs_at_once(shape, self.task.itemsize), self.seeds // seeds)
-        beside = seeds * len(shape.flags) * shape.rates
+        beside = seeds * len(shape.flags) * shape.rates * max(map(len, shape.together), default=1)
         drawn = seeds * shape.layers * shape.size**2
         kinds = 2 if shape.independent else 1
         if shape.form == "factored":
