@@ -272,7 +272,7 @@ def heldout_inputs(problem: Problem, heldout: Any) -> Array | None:
     """Held-out inputs (H, d) in the problem's dtype; ValueError on another shape and on NaN or infinity."""
     if heldout is None:
         return None
-    allowed = f"(H, {problem.input_dim}), inputs of the problem's kind"
+    allowed = f"(H, {problem.input_dim}), inputs of the problem's d = {problem.input_dim}"
     found = as_array("heldout", heldout, problem.dtype, allowed)
     if found.ndim != 2 or found.shape[1] != problem.input_dim or not found.shape[0]:
         raise ValueError(f"heldout must be {allowed}; received {found.shape}")

@@ -212,9 +212,9 @@ def test_arrays_of_a_problem_are_real_numbers(values):
     "heldout, what",
     [
         (np.full((2, 3), np.nan), "heldout holds NaN or infinity"),
-        ("a", r"heldout must be \(H, 3\), inputs of the problem's kind; received str"),
-        (np.ones(3), r"heldout must be \(H, 3\), inputs of the problem's kind; received \(3,\)"),
-        (np.ones((0, 3)), r"heldout must be \(H, 3\), inputs of the problem's kind; received \(0, 3\)"),
+        ("a", r"heldout must be \(H, 3\), inputs of the problem's d = 3; received str"),
+        (np.ones(3), r"heldout must be \(H, 3\), inputs of the problem's d = 3; received \(3,\)"),
+        (np.ones((0, 3)), r"heldout must be \(H, 3\), inputs of the problem's d = 3; received \(0, 3\)"),
     ],
 )
 def test_heldout_inputs_that_no_network_takes(call, heldout, what):
