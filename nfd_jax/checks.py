@@ -58,7 +58,7 @@ def as_number(
     below: float | None = np.inf,
     dtype: Any = None,
     hint: str = "",
-) -> Array | float:
+) -> Any:
     """One real number, a float or, with `dtype`, an array of it, which may be traced.
 
     ValueError unless least ≤ number < below and number > above; below None lets infinity pass, and NaN never
