@@ -196,7 +196,8 @@ def test_data_that_are_gone_when_a_sweep_starts_are_bad_input(tmp_path: Path, mo
 
     monkeypatch.setattr("nfd_jax.launch.run_sweep", run_sweep)
     result = CliRunner().invoke(app, ["run", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "out")])
-    assert result.exit_code == 2 and result.stderr.startswith(f"{path}: no such file; expected a .npz")
+    told = f"problem.dataset: {path}: no such file; expected a .npz"
+    assert result.exit_code == 2 and result.stderr.startswith(told)
     assert result.stderr.count("\n") == 1
 
 

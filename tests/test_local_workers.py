@@ -34,6 +34,14 @@ from distributed import Security
 from distributed.comm import connect
 address, user, folder, key, *processes = sys.argv[1:]
 temporary = Security.temporary()
+
+async def load():
+    await connect("tcp://127.0.0.1:9", timeout=1)
+
+try:
+    asyncio.run(load())  # all modules while they can be read: a virtual environment may be its owner's alone
+except OSError:
+    pass
 if int(user):
     os.setgroups([])
     os.setgid(int(user))
