@@ -171,7 +171,7 @@ def test_kernels_of_inputs_of_zero_against_networks():
     assert abs(found.mean() / expected - 1) < 0.03
 
 
-@pytest.mark.parametrize("simulator", ["dense", "matrix_free"])
+@pytest.mark.parametrize("simulator", ["dense", pytest.param("matrix_free", marks=pytest.mark.long)])
 def test_gradients_of_networks_on_inputs_of_zero_are_finite(simulator):
     problem = nfd.Problem(np.zeros((2, 2, 3)), np.ones((2, 2, 1)), 0.1)
 
@@ -183,6 +183,7 @@ def test_gradients_of_networks_on_inputs_of_zero_are_finite(simulator):
     assert all(np.isfinite(g).all() for g in jax.grad(loss, (0, 1))(problem.inputs, problem.learning_rate))
 
 
+@pytest.mark.long
 def test_kernels_have_derivatives_in_both_modes_with_the_same_sample_twice():
     x = np.random.default_rng(0).standard_normal((1, 3, 4))
     x[0, 2] = x[0, 0]

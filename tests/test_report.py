@@ -341,7 +341,7 @@ def test_what_is_missing_is_counted_and_said_once(tree, stand_in, tmp_path):
     [
         (("limit", "compare", "law"), slice(None)),
         (("limit",), slice(1, None)),
-        (("spectrum", "kernels", "response"), slice(1, None)),
+        pytest.param(("spectrum", "kernels", "response"), slice(1, None), marks=pytest.mark.long),
         pytest.param(("finite",), slice(1, None), marks=pytest.mark.long),
         pytest.param(("limit",), slice(None), marks=pytest.mark.long),
     ],
