@@ -186,13 +186,13 @@ def test_flops_of_a_dense_step_are_those_xla_counts(make_problem, rows, form):
     heldout = Heldout(jnp.ones((16, problem.input_dim)), jnp.ones((16, problem.outputs)))
     shape, _ = _engine.shape_of(problem.samples, Task.of(c, batch).grid, "cpu")
     assert shape.form == form and shape.flags == flags
-    ones = lambda *sizes: jnp.ones(sizes)
+    ones, one = lambda *sizes: jnp.ones(sizes), jnp.asarray(1)
     initial = Initial(
         ones(1, width, problem.input_dim), ones(1, width, problem.outputs), ones(1, 1, width, width)
     )
     found = compiled_flops(
         lambda w: _grid._side_by_side(
-            problem, heldout, w, ones(1), ones(1), jnp.asarray(width), jnp.asarray(1), shape
+            problem, heldout, w, ones(1), ones(1), jnp.asarray(width), one, one, shape
         ),
         initial,
     )
