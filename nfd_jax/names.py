@@ -58,7 +58,6 @@ RESULT_FILES = (
     "next.tmp",
     "discarded",
     "log.jsonl",
-    "workers.log",
     "report.html",
     "figures",
     "comparison",

@@ -111,10 +111,10 @@ def remarks(view: View, failed: Sequence[str], lost: Mapping[str, str]) -> str:
     """What is not there or cannot be believed, said once."""
     cells = array(view.tree, "status/cell")
     parts = []
-    if (again := verified(view)) and not again["same"]:
+    if (again := verified(view)) and not again.get("same"):
         words = "stored cells were computed again, and came out otherwise; nothing here should be believed."
         parts.append(html.note("Verification failed:", words))
-        parts.append(html.folded("What differs", html.code(str(again["text"]))))
+        parts.append(html.folded("What differs", html.code(str(again.get("text")))))
     if lost:
         parts.append(html.note("Not drawn:", f"{count(len(lost), 'figure')}."))
         parts.append(html.folded("Why", html.items(f"{name}: {why}" for name, why in lost.items())))

@@ -78,10 +78,9 @@ def _claimed(directory: Path, names: list[str]) -> list[str]:
     if not before and not _begun(directory, found):
         raise StoreError(_foreign(directory, found))
     directory.mkdir(parents=True, exist_ok=True)
-    dropped = [name for name in before if name not in names]
     if before != names:
-        write({directory / VARIANTS: sealed({"names": names, "dropped": dropped})})
-    return dropped
+        write({directory / VARIANTS: sealed({"names": names})})
+    return [name for name in before if name not in names]
 
 
 def variant_names(directory: Path) -> list[str]:
