@@ -247,7 +247,7 @@ def test_depths_side_by_side_waste_less_than_half(depths, groups):
         assert 2 * sum(mine) > len(mine) * max(mine)
 
 
-@pytest.mark.parametrize("form", ["explicit", "factored"])
+@pytest.mark.parametrize("form", [pytest.param("explicit", marks=pytest.mark.long), "factored"])
 def test_accelerators_train_depths_side_by_side_to_the_same_numbers(make_problem, monkeypatch, form):
     """Their program, run here: one group of three depths, whose loops visit as many layers as the deepest
     has, and one depth alone."""

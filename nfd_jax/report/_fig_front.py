@@ -47,10 +47,9 @@ def front_loss(view: View) -> plot.Drawing | None:
         plot.log_y(ax)
     elif ax.get_ylim()[0] < 0:
         ax.set_ylim(bottom=0)
-    caption = (
-        f"Bars: one standard error over {count(len(samples), 'seed')}. Loss of the step's batch before its "
-        f"update{'' if view.rate is None else f', η = {view.rate:g}'}."
-    )
+    bars = f"Bars: one standard error over {count(len(samples), 'seed')}. " if finite else ""
+    rate = "" if view.rate is None else f", η = {view.rate:g}"
+    caption = f"{bars}Loss of the step's batch before its update{rate}."
     caption += in_blocks(range(samples.shape[1]), samples)[2]
     if any(loss_band(view, flag) is not None for flag in solved):
         caption += " Shaded: 95 % intervals of the limits, their bias included."

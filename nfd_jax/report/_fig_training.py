@@ -40,6 +40,7 @@ def losses(view: View, held_out: bool) -> plot.Drawing | None:
     plot.same_range(panels, log=plot.spans_decade(panels))
     panels[0].set_ylabel(f"{words} loss, mean over seeds")
     rate = "" if view.rate is None else f" at η = {view.rate:g}"
+    by_depth = "" if finite is None else ", depth by depth"
     caption = f"Mean over seeds of the {words} loss before each update."
     caption += in_blocks(steps, steps)[2]
     if finite is not None and limit is not None:
@@ -53,7 +54,7 @@ def losses(view: View, held_out: bool) -> plot.Drawing | None:
             " Held-out samples have noise of their own in network and limit: a difference within its bars "
             "is Monte Carlo error."
         )
-    return sheet.finish(name, f"{words.capitalize()} loss{rate}, depth by depth", caption)
+    return sheet.finish(name, f"{words.capitalize()} loss{rate}{by_depth}", caption)
 
 
 def _difference(sheet: plot.Sheet, ax: Axes, finite: xr.DataArray, limit: xr.DataArray) -> None:

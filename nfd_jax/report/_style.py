@@ -41,6 +41,7 @@ figcaption { font-size: .84rem; color: var(--dim); max-width: 66rem; margin-top:
 .pair figure { margin: .2rem 0; display: grid; grid-row: span 3; grid-template-rows: subgrid; gap: 0;
   grid-template-columns: minmax(0, 1fr); }
 .pair .message { align-self: end; }
+.pair figure:only-child { max-width: 46rem; }
 .front .message { font-size: .92rem; } .front figcaption { font-size: .78rem; }
 .cards { list-style: none; margin: .5rem 0; padding: 0; border-top: 1px solid var(--line); }
 .card { display: grid; grid-template-columns: 9.2rem minmax(0, 19rem) minmax(0, 1.5fr) minmax(0, 1fr);
