@@ -15,7 +15,8 @@ _ADVICE = {
         "something else lies where nfd run keeps a file or a folder: move it away and run again, "
         "stored cells are kept",
     ),
-    errno.ENOENT: "the folder was moved or removed while it was in use; run again",
+    errno.ENOENT: "it cannot be made, or was moved or removed while it was in use; "
+    "check the path and run again",
 }
 
 
