@@ -1,6 +1,8 @@
 """A limit to a tolerance in a sweep: what is stored is the estimate with its bars, one for repetitions of
 equal samples."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -89,11 +91,11 @@ def test_the_limits_lines_have_bands(results):
 
 
 def test_samples_of_its_own_give_each_repetition_an_estimate_of_its_own(tmp_path, monkeypatch):
-    seen = []
+    seen, calls = [], itertools.count()  # two run side by side: a count gives each number once
 
     def estimate(problem, *, key, backward_weights, **options):
         seen.append(jax.random.key_data(key).tolist())
-        if len(seen) == 2:
+        if next(calls) == 1:
             raise FloatingPointError("systems diverged")
         return found
 
@@ -102,8 +104,9 @@ def test_samples_of_its_own_give_each_repetition_an_estimate_of_its_own(tmp_path
     own = {"limit": {"backward_weights": "reused"}, "problem": {"data_seed": "per_seed"}}
     tree, failed = stored(tmp_path / "own", **own)
     assert len(seen) == 2 and seen[0] != seen[1] and not failed
-    assert tree["status/cell"].values.ravel().tolist() == [1, 2]  # a diverged limit is a result
-    assert np.isnan(tree["limit/output"].isel(seed=1)).all()
+    status = tree["status/cell"].values.ravel()
+    assert sorted(status.tolist()) == [1, 2]  # a diverged limit is a result
+    assert np.isnan(tree["limit/output"].isel(seed=int(np.argmax(status)))).all()
 
 
 def test_a_time_too_short_fails_that_batch_alone(tmp_path, monkeypatch):
