@@ -177,6 +177,14 @@ class Noise(AbstractNoise):
             self.U, self.V, forward, backward, None if self.initial is None else change(self.initial)
         )
 
+    def padded(self, depth: SupportsIndex) -> "Noise":
+        """With layers of zeros behind, so that networks of several depths have arrays of one shape;
+        ValueError where it has more than `depth`."""
+        if (depth := as_size("depth", depth)) < self.depth:
+            raise ValueError(f"depth {depth} must be at least {self.depth}, the noise's own depth")
+        behind = (0, depth - self.depth)
+        return self._with(lambda xi: jnp.pad(xi, [(0, 0)] * (xi.ndim - 3) + [behind, (0, 0), (0, 0)]))
+
     def narrow(self, width: SupportsIndex) -> "Noise":
         """The same noise for the first `width` coordinates; ValueError where it has fewer."""
         if (width := as_size("width", width)) > self.width:

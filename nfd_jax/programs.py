@@ -36,6 +36,7 @@ from nfd_jax.runtime import COMPUTES_WITH, compiler_options, cores, identity
 KEPT_BYTES = 2**30
 """Size of the folder of executables beyond which the oldest are removed; 0 keeps none."""
 
+
 class Turns:
     """Threads that need the same program: one compiles it, and the others wait until it has."""
 

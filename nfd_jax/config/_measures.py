@@ -57,6 +57,9 @@ def _common_noise(config: "SweepConfig") -> str | None:
         how = f"particles is {config.limit.particles}" if config.limit.alone else "the limit has a tolerance"
         got = f"has no common noise when {how}"
         return f"{got}, allowed: with limit.particles matched"
+    if config.finite.simulator == "dense" and config.problem.asks_first:
+        got = "needs innovations, which dense networks of centered outputs on batches that differ do not have"
+        return f"{got}, allowed: with matrix_free, with batches fixed, or with centered false"
     return None
 
 

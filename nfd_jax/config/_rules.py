@@ -97,7 +97,8 @@ def _common_grid(config: "SweepConfig") -> Found:
             )
 
 
-_HISTORY = ("history.directions", "problem.steps", "problem.batch_size")
+_CENTERED = ("problem.centered", "problem.batches", "problem.steps")
+_HISTORY = ("history.directions", "problem.batch_size", *_CENTERED)
 
 
 @_reads("finite", "limit.particles", "problem.optimizer", *_HISTORY)
@@ -126,6 +127,13 @@ def _history(config: "SweepConfig") -> Found:
     kept, rows = config.history.directions, config.problem.batch_size
     if kept is not None and kept < rows:
         yield "history.directions", f"got {kept}, allowed: null, or at least problem.batch_size = {rows}"
+
+
+@_reads("history.directions", *_CENTERED)
+def _centered_history(config: "SweepConfig") -> Found:
+    if config.history.directions is not None and config.problem.asks_first:
+        got = f"got {config.history.directions} with centered outputs of batches that differ"
+        yield "history.directions", f"{got}, allowed: null, or with batches fixed, or with centered false"
 
 
 @_reads("problem.batches", "problem.pool", "problem.batch_size")

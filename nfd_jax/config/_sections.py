@@ -212,6 +212,12 @@ class ProblemConfig(Section):
     def learning_rates(self) -> tuple[float, ...]:
         return self.learning_rate
 
+    @property
+    def asks_first(self) -> bool:
+        """Whether all samples meet the initial weights before training: centered outputs of batches that
+        differ."""
+        return self.centered and self.batches != "fixed" and self.steps > 1
+
     @field_serializer("learning_rate")
     def _scalar_if_single(self, rates: tuple[float, ...]) -> float | list[float]:
         return rates[0] if len(rates) == 1 else list(rates)

@@ -147,13 +147,15 @@ class SweepConfig(Section):
     @property
     def directions(self) -> int:
         """How many directions a basis may have to hold, and so how many coordinates it needs at least."""
-        samples = self.problem.steps * self.problem.batch_size
+        samples = self.problem.steps * self.problem.batch_size * (2 if self.problem.asks_first else 1)
         return samples if self.history.directions is None else self.history.directions
 
     @property
     def directions_rule(self) -> str:
         """The keys that `directions` follows from."""
-        return "steps*batch_size" if self.history.directions is None else "history.directions"
+        if self.history.directions is not None:
+            return "history.directions"
+        return "2*steps*batch_size (centered)" if self.problem.asks_first else "steps*batch_size"
 
     @property
     def needs_matrices(self) -> bool:

@@ -9,7 +9,15 @@ from jaxtyping import Array
 from nfd_jax import conditional, optimizers
 from nfd_jax.checks import check_choice, check_key
 from nfd_jax.finite._dense import initial_weights, train_weights
-from nfd_jax.finite._engine import Grid, compile_grid, program_sizes, runs_at_once, shape_of, train_grids
+from nfd_jax.finite._engine import (
+    Grid,
+    compile_grid,
+    program_sizes,
+    runs_at_once,
+    shape_of,
+    together,
+    train_grids,
+)
 from nfd_jax.finite._innovations import coupling_of, innovations, train_with_innovations
 from nfd_jax.finite._matrix_free import MatrixFree
 from nfd_jax.finite._train_grid import train_grid
@@ -28,6 +36,7 @@ __all__ = [
     "program_sizes",
     "runs_at_once",
     "shape_of",
+    "together",
     "train_finite",
     "train_grid",
     "train_grids",

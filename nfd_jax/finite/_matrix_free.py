@@ -38,9 +38,17 @@ class MatrixFree(Interior):
         return self.sizes.width
 
     @classmethod
-    def of(cls, problem: Problem, reuse: Array, depth: int | Array, width: int) -> "MatrixFree":
-        """A network as wide as its noise; `depth` may be traced and smaller than the noise has layers."""
-        return cls(problem, reuse, Sizes.full(width, depth, problem.dtype))
+    def of(
+        cls,
+        problem: Problem,
+        reuse: Array,
+        depth: int | Array,
+        width: int,
+        bound: int | Array | None = None,
+    ) -> "MatrixFree":
+        """A network as wide as its noise; `depth` may be traced and smaller than the noise has layers. Loops
+        visit `bound` layers, by default its own."""
+        return cls(problem, reuse, Sizes.full(width, depth, problem.dtype, bound))
 
     def _parts(self) -> tuple[Activation, Block]:
         """φ and the block's scales."""

@@ -21,9 +21,9 @@ class Sizes(NamedTuple):
     inside: Bool[Array, " n"] | None = None
 
     @classmethod
-    def full(cls, width: int, depth: int | Array, dtype) -> "Sizes":
-        """Arrays are just as large as the network."""
-        return cls(jnp.asarray(width, dtype), depth, depth)
+    def full(cls, width: int, depth: int | Array, dtype, bound: int | Array | None = None) -> "Sizes":
+        """Arrays are just as wide as the network; loops visit its own layers, or `bound` of them."""
+        return cls(jnp.asarray(width, dtype), depth, depth if bound is None else bound)
 
     @classmethod
     def padded(cls, width: Array, depth: Array, room: int, bound: int | Array, dtype) -> "Sizes":

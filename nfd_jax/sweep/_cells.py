@@ -59,9 +59,12 @@ def solve_limits(
     remember: Mapping = EXACT,
 ) -> Trajectory:
     """Limits on `noise` (leading axis: seed), one per learning rate and flag."""
-    interior = lambda learning, reuse: Limit(learning, reuse, noise.depth, noise.V.shape[-2])
+
+    def solve(learning, reuse, noise, options):
+        return training.train(learning, noise, Limit(learning, reuse, noise.depth, noise.width), **options)
+
     return _each_seed(
-        interior, problem, heldout, noise, keys, rates, reuse, grid, probe, False, at_once, remember
+        solve, problem, heldout, noise, keys, rates, reuse, grid, probe, False, at_once, remember
     )
 
 
@@ -82,16 +85,30 @@ def train_networks(
 ) -> Trajectory:
     """Matrix-free networks of `depth` on `noise` (leading axis: seed), one per learning rate and flag.
 
-    `depth` is traced and at most the noise's: one compilation for all depths of a width.
+    `depth` is traced and at most the noise's: one compilation for all depths of a width. Several depths (D,)
+    run side by side on the noise of each, `side_by_side`'s, with results' leading axes (seed, learning_rate,
+    flag, depth): all visit as many layers as the deepest has.
     """
-    interior = lambda learning, reuse: MatrixFree.of(learning, reuse, depth, noise.V.shape[-2])
+    deepest = depth.max() if depth.ndim else depth
+
+    def train(learning, reuse, noise, options):
+        def one(depth, noise):
+            network = MatrixFree.of(learning, reuse, depth, noise.width, bound=deepest)
+            return training.train(learning, noise, network, **options)
+
+        if not depth.ndim:
+            return one(depth, noise)
+        return jax.vmap(lambda at, motions: one(at, Noise(noise.U, noise.V, *motions)))(
+            depth, _motions(noise)
+        )
+
     return _each_seed(
-        interior, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once, remember
+        train, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once, remember
     )
 
 
 def _each_seed(
-    interior, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once, remember
+    run, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once, remember
 ) -> Trajectory:
 
     def one_seed(at):
@@ -112,8 +129,7 @@ def _each_seed(
             options["probe"] = training.probe_questions(problem, noise.depth, noise.width, key)
 
         def one(rate, reuse):
-            learning = problem.at_rate(rate)
-            return training.train(learning, noise, interior(learning, reuse), **options)
+            return run(problem.at_rate(rate), reuse, noise, options)
 
         return grid_over(one, rates, reuse, at_once=at_once)
 
@@ -157,17 +173,26 @@ def coarsened_noise(noise: AbstractNoise, depth: int, layers: int) -> AbstractNo
 
     Noise drawn layer by layer has no layers to pad.
     """
-    if not isinstance(noise, Noise):
-        return noise.coarsen(depth)
-    pad = lambda xi: jnp.pad(xi, [(0, 0), (0, layers - depth), (0, 0), (0, 0)])
     coarse = noise.coarsen(depth)
-    return Noise(noise.U, noise.V, pad(coarse.forward), pad(coarse.backward))
+    return coarse.padded(layers) if isinstance(coarse, Noise) else coarse
 
 
 @Program
 def coarsened_seeds(noise: AbstractNoise, depth: int, layers: int) -> AbstractNoise:
     """`coarsened_noise` of every seed, leading axis (seed,)."""
     return jax.vmap(lambda one: coarsened_noise(one, depth, layers))(noise)
+
+
+@Program
+def side_by_side(noises: tuple[Noise, ...]) -> Noise:
+    """The noise of each seed for several depths as one: increments have a second axis, U and V are shared."""
+    motions = jax.tree.map(lambda *xi: jnp.stack(xi, axis=1), *map(_motions, noises))
+    return eqx.tree_at(_motions, noises[0], motions, is_leaf=lambda x: x is None)
+
+
+def _motions(noise: Noise) -> tuple[Array | None, ...]:
+    """Its increments."""
+    return noise.forward, noise.backward, noise.initial
 
 
 @Program

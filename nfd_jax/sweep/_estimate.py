@@ -9,11 +9,11 @@ from nfd_jax.sweep._machine import Machine, machine, stored_at
 from nfd_jax.sweep._memory import (
     batch_bytes,
     check_fits,
+    depth_groups,
     device_memory,
     devices_for,
     in_words,
-    most_at_once,
-    runs_at_once,
+    peak_bytes,
     spread,
 )
 from nfd_jax.sweep._plan import BATCH_SECONDS, PROGRAM, make_plan
@@ -58,7 +58,8 @@ def programs(tasks: list[Task]) -> Counter[str]:
             found |= {("dense", task.batch.size, len(task.seeds), task.depths)}
             found |= {("innovations", *shape, depth) for depth in task.depths if "pairs" in task.needs}
         elif task.depths:
-            found |= {("network", *shape, max(task.depths))}
+            beside = {len(group) for group in depth_groups(task, at_once=1)}
+            found |= {("network", *shape, max(task.depths), count) for count in beside}
             found |= {("noise", *shape, layers) for layers in task.noise_depths.values()}
         if "first_steps" in task.needs:
             found |= {("response", task.width, max(task.depths))}
@@ -92,7 +93,7 @@ def describe(config: "SweepConfig", name: str) -> str:
     total = sum((each[task] * count for task, count in kinds.items()), Work())
     computing = sum(seconds[task] * count for task, count in kinds.items())
     around = around_seconds(config, on)
-    peaks = {task: batch_bytes(task, at_once=runs_at_once(task, most=most_at_once(task))) for task in tasks}
+    peaks = {task: peak_bytes(task) for task in tasks}
     largest = max(tasks, key=peaks.__getitem__)
     counted = {kind: count for kind, count in compiled.items() if kind != "measures"}
     named = ", ".join(f"{n} {kind}" for kind, n in counted.items())

@@ -17,7 +17,7 @@ import jax
 
 from nfd_jax.config import ConfigError
 from nfd_jax.finite import runs_at_once as dense_runs_at_once
-from nfd_jax.finite import shape_of
+from nfd_jax.finite import shape_of, together
 from nfd_jax.runtime import cores, on_cpu, one_by_one
 from nfd_jax.store import Batch
 from nfd_jax.sweep._task import Task
@@ -31,11 +31,11 @@ class CellTooLarge(ConfigError):
     """Cells that fit on no device at hand. `problems`: a line for each, with its size and what to lower."""
 
 
-def batch_bytes(task: Task, *, at_once: int = 1) -> int:
+def batch_bytes(task: Task, *, at_once: int = 1, depths: int = 1) -> int:
     """Bytes a batch holds at its peak on each device that takes part, where `at_once` runs go on at the same
-    time."""
+    time, those of matrix-free networks at so many `depths`."""
     task = task.at(seeds=task.seeds[: len(task.seeds) // devices_for(task.batch)])
-    return max(held + own for held, own in program_bytes(task, at_once=at_once).values())
+    return max(held + own for held, own in program_bytes(task, at_once=at_once, depths=depths).values())
 
 
 def seed_devices() -> int:
@@ -49,10 +49,10 @@ def devices_for(batch: Batch) -> int:
     return gcd(len(batch.seeds), seed_devices())
 
 
-def program_bytes(task: Task, *, at_once: int = 1) -> dict[str, tuple[int, int]]:
+def program_bytes(task: Task, *, at_once: int = 1, depths: int = 1) -> dict[str, tuple[int, int]]:
     """Bytes (resident, transient) of each program of a batch: what stays while it runs, and its temporaries
     with its results."""
-    count = _Count(task, at_once)
+    count = _Count(task, at_once, depths)
     return {
         name: (task.itemsize * held, task.itemsize * own) for name, (held, own) in count.programs().items()
     }
@@ -61,9 +61,9 @@ def program_bytes(task: Task, *, at_once: int = 1) -> dict[str, tuple[int, int]]
 class _Count:
     """Numbers (not bytes) that the parts of a batch hold."""
 
-    def __init__(self, task: Task, at_once: int):
+    def __init__(self, task: Task, at_once: int, beside: int):
         task = task.largest_systems
-        self.task, self.at_once = task, at_once
+        self.task, self.at_once, self.beside = task, at_once, beside
         self.seeds, self.rates, self.width, self.rows = (
             len(task.seeds),
             len(task.rates),
@@ -84,7 +84,8 @@ class _Count:
         ends = self.width * self.task.inputs
         if self.task.bounded:  # a pass draws its own
             return 2 * self.task.followed * layers * self.width + ends
-        return 2 * self.family(1 if self.task.redraws else layers) + ends
+        first = self.task.questions_first * layers * self.width
+        return first + 2 * self.family(1 if self.task.redraws else layers) + ends
 
     def kept(self, flags: int) -> int:
         """Trajectories of one seed, at every learning rate and so many flags."""
@@ -94,8 +95,9 @@ class _Count:
         """One run of a conditional-Gaussian system: its history, and the widest of its passes, held-out and
         probe samples'."""
         asked = 12 * self.samples if self.probe and not self.task.bounded else 0
-        passes = max((9 if coupling else 7) * self.task.followed, 4 * self.task.heldout, asked)
-        held = (4 if self.task.bounded else 2) * self.directions
+        first = self.task.questions_first
+        passes = max((9 if coupling else 7) * self.task.followed, 4 * self.task.heldout, asked, 4 * first)
+        held = (4 if self.task.bounded else 2) * self.directions + first
         return (held + passes) * layers * self.width + 6 * layers * self.directions**2
 
     def mapped(self, each: int, kept: int, shared: int) -> int:
@@ -174,9 +176,12 @@ class _Count:
         if self.limit_flags:
             found["limit"] = self.seeds * noise, self.mapped(self.learning(self.steps, False), limits, noise)
         if self.flags and not self.dense:
-            coarse = self.noise(self.deepest)
-            own = self.mapped(self.learning(self.deepest, self.task.coupled), kept, coarse)
-            found["network"] = self.seeds * (noise + coarse + limits), own
+            coarse, beside = self.noise(self.deepest), self.beside
+            learning = self.learning(self.deepest, self.task.coupled)
+            own = self.mapped(beside * learning, beside * kept, beside * coarse)
+            # Of several depths, each one's noise and all of them as one array.
+            copies = 1 if beside == 1 else 2 * beside
+            found["network"] = self.seeds * (noise + copies * coarse + limits), own
         return found
 
 
@@ -215,6 +220,26 @@ def runs_at_once(task: Task, *, most: int, memory: int | None = None) -> int:
     free = USABLE * (device_memory() if memory is None else memory)
     fitting = (k for k in range(most, 0, -1) if most % k == 0 and batch_bytes(task, at_once=k) <= free)
     return next(fitting, 1)
+
+
+def depth_groups(task: Task, *, at_once: int, memory: int | None = None) -> list[tuple[int, ...]]:
+    """Depths at which matrix-free networks run side by side on an accelerator: as many as waste less than
+    half on layers beyond their own, where they fit; each alone otherwise, and on a CPU."""
+    alone = [(depth,) for depth in task.depths]
+    places = () if on_cpu() or task.redraws else together(task.depths)
+    if not places:
+        return alone
+    need = batch_bytes(task, at_once=at_once, depths=max(map(len, places)))
+    if need > USABLE * (device_memory() if memory is None else memory):
+        return alone
+    return [tuple(task.depths[i] for i in group) for group in places]
+
+
+def peak_bytes(task: Task) -> int:
+    """Bytes a batch holds at its peak as it will be run: so many runs and depths at the same time."""
+    at_once = runs_at_once(task, most=most_at_once(task))
+    depths = max(map(len, depth_groups(task, at_once=at_once)), default=1)
+    return batch_bytes(task, at_once=at_once, depths=depths)
 
 
 def seeds_at_once(task: Task, *, most: int, memory: int | None = None) -> int:

@@ -52,7 +52,7 @@ def solve(task: Task) -> tuple[Trajectory | None, dict[int, Trajectory]]:
             run() for group in groups for run in _tasks(Part(task.at(seeds=group), at_once), single=False)
         ]
     found: dict[int | None, list[Trajectory]] = {}
-    for depth, run in runs:
+    for depth, run in chain.from_iterable(runs):
         found.setdefault(depth, []).append(run)
     whole = {depth: _joined(run, len(task.seeds), len(task.rates)) for depth, run in found.items()}
     return whole.pop(None, None), {depth: run for depth, run in whole.items() if depth is not None}
@@ -203,37 +203,45 @@ class Part:
         sizes = task.intervals, task.probe, self.at_once, task.remember
         return _cells.solve_limits(self.problem, self.heldout, noise, self.keys, rates, reuse, *sizes)
 
-    def networks(self, depth: int, rates: jax.Array, reuse: jax.Array) -> Trajectory:
-        task = self.task
-        noise = _cells.coarsened_seeds(self.noise(task.noise_depths[depth]), depth, max(task.depths))
+    def networks(self, depths: tuple[int, ...], rates: jax.Array, reuse: jax.Array) -> Trajectory:
+        """Of one depth, or of several side by side, which then are an axis after the flags."""
+        task, deepest = self.task, max(self.task.depths)
+        noises = [
+            _cells.coarsened_seeds(self.noise(task.noise_depths[depth]), depth, deepest) for depth in depths
+        ]
+        alone = len(depths) == 1
+        noise = noises[0] if alone else _cells.side_by_side(tuple(noises))
+        at = jax.device_put(np.asarray(depths[0] if alone else depths, np.int32))
         sizes = task.intervals, task.probe, task.coupled, self.at_once, task.remember
-        at = jax.device_put(np.int32(depth))
         return _cells.train_networks(self.problem, self.heldout, noise, self.keys, rates, reuse, at, *sizes)
 
 
-def _tasks(part: Part, *, single: bool) -> Iterator[Callable[[], tuple]]:
-    """What a part has to do: calls that give a depth (None for limits) and the runs there, all at once or
-    each by itself."""
+def _tasks(part: Part, *, single: bool) -> Iterator[Callable[[], list[tuple]]]:
+    """What a part has to do: calls that give depths (None for limits) and the runs there, all at once or each
+    by itself."""
     task, limits, networks = part.task, [], []
     if task.solves_limit:
-        limits = _by_run(part, None, part.limits, task.limit_flags, single)
+        limits = _by_run(part, (None,), part.limits, task.limit_flags, single)
     if task.matrix_free:
-        at = lambda depth: _by_run(part, depth, partial(part.networks, depth), task.flags, single)
-        networks = chain.from_iterable(map(at, task.depths))
+        at = lambda depths: _by_run(part, depths, partial(part.networks, depths), task.flags, single)
+        networks = chain.from_iterable(map(at, _memory.depth_groups(task, at_once=part.at_once)))
     # In turn, so that both programs are compiled at the same time.
     yield from (call for pair in zip_longest(limits, networks) for call in pair if call is not None)
 
 
 def _by_run(
-    part: Part, depth: int | None, runs: Callable, flags: tuple[str, ...], single: bool
-) -> Iterator[Callable[[], tuple]]:
+    part: Part, depths: tuple[int | None, ...], runs: Callable, flags: tuple[str, ...], single: bool
+) -> Iterator[Callable[[], list[tuple]]]:
     dtype = part.task.precision
     rates = np.asarray(part.task.rates, dtype)
     reuse = np.asarray([flag == "reused" for flag in flags], dtype)
 
-    def call(rates: np.ndarray, reuse: np.ndarray) -> tuple[int | None, Trajectory]:
+    def call(rates: np.ndarray, reuse: np.ndarray) -> list[tuple[int | None, Trajectory]]:
         found = runs(jax.device_put(rates), jax.device_put(reuse))
-        return depth, jax.device_get(found) if single or part.task.data_by_seed else found
+        found = jax.device_get(found) if single or part.task.data_by_seed else found
+        if len(depths) == 1:
+            return [(depths[0], found)]
+        return [(depth, jax.tree.map(lambda x, i=i: x[:, :, :, i], found)) for i, depth in enumerate(depths)]
 
     pairs = product(np.split(rates, rates.size), np.split(reuse, reuse.size)) if single else [(rates, reuse)]
     yield from (partial(call, *pair) for pair in pairs)

@@ -140,6 +140,11 @@ class Task:
         return self.steps * self.rows
 
     @property
+    def questions_first(self) -> int:
+        """Samples asked under the initial weights before training (`ProblemConfig.asks_first`)."""
+        return self.samples if self.problem.asks_first else 0
+
+    @property
     def directions(self) -> int:
         """Directions that a history holds: all K·P of them, or as many as the config says."""
         return min(self.samples, self.history.directions or self.samples)

@@ -74,6 +74,7 @@ def work(task: Task) -> Work:
             total += _system(task, depth) * (rates * len(task.flags))
     total += Work(normals=_redrawn(task) if task.redraws else 0)
     drawn = 0 if task.bounded else 2 * task.samples
+    drawn += task.questions_first
     total += Work(normals=sum(task.width * (drawn * layers + task.inputs) for layers in noises))
     if task.reference:  # shared by all widths
         total += work(task.reference_task.at(seeds=(0,))) * (1 / len(task.widths))
@@ -113,6 +114,8 @@ def _system(task: Task, layers: int) -> Work:
         return Work(flops, 0, moved, 12 + 5 * rows, flops * THIN / rows) * (count * layers)
 
     total = passes(2 * task.steps, task.followed)
+    if task.questions_first:
+        total += passes(1, task.questions_first)
     if task.asks_more:
         total += passes(task.steps, task.heldout) + Work(normals=task.heldout * layers * width)
     if task.probe and not task.bounded:
