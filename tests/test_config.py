@@ -241,6 +241,8 @@ REFUSED = [
     ("problem.centered=yes", "problem.centered", "true, false"),
     ("history.directions=3", "history.directions", "at least problem.batch_size = 4"),
     ("history.directions=300", "finite.widths", "at least history.directions = 300"),
+    ("problem={centered: true, batches: stream, batch_size: 40}", "finite.widths",
+     "at least 2*steps*batch_size (centered) = 320"),
     ("history.tolerance=1", "history.tolerance", "below 1"),
     ("verdicts.margin=0", "verdicts.margin", "above 0"),
     ("limit.reference_particles=4095", "limit.reference_particles", "at least 4096"),
@@ -282,6 +284,10 @@ def test_measures_that_cannot_apply_or_carry_no_slope(file):
     assert "3 or more finite.depths over a factor of 4" in named("coupling", "finite.depths=[8, 12, 16]")
     assert "2 finite.widths" in named("coupling", "finite.widths=[256]")
     assert "both flags" in named("coupling", "finite.backward_weights=[reused]")
+    centered = "problem={centered: true, batches: stream}"
+    assert "needs innovations, which dense networks" in named("law", centered, "finite.simulator=dense")
+    bounded = refused(file, EXAMPLE, centered, "history.directions=16")
+    assert "history.directions: got 16 with centered outputs of batches that differ" in "".join(bounded)
     assert "matrix-free" in named("coupling", "finite.simulator=dense")
     assert "impossible at width 15" in named("coupling", "limit=null", "finite.widths=[15, 256]")
     assert "parametrization vanilla" in named("coupling", "limit=null", "problem.parametrization=vanilla")

@@ -145,13 +145,13 @@ def test_engine_on_and_off_agree(make_problem, case):
     )
     heldout = Heldout(jnp.asarray(rng.standard_normal((4, problem.input_dim))), jnp.asarray(targets))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_engine, "form", lambda width, samples: form)
+        patch.setattr(_engine, "form", lambda width, samples, **_: form)
         assert difference_from_one_at_a_time(problem, heldout, master, grid) < 1e-11
 
 
 @pytest.mark.parametrize("form", ["explicit", "factored"])
 def test_a_network_that_diverges_leaves_the_others_alone(make_problem, monkeypatch, form):
-    monkeypatch.setattr(_engine, "form", lambda width, samples: form)
+    monkeypatch.setattr(_engine, "form", lambda width, samples, **_: form)
     monkeypatch.setattr(_engine, "divisor", lambda count, most: count)  # all side by side
     problem = make_problem(steps=4, activation="relu")
     grid = Grid(8, (2,), (0, 1), (0.1, 1e200, 0.2), ("reused", "independent"), 2)
@@ -219,7 +219,7 @@ def test_a_sweep_compiles_a_program_a_size_and_gives_single_networks(tmp_path, c
 def test_stacks_are_rewritten_where_they_lie(make_problem, monkeypatch, form):
     """XLA copies a stack of matrices, or of corrections, at most once: before training, out of W(0) or zeros.
     """
-    monkeypatch.setattr(_engine, "form", lambda width, samples: form)
+    monkeypatch.setattr(_engine, "form", lambda width, samples, **_: form)
     problem = make_problem(steps=3, rows=2, dtype=np.float32)
     grid = Grid(24, (4, 8), (0,), (0.1,), ("reused", "independent"), 4)
     text = compile_grid(problem, None, grid).run.as_text()
@@ -251,7 +251,7 @@ def test_depths_side_by_side_waste_less_than_half(depths, groups):
 def test_accelerators_train_depths_side_by_side_to_the_same_numbers(make_problem, monkeypatch, form):
     """Their program, run here: one group of three depths, whose loops visit as many layers as the deepest
     has, and one depth alone."""
-    monkeypatch.setattr(_engine, "form", lambda width, samples: form)
+    monkeypatch.setattr(_engine, "form", lambda width, samples, **_: form)
     problem = make_problem(steps=3, rows=2, outputs=2, stream=True)
     heldout = Heldout(jnp.ones((4, problem.input_dim)), jnp.zeros((4, 2)))
     record = ("features", "gradients", "kernels")

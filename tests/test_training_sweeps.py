@@ -57,3 +57,39 @@ def test_networks_and_limits_of_one_depth_are_one_system(tmp_path, directions):
     assert np.all(finite.gradient_shift_ms.isel(step=slice(1, None)).max("t") > 1e-4)
     residual = finite.history_residual.values
     assert np.all(residual == 0) if directions is None else residual.max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["adam", pytest.param("adamw", marks=pytest.mark.long)])
+def test_optimizers_that_are_not_linear_hold_their_matrices_at_every_width(tmp_path, name):
+    """Also where width is 3·K·P or more, at which linear ones have factored corrections."""
+    problem = {"steps": 2, "learning_rate": 0.01, "optimizer": {"name": name, "weight_decay": 0.1}}
+    finite = {"simulator": "dense", "widths": [8, 16], "backward_weights": ["independent", "reused"]}
+    config = config_with(TREE, {"problem": problem, "finite": finite, "limit": None})
+    tree = nfd.run(config, tmp_path / "out", progress=False)
+    key = nfd.seed_key(config, 0)
+    with jax.enable_x64(True):
+        problem = nfd.Problem.from_config(config)
+        for width, flag in ((8, "reused"), (16, "reused"), (16, "independent")):
+            run = nfd.train_finite(problem, width=width, depth=4, key=key, backward_weights=flag)
+            cell = tree["finite/output"].sel(width=width, depth=4, seed=0, backward_weights=flag).squeeze()
+            np.testing.assert_allclose(cell.squeeze(), run.output.squeeze(), rtol=1e-8, atol=1e-10)
+
+
+CENTERED = {"problem": {"centered": True, "steps": 3}, "finite": {"widths": [24], "depths": [2, 4]}}
+
+
+def test_centered_outputs_of_batches_that_differ(tmp_path):
+    """Each batch under the initial weights is asked before training, on noise that depths coarsen."""
+    config = config_with(TREE, CENTERED)
+    tree = nfd.run(config, tmp_path / "out", progress=False)
+    finite = tree["finite"].isel(width=0, seed=0, learning_rate=0)
+    limit = tree["limit/output"].isel(particles=0, seed=0, learning_rate=0)
+    np.testing.assert_allclose(finite.output.sel(depth=4), limit, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(finite.output.isel(step=0), 0, atol=1e-12)
+    assert np.abs(finite.output.isel(step=1)).min() > 1e-6
+    with jax.enable_x64(True):
+        problem, key = nfd.Problem.from_config(config), nfd.seed_key(config, 0)
+        noise = nfd.sample_noise(problem, width=24, depth=4, key=key).coarsen(2)
+        run = nfd.train_finite(problem, noise=noise, simulator="matrix_free", backward_weights="independent")
+    cell = finite.output.sel(depth=2, backward_weights="independent")
+    np.testing.assert_allclose(cell, run.output, rtol=1e-8, atol=1e-10)

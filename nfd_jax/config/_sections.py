@@ -154,6 +154,11 @@ class OptimizerConfig(_Named):
     eps: float = number(1e-8, "a number above 0, at most 1", gt=0, le=1)
     weight_decay: float = number(0.0, f"a number from 0 to {_LARGEST}", ge=0, le=_LARGEST)
 
+    @property
+    def linear(self) -> bool:
+        """Whether updates are linear in the gradients, as networks without matrices and limits need it."""
+        return self.name in names.LINEAR_OPTIMIZERS
+
     def idle(self) -> tuple[str, ...]:
         return ("b1", "b2", "eps") if self.name == "sgd" else ("momentum", "nesterov")
 

@@ -160,7 +160,7 @@ class SweepConfig(Section):
     @property
     def needs_matrices(self) -> bool:
         """Whether the optimizer's updates can only be followed where matrices are held: in dense networks."""
-        return self.problem.optimizer.name not in names.LINEAR_OPTIMIZERS
+        return not self.problem.optimizer.linear
 
     def _varied(self, variant: str) -> dict[str, Any]:
         """What a variant's file would say; defaults stay unset, to be resolved anew."""

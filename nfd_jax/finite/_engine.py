@@ -35,7 +35,8 @@ class Grid:
     """Networks of one width: which seeds, depths, learning rates and flags, and what is measured of them (see
     `Shape`).
 
-    `size` ≥ width is that of the program which serves it, by default the width itself.
+    `size` ≥ width is that of the program which serves it, by default the width itself. `linear`: whether the
+    optimizer is, in the gradients, as factored networks need it.
     """
 
     width: int
@@ -48,9 +49,12 @@ class Grid:
     record: tuple[str, ...] = ()
     precision: str = "highest"
     size: int | None = None
+    linear: bool = True
 
 
-def program_sizes(widths: Sequence[int], samples: int, *, entry: float, program: float) -> dict[int, int]:
+def program_sizes(
+    widths: Sequence[int], samples: int, *, entry: float, program: float, linear: bool = True
+) -> dict[int, int]:
     """The size of the program that serves each width: its own, or that of a wider one where padding costs
     less than another program.
 
@@ -58,10 +62,9 @@ def program_sizes(widths: Sequence[int], samples: int, *, entry: float, program:
     of one form share one.
     """
     sizes: dict[int, int] = {}
+    form_of = lambda width: form(width, samples, linear=linear)
     for width in sorted(set(widths), reverse=True):
-        wider = min(
-            (size for size in sizes.values() if form(size, samples) == form(width, samples)), default=width
-        )
+        wider = min((size for size in sizes.values() if form_of(size) == form_of(width)), default=width)
         padding = (wider**2 - width**2) * entry
         sizes[width] = wider if padding <= program else width
     return sizes
@@ -71,7 +74,7 @@ def shape_of(samples: int, grid: Grid, platform: str, devices: int = 1) -> tuple
     """The program for a grid trained on K·P = `samples`, and how many seeds one run takes, each of `devices`
     an equal part of them."""
     size, flags, rates, seeds = grid.size or grid.width, len(grid.flags), len(grid.rates), len(grid.seeds)
-    kind, used = form(size, samples), gcd(seeds, devices)
+    kind, used = form(size, samples, linear=grid.linear), gcd(seeds, devices)
     shape = Shape(
         kind, grid.flags, size, max(grid.depths), 1, grid.grid, grid.probe, grid.record, grid.precision
     )

@@ -144,7 +144,8 @@ class _Planner:
         flops = 6.0 * samples * config.seeds * len(config.problem.learning_rates) * flags * sum(finite.depths)
         normals = config.seeds * flags * max(finite.depths)
         entry = flops / (SUSTAINED * self.on.flops) + normals / self.on.normals
-        return program_sizes(dense, samples, entry=entry, program=PROGRAM * self.on.compile_seconds)
+        costs = {"entry": entry, "program": PROGRAM * self.on.compile_seconds}
+        return program_sizes(dense, samples, **costs, linear=config.problem.optimizer.linear)
 
 
 def _groups(seeds: tuple[int, ...], most: int, least: int) -> list[tuple[int, ...]]:

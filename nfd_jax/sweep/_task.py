@@ -228,7 +228,8 @@ class Task:
         paths = ("features", "gradients") if "paths" in self.needs else ()
         record = (*paths, "kernels") if "kernels" in self.needs else paths
         cells = self.width, self.depths, self.seeds, self.rates, self.flags
-        return Grid(*cells, self.intervals, self.probe, record, size=self.batch.size)
+        sizes = {"size": self.batch.size, "linear": self.problem.optimizer.linear}
+        return Grid(*cells, self.intervals, self.probe, record, **sizes)
 
     @property
     def largest_systems(self) -> "Task":
