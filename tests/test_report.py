@@ -18,6 +18,7 @@ from nfd_jax.report import _plot, _show
 from nfd_jax.report._claims import cards, decides, deciding, judged, step, tidy
 from nfd_jax.report._distances import distance
 from nfd_jax.report._draw import rendered
+from nfd_jax.report._fig_error import learning_rates
 from nfd_jax.report._fig_law import bias_squared
 from nfd_jax.report._fig_training import losses
 from nfd_jax.report._fig_transfer import transfer
@@ -379,6 +380,15 @@ def test_learning_rates_stand_side_by_side(tree):
         assert f"<td>{rate:g}</td>" in table
     with styled():
         assert NOT_HERE - {"residual"} < {drawing.name for drawing in drawings(several)}
+
+
+def test_learning_rates_of_independent_networks_alone(tree):
+    independent = with_rates(tree).map_over_datasets(
+        lambda data: data.sel(backward_weights=["independent"]) if "backward_weights" in data.dims else data
+    )
+    with styled():
+        drawn = learning_rates(View.of(independent))
+    assert "Network with independent backward weights" in drawn.caption
 
 
 def networks(losses: np.ndarray, flags: list[str], rates=(1.0,)) -> xr.DataTree:

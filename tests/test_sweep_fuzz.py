@@ -78,7 +78,7 @@ def test_a_valid_config_runs_to_its_end(tmp_path, seed):
     file.write_text(drawn(seed).to_yaml())
     command = [sys.executable, "-m", "nfd_jax", "run", str(file), "--out", str(out), "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     tree = nfd.open_results(out, strict=True)
     status = tree["status/cell"].values if "status" in tree.children else np.ones(1)
     assert np.isin(status, (1, 2)).all(), "done, or diverged"

@@ -93,3 +93,15 @@ def test_centered_outputs_of_batches_that_differ(tmp_path):
         run = nfd.train_finite(problem, noise=noise, simulator="matrix_free", backward_weights="independent")
     cell = finite.output.sel(depth=2, backward_weights="independent")
     np.testing.assert_allclose(cell, run.output, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.long
+def test_limits_with_bounded_histories_on_the_innovations_of_dense_networks(tmp_path):
+    """On streams, where the first batch is followed: innovations are of the network's own batches alone."""
+    finite = {"simulator": "dense", "widths": [16], "depths": [1, 2, 4]}
+    config = config_with(TREE, {"finite": finite, "history": {"directions": 12, "tolerance": 0.0}})
+    config = config.model_copy(update={"measure": ("limit_error",)})
+    tree = nfd.run(config, tmp_path / "out", progress=False)
+    error = tree["compare/limit_error_ms"].sel(depth=4, limit_backward_weights="reused")
+    exact = error.sel(backward_weights="reused")  # K·P = 12 directions are all there are
+    assert np.all(exact < 1e-12) and np.all(error.sel(backward_weights="independent", step=5) > 1e-9)

@@ -132,18 +132,20 @@ def joint_limits(view: View) -> plot.Drawing | None:
 
 
 def learning_rates(view: View) -> plot.Drawing | None:
-    """Distance of a standard network to each limit against the learning rate, largest width and depth."""
+    """Distance of the networks, standard ones where there are any, to each limit against the learning rate;
+    largest width and depth."""
     values = measured(view.tree, "compare/limit_error_ms")
     if values is None or len(covered(values, "learning_rate")) < 2:
         return None
     values = largest(values.isel(step=-1), "width", "depth")
     rates, sheet = covered(values, "learning_rate"), plot.Sheet(1, 3)
-    values = values.sel(backward_weights=["reused"])
+    flag = "reused" if "reused" in values["backward_weights"].values else "independent"
+    values = values.sel(backward_weights=[flag])
     panels(sheet, sheet.axes[0], values, "learning_rate", rates, view.floor)
     caption = (
-        f"Network minus limit, n = {int(values['width'])}, L = {int(values['depth'])}, "
-        f"{when(int(values['step']))}. Bars: one standard error over seeds. Rates at which every network "
-        "diverged are left out."
+        f"Network with {flag} backward weights minus limit, n = {int(values['width'])}, "
+        f"L = {int(values['depth'])}, {when(int(values['step']))}. Bars: one standard error over seeds. "
+        "Rates at which every network diverged are left out."
     )
     title = f"Distance to each limit at {count(len(rates), 'learning rate')}"
     return sheet.finish("learning_rates", title, caption)

@@ -102,6 +102,9 @@ def innovation_pairs(task: Task, depth: int) -> tuple[Paths, Paths]:
     G)."""
     rates, steps, grid = np.asarray(task.rates, task.precision), task.depth_steps, task.intervals
     numbers = lambda value: jax.device_put(np.asarray([value], task.precision))
+    # A probe is not needed, but with it this is the program that a batch's own limits have. With a bounded
+    # history it would run along, on noise that a network of the batch alone does not have.
+    probe = task.probe and not task.bounded
 
     def run(seed: int, learning_rate: float, flag: str) -> tuple[Paths, Paths]:
         problem, heldout = problem_of_seed(task, seed)
@@ -110,9 +113,8 @@ def innovation_pairs(task: Task, depth: int) -> tuple[Paths, Paths]:
         found = []
         for limit_flag in task.limit_flags:
             reuse = numbers(limit_flag == "reused")
-            # A probe is not needed, but with it this is the program that a batch's own limits have.
             limit = _cells.solve_limits(
-                problem, heldout, noise, key[None], rate, reuse, grid, task.probe, 1, task.remember
+                problem, heldout, noise, key[None], rate, reuse, grid, probe, 1, task.remember
             )
             found.append(jax.device_get(Paths.of(limit)))
         every = jax.tree.map(lambda *x: np.stack([one[0, 0, 0] for one in x]), *found)
