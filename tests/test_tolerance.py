@@ -1,6 +1,9 @@
 """The limit to a tolerance: against closed forms, stopped and resumed, its levels and the sum of them,
 coverage of its intervals."""
 
+import time
+from types import SimpleNamespace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 
 import nfd_jax as nfd
-from nfd_jax.limit import _levels, _tolerance
+from nfd_jax.limit import _levels, _multilevel, _tolerance
 from nfd_jax.limit._levels import Level, Sampler
 from nfd_jax.limit._multilevel import Moments, State, combine, error, extrapolation, plan
 from nfd_jax.noise import Noise
@@ -33,46 +36,60 @@ def test_first_step_has_the_gain_in_closed_form(backward_weights):
     assert found.output.shape == (2, 1, 1)
     assert found.loss.shape == (2,)
     bar = 3 * found.standard_error[:, 0, 0] + found.bias[:, 0, 0]
-    assert np.all(np.abs(found.output[:, 0, 0] - [0, expected]) < bar + 2e-4)  # η² is 1e-4
+    assert np.all(np.abs(found.output[:, 0, 0] - [0, expected]) < bar + 5e-4)  # η² is 1e-4
     assert bar[1] < abs(gains[0] - gains[1])  # the other system's value would not pass
     for value, row in ((1.0, 0), ((1 - expected) ** 2, 1)):
         assert abs(found.loss[row] - value / 2) < 4 * found.quantities["loss"].standard_error[row] + 1e-3
 
 
+def clock(monkeypatch, monotonic):
+    """A clock for `estimate_limit` alone."""
+    stub = SimpleNamespace(monotonic=monotonic, perf_counter=time.perf_counter)
+    monkeypatch.setattr(_tolerance, "time", stub)
+
+
 def stopped_after(monkeypatch, calls):
     """Time stands still until the clock has been read so many times, then it is over."""
     reads = iter(range(10**6))
-    monkeypatch.setattr(_tolerance.time, "monotonic", lambda: 0.0 if next(reads) < calls else 1e9)
+    clock(monkeypatch, lambda: 0.0 if next(reads) < calls else 1e9)
+
+
+def read(monkeypatch, estimate):
+    """What `estimate()` gives while time stands still, and how often it reads the clock."""
+    reads = []
+    with monkeypatch.context() as patch:
+        clock(patch, lambda: float(reads.append(None) or 0))
+        return estimate(), len(reads)
 
 
 def test_stopped_and_resumed_gives_the_same_numbers(monkeypatch):
     problem, key = one_sample(), jax.random.key(1)
-    whole = nfd.estimate_limit(problem, tolerance=1e-3, key=key)
+    whole, reads = read(monkeypatch, lambda: nfd.estimate_limit(problem, tolerance=5e-4, key=key))
     seen = []
     with monkeypatch.context() as patch:
-        stopped_after(patch, 3 + sum(row.samples for row in whole.levels) // 2000)
-        part = nfd.estimate_limit(problem, tolerance=1e-3, key=key, max_seconds=5, progress=seen.append)
-    assert part.met == (part.error <= 1e-3)
+        stopped_after(patch, reads - 2)
+        part = nfd.estimate_limit(problem, tolerance=5e-4, key=key, max_seconds=5, progress=seen.append)
+    assert part.met == (part.error <= 5e-4)
     assert sum(row.samples for row in part.levels) < sum(row.samples for row in whole.levels)
     assert part.error > whole.error
     assert seen[-1] is part
     for _ in range(2):  # an estimate is not changed by being resumed
-        again = nfd.estimate_limit(problem, tolerance=1e-3, key=key, resume=part)
+        again = nfd.estimate_limit(problem, tolerance=5e-4, key=key, resume=part)
         assert again.error == whole.error
         for name, quantity in whole.quantities.items():
             for one, other in zip(quantity, again.quantities[name], strict=True):
                 np.testing.assert_array_equal(one, other)
     for other in (
-        lambda: nfd.estimate_limit(problem, tolerance=1e-3, key=jax.random.key(2), resume=part),
-        lambda: nfd.estimate_limit(problem, tolerance=1e-3, key=key, backward_weights="reused", resume=part),
-        lambda: nfd.estimate_limit(one_sample(rate=0.02), tolerance=1e-3, key=key, resume=part),
+        lambda: nfd.estimate_limit(problem, tolerance=5e-4, key=jax.random.key(2), resume=part),
+        lambda: nfd.estimate_limit(problem, tolerance=5e-4, key=key, backward_weights="reused", resume=part),
+        lambda: nfd.estimate_limit(one_sample(rate=0.02), tolerance=5e-4, key=key, resume=part),
     ):
         with pytest.raises(ValueError, match="same problem, key, backward weights and heldout"):
             other()
     with monkeypatch.context() as patch:
         stopped_after(patch, 1)
         with pytest.raises(ValueError, match="max_seconds = 5 is too short"):
-            nfd.estimate_limit(problem, tolerance=1e-3, key=key, max_seconds=5)
+            nfd.estimate_limit(problem, tolerance=5e-4, key=key, max_seconds=5)
 
 
 def test_time_that_ends_while_levels_are_added_returns_what_there_was(monkeypatch):
@@ -147,9 +164,9 @@ def test_moments_are_those_of_all_samples():
     np.testing.assert_allclose(moments.variance, every.var(0, ddof=1))
 
 
-def planted(seed, tolerance, a, b, c, e=0.0):
+def planted(seed, tolerance, a, b, c, e=0.0, *, wild=0.0):
     """`plan` carried out on a law whose limit is 0: f_{N,M} = a/N + b/N² + c/M + e/M² + noise of the sizes
-    met with tanh."""
+    met with tanh. `wild`: a variance of mixed differences, at N = M = 1, beyond that."""
     rng, state, aim = np.random.default_rng(seed), State.start(32, 2), np.arange(4)
     mean = lambda n, m: a / n + b / n**2 + c / m + e / m**2
     while True:
@@ -161,7 +178,7 @@ def planted(seed, tolerance, a, b, c, e=0.0):
                 centre, spread = [mean(n, m) - mean(n // 2, m)], 0.9 / n**2
             else:
                 centre = [mean(n, m) - mean(n, m // 2) if level.kind == "steps" else 0.0]
-                spread = 1e-2 / (n * m)
+                spread = 1e-2 / (n * m) + (wild / (n * m) ** 2 if level.kind == "mixed" else 0)
             centre = np.repeat(centre + [0.0] * (level.kind == "mixed"), 4)
             found = state.found.get(level, Moments.empty(centre.size))
             while found.chunks < wanted:
@@ -190,6 +207,32 @@ def test_cost_of_a_planted_law_is_quadratic():
     cost = lambda state: sum(state.found[level].count * level.cost for level in state.wanted)
     spent = [cost(planted(0, tolerance, -0.3, 1.0, 0.1)[2]) for tolerance in (1e-2, 1e-3)]
     assert np.log10(spent[1] / spent[0]) < 2.2
+
+
+def test_systems_become_wider_where_differences_vary_too_much(monkeypatch):
+    """Mixed differences that vary a hundred times as much as usual cost less with more particles; the bars
+    hold as well."""
+    cost = lambda state: sum(state.found[level].count * level.cost for level in state.wanted)
+    law, tolerance = (-0.3, 1.0, 0.1), 1e-3
+    found = [planted(seed, tolerance, *law, wild=1e3) for seed in range(8)]
+    covered = [np.mean(np.abs(t.value) <= 1.96 * np.sqrt(t.variance) + t.bias) for t, *_ in found]
+    assert np.mean(covered) > 0.9 and all(bound <= tolerance for _, bound, _ in found)
+    assert all(state.series("mixed")[0].particles > 128 for *_, state in found)
+    monkeypatch.setattr(_multilevel, "WIDER", (1,))
+    narrow = [planted(seed, tolerance, *law, wild=1e3) for seed in range(8)]
+    assert np.mean([cost(s) for *_, s in found]) < 0.5 * np.mean([cost(s) for *_, s in narrow])
+
+
+def test_base_samples_become_wider_where_differences_in_particles_cost_too_much():
+    state = State.start(32, 2)
+    state.wider_base(2)
+    assert [level.particles for level in state.series("base")] == [64]
+    assert [level.particles for level in state.series("particles")] == [128, 256]
+    state.more_particles()
+    state.wider_base(4)
+    assert [level.particles for level in state.series("base")] == [256]
+    assert [level.particles for level in state.series("particles")] == [512, 1024]
+    assert {level.particles for level in state.series("steps")} == {128}, "as they were"
 
 
 def test_a_level_is_added_where_the_bias_is_seen():
@@ -222,7 +265,7 @@ def test_other_bad_input(make_problem):
 
 
 def test_smallest_systems_hold_all_queries(make_problem):
-    assert _tolerance.coarsest(make_problem(steps=3, rows=3)) == (32, 2)
+    assert _tolerance.coarsest(make_problem(steps=3, rows=3)) == (128, 2)
     assert _tolerance.coarsest(make_problem(steps=10, rows=4, horizon=4.0)) == (128, 8)
 
 
@@ -275,23 +318,23 @@ def test_cost_in_the_tolerance():
 def test_saved_and_loaded_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
     """Stopped, written and read as by another process: every number is that of an uninterrupted call."""
     problem, key, path = one_sample(), jax.random.key(1), tmp_path / "estimate.npz"
-    whole = nfd.estimate_limit(problem, tolerance=1e-3, key=key)
+    whole, reads = read(monkeypatch, lambda: nfd.estimate_limit(problem, tolerance=5e-4, key=key))
     with monkeypatch.context() as patch:
-        stopped_after(patch, 3 + sum(row.samples for row in whole.levels) // 2000)
-        part = nfd.estimate_limit(problem, tolerance=1e-3, key=key, max_seconds=5)
+        stopped_after(patch, reads - 2)
+        part = nfd.estimate_limit(problem, tolerance=5e-4, key=key, max_seconds=5)
     part.save(path)
     loaded = nfd.LimitEstimate.load(path)
     assert [file.name for file in tmp_path.iterdir()] == ["estimate.npz"]
     assert (loaded.error, loaded.met, loaded.levels) == (part.error, part.met, part.levels)
     assert loaded.state.wanted == part.state.wanted
-    again = nfd.estimate_limit(problem, tolerance=1e-3, key=key, resume=loaded)
+    again = nfd.estimate_limit(problem, tolerance=5e-4, key=key, resume=loaded)
     assert again.error == whole.error < part.error
     for one, other in ((part, loaded), (whole, again)):
         for name, quantity in one.quantities.items():
             for x, y in zip(quantity, other.quantities[name], strict=True):
                 np.testing.assert_array_equal(x, y)
     with pytest.raises(ValueError, match="same problem, key, backward weights and heldout, and the same ker"):
-        nfd.estimate_limit(problem, tolerance=1e-3, key=key, resume=loaded, kernels=1)
+        nfd.estimate_limit(problem, tolerance=5e-4, key=key, resume=loaded, kernels=1)
 
 
 def test_what_is_no_saved_estimate_is_refused(tmp_path):
@@ -305,7 +348,7 @@ def test_what_is_no_saved_estimate_is_refused(tmp_path):
         with pytest.raises(ValueError, match="no estimate of a limit, or a damaged one"):
             nfd.LimitEstimate.load(path)
     np.savez(path, format=99)
-    with pytest.raises(ValueError, match="an estimate in format 99, this version reads 1: estimate anew"):
+    with pytest.raises(ValueError, match="an estimate in format 99, this version reads 2: estimate anew"):
         nfd.LimitEstimate.load(path)
 
 

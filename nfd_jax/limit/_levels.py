@@ -11,10 +11,8 @@ parts of the same noise.
 
 Euler with M steps is the matrix-free network of M layers, to rounding; the network's program is used here. It
 maps over many small systems, which fit in a core's cache, and its number of layers is an argument: one
-program serves every M. Where many base samples are needed they come from networks that hold their matrices,
-which have the same law: with few particles a product with W takes less work than the history that stands for
-it, and nothing has to be made orthogonal. Noise is drawn by NumPy, which needs no program, from (key, level,
-chunk): every chunk can be had again alone, and the order of evaluation changes nothing.
+program serves every M. Noise is drawn by NumPy, which needs no program, from (key, level, chunk): every chunk
+can be had again alone, and the order of evaluation changes nothing.
 """
 
 from dataclasses import dataclass
@@ -24,13 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from nfd_jax.activations import resolve
-from nfd_jax.finite import MatrixFree, train_weights
+from nfd_jax.finite import MatrixFree
 from nfd_jax.noise import Noise
 from nfd_jax.observables import kernel
 from nfd_jax.problem import Problem
 from nfd_jax.programs import Program
 from nfd_jax.training import Questions, train
-from nfd_jax.trajectory import Trajectory, Weights
+from nfd_jax.trajectory import Trajectory
 
 KINDS = ("base", "particles", "steps", "mixed")
 KERNELS = ("feature_kernel", "gradient_kernel")
@@ -42,9 +40,9 @@ LAYERS = 8
 """Layers that a program has room for, times a power of 4: unused ones are never visited, but filled with
 zeros."""
 
-FEW = 64
+FEW = 512
 """Chunks of a level that share the programs of other levels; many more are worth one of their own, without
-unused layers or, for base samples, with matrices."""
+unused layers."""
 
 CONTROLS = 64
 """Controls beyond f_0 are left out where there would be more."""
@@ -135,14 +133,11 @@ class Sampler:
 
     def sample(self, level: Level, chunk: int) -> tuple[np.ndarray, np.ndarray]:
         """The samples of one chunk, with their controls (systems, p): none but for "base"."""
-        if level.kind == "base" and chunk >= FEW:
-            ends, found = self._with_matrices(level, chunk)
-            return found, self._controls(ends, found)
-        fine = self._draw(level, chunk)
+        fine, tight = self._draw(level, chunk), chunk >= FEW
         if level.kind == "base":
-            found = self._mean(fine, level.steps, 1)
+            found = self._mean(fine, level.steps, 1, tight)
             return found, self._controls(fine.ends, found)
-        return self._difference(level, fine, tight=chunk >= FEW), np.zeros((level.systems, 0))
+        return self._difference(level, fine, tight), np.zeros((level.systems, 0))
 
     def _difference(self, level: Level, fine: Draws, tight: bool) -> np.ndarray:
         if level.kind == "particles":  # of few steps, so that unused layers are most
@@ -196,15 +191,6 @@ class Sampler:
             more.append(normal(m, problem.samples, n))
         return Draws(ends, (*passes, *more))
 
-    def _with_matrices(self, level: Level, chunk: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-        """Ends and F_1 of networks that hold their matrices: the same law, and for few particles the least
-        work."""
-        normal, n, m = self._normal(level, chunk), level.particles, level.steps
-        ends, hidden = self._ends(normal, n), normal(m, n, n)
-        back = None if self.reused else normal(m, n, n)
-        found = _train_every(self.problem, ends, hidden, back, self.heldout, self.kernels)
-        return ends, self._flat(found)
-
     def _mean(self, draws: Draws, steps: int, parts: int, tight: bool = False) -> np.ndarray:
         """F_parts: quantities of each system, averaged over its parts, in float64."""
         room = steps if tight else LAYERS
@@ -257,19 +243,3 @@ def _solve_every(problem, ends, motions, heldout, reuse, depth, kernels):
 
     with jax.default_matmul_precision("highest"):
         return jax.vmap(one)(ends, motions)
-
-
-@Program
-def _train_every(problem, ends, hidden, back, heldout, kernels):
-    """Quantities of every network from its initial weights; `back` None: those of the backward pass are the
-    same."""
-
-    def one(ends, hidden, back):
-        flag, back = ("reused", hidden) if back is None else ("independent", back)
-        weights = Weights(*ends, hidden, back)
-        return _quantities(
-            problem, train_weights(problem, weights, flag, heldout=heldout, **_options(kernels))
-        )
-
-    with jax.default_matmul_precision("highest"):
-        return jax.vmap(one)(ends, hidden, back)

@@ -13,12 +13,13 @@ their regression on them explains is no error. It is most of it.
 """
 
 from dataclasses import dataclass
+from itertools import product
 from math import ceil, log2, sqrt
 from typing import NamedTuple
 
 import numpy as np
 
-from nfd_jax.limit._levels import Level
+from nfd_jax.limit._levels import KINDS, Level
 
 PILOT = {"base": 64, "particles": 64, "steps": 64, "mixed": 24}
 """Samples of a level before anything is decided on its variance; few of the dearest kind, whose part of the
@@ -26,6 +27,15 @@ variance is least."""
 
 SHARE = 0.12
 """Part of the tolerance that each of the three biases may take before a level is added."""
+
+WIDER = (1, 2, 4, 8)
+"""Factors by which systems may be made wider at a time, for base samples or for differences in steps."""
+
+NEW_SIZES = 5e6
+"""What programs of new sizes cost to compile, in particles × Euler steps."""
+
+WORTH = 0.8
+"""Part of the cost still to come that wider systems must bring it down to, to be worth a new start."""
 
 SEEN = 3
 """How many times the variance of its noise a bias must be beyond it, squared: a level added in vain is dear,
@@ -145,14 +155,29 @@ class State:
         for kind in ("steps", "mixed"):
             self._add(Level(kind, last.particles, 2 * last.steps))
 
-    def wider_steps(self) -> None:
-        """Twice the particles for every difference in steps; what was sampled of them with fewer is of no
-        more use."""
+    def wider_steps(self, factor: int = 2) -> None:
+        """So many times the particles for every difference in steps; what was sampled of them with fewer is
+        of no more use."""
         for kind in ("steps", "mixed"):
             for level in self.series(kind):
-                del self.wanted[level]
-                self.found.pop(level, None)
-                self._add(Level(kind, 2 * level.particles, level.steps))
+                self._drop(level)
+                self._add(Level(kind, factor * level.particles, level.steps))
+
+    def wider_base(self, factor: int) -> None:
+        """So many times the particles for base samples, and no differences below them."""
+        [base] = self.series("base")
+        wider = Level("base", factor * base.particles, base.steps)
+        for level in (base, *self.series("particles")):
+            if level.particles <= wider.particles:
+                self._drop(level)
+        self._add(wider)
+        for doubled in (2, 4):
+            if (level := Level("particles", doubled * wider.particles, wider.steps)) not in self.wanted:
+                self._add(level)
+
+    def _drop(self, level: Level) -> None:
+        del self.wanted[level]
+        self.found.pop(level, None)
 
 
 class Sum(NamedTuple):
@@ -232,6 +257,8 @@ def plan(state: State, total: Sum, tolerance: float, aim: np.ndarray) -> bool:
         level: w * w * _spread(level, state.found[level].controlled()[1], aim)
         for level, w in total.weight.items()
     }
+    if wider(state, spread, aimed):
+        return True
     scale = sum(sqrt(v * level.cost) for level, v in spread.items()) / aimed**2
     before = dict(state.wanted)
     for level, v in spread.items():
@@ -242,6 +269,38 @@ def plan(state: State, total: Sum, tolerance: float, aim: np.ndarray) -> bool:
     if state.wanted == before:
         largest = max(spread, key=lambda level: spread[level] / state.found[level].count)
         state.wanted[largest] = ceil(1.5 * state.wanted[largest])
+    return True
+
+
+def wider(state: State, spread: dict[Level, float], aimed: float) -> bool:
+    """Make systems wider where that is worth losing their samples; whether it was.
+
+    A standard error `aimed` costs (Σ_l √(V_l cost_l))² / aimed² when samples are shared out well. With f
+    times the particles base samples and differences in steps vary and cost f⁻¹ and f times as much, which
+    cancels; differences in particles, and mixed ones, vary f⁻² as much.
+    """
+    sums = dict.fromkeys(KINDS, 0.0)
+    for level, v in spread.items():
+        sums[level.kind] += sqrt(v * level.cost)
+    spent = sum(state.found[level].count * level.cost for level in state.wanted)
+
+    def start(factor: int, *kinds: str) -> float:
+        """What a new start of these kinds costs."""
+        first = sum(PILOT[level.kind] * level.cost for level in state.wanted if level.kind in kinds)
+        return factor * first + NEW_SIZES if factor > 1 else 0.0
+
+    cost = {}
+    for base, steps in product(WIDER, WIDER):
+        whole = sums["base"] + sums["particles"] / sqrt(base) + sums["steps"] + sums["mixed"] / sqrt(steps)
+        again = start(base, "base", "particles") + start(steps, "steps", "mixed")
+        cost[base, steps] = (whole / aimed) ** 2 + again
+    base, steps = min(cost, key=cost.__getitem__)
+    if cost[base, steps] > WORTH * (cost[1, 1] - spent):
+        return False
+    if base > 1:
+        state.wider_base(base)
+    if steps > 1:
+        state.wider_steps(steps)
     return True
 
 

@@ -110,9 +110,9 @@ def estimate_limit(
 
 
 def coarsest(problem: Problem, least_steps: int = 1) -> tuple[int, int]:
-    """N and M of the smallest systems: powers of 2, N at least 32 and 2 K·P, M at least 2, 2 T and
-    `least_steps`."""
-    particles, steps = 32, 2
+    """N and M of the smallest systems: powers of 2, N at least 128 and 2 K·P, M at least 2, 2 T and
+    `least_steps`. Fewer particles take more time each, and their outputs have heavier tails."""
+    particles, steps = 128, 2
     while particles < 2 * problem.samples:
         particles *= 2
     while steps < max(2 * float(problem.horizon), least_steps):

@@ -234,10 +234,11 @@ class Task:
     @property
     def largest_systems(self) -> "Task":
         """The task itself; of one that estimates limits, about the largest systems that this takes: what
-        bounds it is a bias of about 1/N and 1/(40 M), the coarsest have N of at least 32 and 2 K·P."""
+        bounds it is a bias of about 1/N and 1/(40 M), and differences in steps have N of at least 512 and
+        8 K·P."""
         if self.tolerance is None:
             return self
-        particles = max(32, 2 * self.samples, round(2 / self.tolerance))
+        particles = max(512, 8 * self.samples, round(2 / self.tolerance))
         steps = max(4, round(4 * self.problem.horizon), round(0.1 / self.tolerance))
         batch = replace(self.batch, width=min(particles, 10**6))
         return replace(self, batch=batch, depth_steps=min(steps, 10**4), tolerance=None)
