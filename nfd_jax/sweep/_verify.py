@@ -133,7 +133,7 @@ def _systems_twice(doubles: Task, singles: Task, *, depths: tuple[int, ...]) -> 
             jax.device_put(np.asarray([flags[0] == "reused"], "float32")),
         )
         limit = part.limits(*numbers(singles.limit_flags)) if with_limit else None
-        run = None if alone else part.networks(singles.depths[0], *numbers(singles.flags))
+        run = None if alone else part.networks(singles.depths[:1], *numbers(singles.flags))
         noise = part.noise(singles.depth_steps if with_limit else singles.noise_depths[singles.depths[0]])
         noise = jax.tree.map(lambda x: np.asarray(x, float), noise)
     rounded = _quantities(_single(run), _single(limit))
