@@ -1,8 +1,10 @@
-"""`nfd plan`: its counts are those of the programs that run, the machine is measured once, and no cell is
+"""`nfd plan`: its counts are those of the programs that run, the machine is measured, and no cell is
 started."""
 
 import json
 import math
+import os
+import time
 from dataclasses import asdict, replace
 
 import jax
@@ -85,6 +87,19 @@ def test_a_damaged_measurement_is_repeated(cache, text):
     file.write_text(text)
     assert _machine.machine("float32") == SPEEDS and len(calls) == 2
     assert json.loads(file.read_text())["normals"] == 1e8
+
+
+@pytest.mark.parametrize("age", [2 * _machine.FRESH, -60.0])
+def test_old_speeds_are_measured_again_and_the_best_are_kept(cache, age):
+    """What was measured on a busy machine is not believed for ever; a clock that was set back counts as
+    old."""
+    folder, calls = cache
+    _machine.machine("float32")
+    (file,) = folder.iterdir()
+    file.write_text(spoiled(flops=1e9, normals=1e12, operation_seconds=1e-9, compile_seconds=50.0))
+    os.utime(file, (time.time() - age,) * 2)
+    best = replace(SPEEDS, normals=1e12, operation_seconds=1e-9)
+    assert _machine.machine("float32") == _machine.machine("float32") == best and len(calls) == 2
 
 
 def test_without_a_cache_folder_the_machine_is_measured_all_the_same(cache):

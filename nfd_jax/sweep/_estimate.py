@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from nfd_jax.runtime import one_by_one
+from nfd_jax.runtime import cores, on_cpu, one_by_one
 from nfd_jax.store import Batch
 from nfd_jax.sweep._machine import Machine, machine, stored_at
 from nfd_jax.sweep._memory import (
@@ -68,9 +68,10 @@ def programs(tasks: list[Task]) -> Counter[str]:
 
 
 def compile_seconds(tasks: list[Task], on: Machine) -> float:
-    """With an empty compilation cache."""
+    """With an empty compilation cache; two at a time where a CPU has the cores."""
     units = sum(COMPILE[kind] * count for kind, count in programs(tasks).items())
-    return (units + COMPILE["noise"] * len({task.width for task in tasks})) * on.compile_seconds
+    units += COMPILE["noise"] * len({task.width for task in tasks})
+    return units * on.compile_seconds / (min(2, cores()) if on_cpu() else 1)
 
 
 def around_seconds(config: "SweepConfig", on: Machine) -> float:
@@ -107,7 +108,7 @@ def describe(config: "SweepConfig", name: str) -> str:
         "random": f"{total.normals:.3g} normals",
         "memory": f"{need} at most, in {place}; {in_words(free)} free on {on.device}",
         "speeds": f"{on.flops:.2g} operations, {on.normals:.2g} normals, {on.bytes:.2g} bytes a second, "
-        f"{small} to compile a small program; measured once, {measured}",
+        f"{small} to compile a small program; kept in {measured}",
         "time": f"about {_time(compiling + computing + around)}: "
         f"compiling {_time(compiling)} (less where cached), "
         f"computing {_time(computing)}, start, verdicts and report {_time(around)}",

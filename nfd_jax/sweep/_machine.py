@@ -1,4 +1,4 @@
-"""How fast this machine is, measured once in about a second and kept in the user's cache folder; and how fast
+"""How fast this machine is, measured in about a second and kept in the user's cache folder; and how fast
 one of its kind is, as plans have it."""
 
 import hashlib
@@ -17,8 +17,11 @@ from platformdirs import user_cache_dir
 
 from nfd_jax.runtime import in_precision, on_cpu
 
-MEASURES = 2
+MEASURES = 3
 """To be raised when a speed's meaning changes: stored ones are then measured anew."""
+
+FRESH = 3600.0
+"""Seconds for which stored speeds are taken as they are."""
 
 LEAST, MOST = 1e-12, 1e18
 """Between these lie all speeds and times of any machine, in units of one a second and in seconds."""
@@ -41,7 +44,7 @@ class Machine:
 
 
 TYPICAL = {
-    True: Machine("a CPU", 0.13, 9e10, 5e6, 3.5e9, 1e-5),
+    True: Machine("a CPU", 0.13, 1e11, 4e7, 9e9, 1e-6),
     False: Machine("an accelerator", 0.3, 3e13, 1e10, 2e12, 5e-6),
 }
 """By whether the device is a CPU: what choices of a plan are weighed at. Rounding hangs on them, and numbers
@@ -55,15 +58,41 @@ def typical() -> Machine:
 
 def machine(precision: str) -> Machine:
     """This machine's speeds: the stored ones, or measured now and stored. A folder that can't be written
-    costs only time."""
+    costs only time.
+
+    Stored ones are measured again after an hour, and the best of each is kept: what else a machine does only
+    ever makes it slower.
+    """
     file = stored_at(precision)
     stored = _read(file)
-    if stored is not None:
+    if stored is not None and _age(file) < FRESH:
         return stored
     measured = measure(precision)
+    if stored is not None:
+        measured = _best_of(stored, measured)
     with suppress(OSError):
         _write(file, json.dumps(asdict(measured), indent=1))
     return measured
+
+
+def _age(file: Path) -> float:
+    """Seconds since a file was written; one from the future counts as old."""
+    with suppress(OSError):
+        age = time.time() - file.stat().st_mtime
+        return age if age >= 0 else float("inf")
+    return float("inf")
+
+
+def _best_of(one: Machine, other: Machine) -> Machine:
+    """The greater of each speed, the less of each time."""
+    best = {
+        field.name: (min if field.name.endswith("_seconds") else max)(
+            getattr(one, field.name), getattr(other, field.name)
+        )
+        for field in fields(Machine)
+        if field.name != "device"
+    }
+    return Machine(device=other.device, **best)
 
 
 def _read(file: Path) -> Machine | None:
