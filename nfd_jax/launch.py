@@ -274,9 +274,10 @@ class _Run:
                 rates.attrs[VERIFIED] = verified
             store.write_derived({"rates": rates, "verdicts": judged})
             self.progress.stage("drawing figures, writing the report")
-            report.write_report(self.folder, helper)
+            tree = open_results(self.folder)
+            report.write_report(self.folder, helper, tree)
         store.note(JUDGED, basis)
-        for line in report.summary_lines(open_results(self.folder)):
+        for line in report.summary_lines(tree):
             self.progress.say(line)
         self.progress.say(f"report: {page}")
 

@@ -38,8 +38,9 @@ def helper() -> "Helper":
     return Helper()
 
 
-def write_report(folder: Path, helper: "Helper | None" = None) -> Path:
-    """Writes folder/report.html and folder/figures/*.png; returns the report's path.
+def write_report(folder: Path, helper: "Helper | None" = None, tree: "xr.DataTree | None" = None) -> Path:
+    """Writes folder/report.html and folder/figures/*.png; returns the report's path. `tree`: the results of
+    `folder` where they have been opened.
 
     In a folder of variants, which has no results.zarr of its own but sub-folders with one, the report puts
     them side by side and links to their own. Raises StoreError where there are no results.
@@ -48,7 +49,7 @@ def write_report(folder: Path, helper: "Helper | None" = None) -> Path:
     from nfd_jax.report._report import write
 
     with helper or Helper() as own:
-        return write(Path(folder), own)
+        return write(Path(folder), own, tree)
 
 
 def write_comparison(folders: Sequence[Path]) -> Path:

@@ -16,17 +16,17 @@ from nfd_jax.report._plot import styled
 from nfd_jax.report._progress import failures, members
 
 
-def write(folder: Path, helper: Helper) -> Path:
+def write(folder: Path, helper: Helper, tree: xr.DataTree | None = None) -> Path:
     """`report.write_report`."""
     from nfd_jax.store import open_results
 
-    found = members(folder)
+    found = {} if tree is not None else members(folder)
     if found and "" not in found:
         trees = {name: open_results(path) for name, path in found.items()}
         return write_page(
             folder, variants_page(folder, trees, {name: f"{name}/report.html" for name in trees})
         )
-    tree = open_results(folder)
+    tree = open_results(folder) if tree is None else tree
     lost: dict[str, str] = {}
     saved = _drawn(folder, tree, helper, lost)
     if lost:
