@@ -223,6 +223,12 @@ def test_systems_become_wider_where_differences_vary_too_much(monkeypatch):
     assert np.mean([cost(s) for *_, s in found]) < 0.5 * np.mean([cost(s) for *_, s in narrow])
 
 
+def test_systems_are_not_made_wider_beyond_what_memory_may_hold(monkeypatch):
+    monkeypatch.setattr(_multilevel, "WIDEST", 128)
+    _, _, state = planted(0, 3e-3, -0.3, 1.0, 0.1, wild=1e3)
+    assert {level.particles for level in state.series("mixed")} == {128}
+
+
 def test_base_samples_become_wider_where_differences_in_particles_cost_too_much():
     state = State.start(32, 2)
     state.wider_base(2)

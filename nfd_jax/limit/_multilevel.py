@@ -31,6 +31,9 @@ SHARE = 0.12
 WIDER = (1, 2, 4, 8)
 """Factors by which systems may be made wider at a time, for base samples or for differences in steps."""
 
+WIDEST = 8192
+"""Particles beyond which systems are made wider for their bias alone: they shall not outgrow the memory."""
+
 NEW_SIZES = 5e6
 """What programs of new sizes cost to compile, in particles × Euler steps."""
 
@@ -289,8 +292,14 @@ def wider(state: State, spread: dict[Level, float], aimed: float) -> bool:
         first = sum(PILOT[level.kind] * level.cost for level in state.wanted if level.kind in kinds)
         return factor * first + NEW_SIZES if factor > 1 else 0.0
 
+    def fits(factor: int, kind: str) -> bool:
+        most = max(level.particles for level in state.series(kind))
+        return factor == 1 or factor * most <= WIDEST
+
     cost = {}
     for base, steps in product(WIDER, WIDER):
+        if not (fits(base, "particles") and fits(steps, "mixed")):
+            continue
         whole = sums["base"] + sums["particles"] / sqrt(base) + sums["steps"] + sums["mixed"] / sqrt(steps)
         again = start(base, "base", "particles") + start(steps, "steps", "mixed")
         cost[base, steps] = (whole / aimed) ** 2 + again
