@@ -9,6 +9,7 @@ import nfd_jax as nfd
 from nfd_jax.optimizers import Settings
 from nfd_jax.store import Batch
 from nfd_jax.sweep import Task, _systems
+from nfd_jax.sweep._verify import precision_check
 
 TREE = {
     "name": "training",
@@ -105,3 +106,14 @@ def test_limits_with_bounded_histories_on_the_innovations_of_dense_networks(tmp_
     error = tree["compare/limit_error_ms"].sel(depth=4, limit_backward_weights="reused")
     exact = error.sel(backward_weights="reused")  # K·P = 12 directions are all there are
     assert np.all(exact < 1e-12) and np.all(error.sel(backward_weights="independent", step=5) > 1e-9)
+
+
+def test_bounded_histories_in_float32_are_checked_against_float64(tmp_path):
+    """On the noise that a sweep draws at each use, held for once."""
+    config = config_with(
+        TREE | {"precision": "float32"},
+        {"limit": None, "history": {"directions": 8}, "problem": {"steps": 4}},
+    )
+    check = precision_check(config)
+    assert check["cell"] == "width 16, depth 4, seed 0" and check.keys() == {"cell", "loss", "output"}
+    assert 0 < check["loss"] < 1e-4 and 0 < check["output"] < 1e-4

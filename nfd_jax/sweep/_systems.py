@@ -193,12 +193,18 @@ class Part:
         """Noise of this many layers; drawn once, as all depths of a batch coarsen the same."""
         with self._lock:
             if depth not in self._drawn:
-                task, problem = self.task, self.problem
-                if task.history.directions is not None and task.probe:
-                    problem = _cells.with_probe_rows(problem)
-                noise = _cells.draw_noise(problem, self.keys, task.width, depth, task.redraws)
-                self._drawn = {depth: shard_noise(noise) if _memory.spread(task) > 1 else noise}
+                noise = self._draw(depth, self.task.redraws)
+                self._drawn = {depth: shard_noise(noise) if _memory.spread(self.task) > 1 else noise}
             return self._drawn[depth]
+
+    def held_noise(self, depth: int) -> AbstractNoise:
+        """The same numbers as arrays, also where runs draw them anew at each use."""
+        return self._draw(depth, False) if self.task.redraws else self.noise(depth)
+
+    def _draw(self, depth: int, redrawn: bool) -> AbstractNoise:
+        along = self.task.bounded and self.task.probe
+        problem = _cells.with_probe_rows(self.problem) if along else self.problem
+        return _cells.draw_noise(problem, self.keys, self.task.width, depth, redrawn)
 
     def limits(self, rates: jax.Array, reuse: jax.Array) -> Trajectory:
         task, noise = self.task, self.noise(self.task.depth_steps)

@@ -36,6 +36,9 @@ ROUNDING = {"float64": 1e-7, "float32": 1e-3}
 """How far numbers computed again may be off, relative to their variable's scale: more than what the order of
 sums changes on another device."""
 
+MOST_HELD = 2**28
+"""Bytes of noise beyond which the float32 check of a bounded history is left out."""
+
 TOO_LARGE = "its noise does not fit in memory, nor would all of its layers"
 
 
@@ -105,7 +108,7 @@ def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
     finite, limit = config.finite, config.limit
     alone = Batch("limit", limit.alone or 0, (), (0,)) if limit else None
     cell = Batch("cells", min(finite.widths), (min(finite.depths),), (0,)) if finite else alone
-    if redraws(Task.of(config, cell)):
+    if redraws(Task.of(config, cell)) or _held_bytes(Task.of(config, cell)) > MOST_HELD:
         return {"error": f"{describe(cell)}: {TOO_LARGE}"}
     if cell.kind == "limit" and cell.width == 0:  # one of the many small systems of an estimate
         cell = replace(cell, width=max(64, 2 * config.problem.steps * config.problem.batch_size))
@@ -116,6 +119,12 @@ def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
     else:
         exact, rounded = _systems_twice(doubles, singles, depths=finite.depths if finite else ())
     return {"cell": describe(cell)} | {name: _relative_rms(rounded[name], exact[name]) for name in exact}
+
+
+def _held_bytes(task: Task) -> int:
+    """Bytes of the noise of bounded histories as arrays in float64, which runs draw at each use."""
+    layers = max(task.depth_steps, *task.noise_depths.values(), 1)
+    return 16 * task.steps * task.followed * layers * task.width if task.bounded else 0
 
 
 def _systems_twice(doubles: Task, singles: Task, *, depths: tuple[int, ...]) -> tuple[dict, dict]:
@@ -134,7 +143,8 @@ def _systems_twice(doubles: Task, singles: Task, *, depths: tuple[int, ...]) -> 
         )
         limit = part.limits(*numbers(singles.limit_flags)) if with_limit else None
         run = None if alone else part.networks(singles.depths[:1], *numbers(singles.flags))
-        noise = part.noise(singles.depth_steps if with_limit else singles.noise_depths[singles.depths[0]])
+        layers = singles.depth_steps if with_limit else singles.noise_depths[singles.depths[0]]
+        noise = part.held_noise(layers)
         noise = jax.tree.map(lambda x: np.asarray(x, float), noise)
     rounded = _quantities(_single(run), _single(limit))
     with in_precision("float64"):
