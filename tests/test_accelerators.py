@@ -130,9 +130,8 @@ def test_depths_run_one_by_one_on_a_cpu_and_where_noise_is_drawn_anew(monkeypatc
 def _measure(folder: Path) -> dict:
     from nfd_jax import gaussian
 
-    gaussian.on_cpu = lambda: (
-        True
-    )  # a CPU's LAPACK takes matrices in turn, lest two devices wait for each other
+    # A CPU's LAPACK takes matrices in turn all the same, lest two devices wait for each other.
+    gaussian.on_cpu = lambda: True
     platform, jax.default_backend = jax.default_backend, lambda: "gpu"
     assert platform() == "cpu" and jax.local_device_count() == DEVICES
     found: list[dict] = []

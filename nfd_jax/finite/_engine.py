@@ -2,7 +2,7 @@
 cores or devices.
 
 Another choice rounds differently, and one grid must give the same numbers in every process. So choices depend
-on sizes and the kind of device. `program_sizes` alone weighs measured speeds: its caller keeps what it chose.
+on sizes and the kind of device. `program_sizes` weighs speeds, which are those of the kind, too.
 """
 
 from collections.abc import Sequence
