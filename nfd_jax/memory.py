@@ -79,7 +79,7 @@ class Exact:
         """Nothing learned yet; with room for what is asked under the initial weights first."""
         samples, width, dtype = self.problem.samples, self.noise.width, self.problem.dtype
         zeros = lambda *shape: jnp.zeros(shape, dtype)
-        offset = samples if asks_first(self.problem) else 0
+        offset = samples if self.problem.asks_first else 0
         history = History.empty(self.noise.depth, samples, width, dtype, offset=offset)
         ends = zeros(samples, width), zeros(samples, width)
         return Samples(history, zeros(samples), *ends, zeros(samples, self.problem.outputs))
@@ -202,11 +202,6 @@ def embed(x: Float[Array, "Q d"], U: Float[Array, "n d"]) -> Rows:
     return x @ U.T / root_dim(x)
 
 
-def asks_first(problem: Problem) -> bool:
-    """Whether all samples meet the initial weights first: centered outputs on batches that differ."""
-    return problem.centered and not problem.repeated
-
-
 def bounded_tolerance(received: Any) -> float:
     """The `tolerance` of a bounded history; ValueError on what it cannot be."""
     return float(as_number("tolerance", received, "a number from 0 to below 1", least=0, below=1))
@@ -216,7 +211,7 @@ def check_memory(problem: Problem, width: int, directions: Any = None, tolerance
     """Raise ValueError where there are fewer coordinates than directions, and on `directions` and `tolerance`
     that a bounded history cannot have."""
     if directions is None:
-        again = asks_first(problem)
+        again = problem.asks_first
         needed = problem.samples * (2 if again else 1)
         if needed > width:
             why = "2 × steps × batch size (centered outputs)" if again else "steps × batch size"
@@ -231,7 +226,7 @@ def check_memory(problem: Problem, width: int, directions: Any = None, tolerance
         allowed = f"from the batch size, {problem.batch_size}, to the width, {width}"
         raise ValueError(f"directions must be an integer {allowed}; received {directions}")
     bounded_tolerance(tolerance)
-    if asks_first(problem):
+    if problem.asks_first:
         raise ValueError(
             "centered outputs with a bounded history need the same batch at every step; leave directions or "
             "centered out"

@@ -374,5 +374,5 @@ def _held(problem: Problem, keyed: KeyedNoise) -> Noise:
     else:
         every = lambda direction: jax.lax.map(lambda step: keyed.increments(direction, step), steps)
         forward, backward = every(FORWARD), every(BACKWARD)
-    initial = keyed.initial_increments() if problem.centered and not problem.repeated else None
+    initial = keyed.initial_increments() if problem.asks_first else None
     return Noise(keyed.U, keyed.V, forward, backward, initial)

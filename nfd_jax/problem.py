@@ -137,6 +137,11 @@ class Problem(eqx.Module):
         return eqx.tree_at(lambda p: p.learning_rate, self, learning_rate)
 
     @property
+    def asks_first(self) -> bool:
+        """Whether all samples meet the initial weights first: centered outputs on batches that differ."""
+        return self.centered and not self.repeated
+
+    @property
     def steps(self) -> int:
         """K."""
         return self.inputs.shape[-3]

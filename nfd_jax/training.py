@@ -26,7 +26,7 @@ from nfd_jax._types import LayerRows, Rows
 from nfd_jax.gaussian import Answers
 from nfd_jax.history import BoundedHistory, History, Learned
 from nfd_jax.losses import loss_function, split_signal
-from nfd_jax.memory import Bounded, Exact, Step, asks_first, check_memory
+from nfd_jax.memory import Bounded, Exact, Step, check_memory
 from nfd_jax.noise import BACKWARD, FORWARD, HELDOUT, PROBE, PROBE_BACK, AbstractNoise, normal_rows, stream
 from nfd_jax.problem import Problem
 from nfd_jax.trajectory import Coupling, Trajectory
@@ -141,7 +141,7 @@ def train(
     steps, rows, layers, dtype = problem.steps, problem.batch_size, noise.depth, problem.dtype
     width, gamma, loss = interior.width, problem.richness, loss_function(problem.loss)
     coupling = coupling or "coupling" in record
-    along, first = bool(probe) and memory.asks_along, asks_first(problem)
+    along, first = bool(probe) and memory.asks_along, problem.asks_first
     places = jnp.arange((grid or layers) + 1) * (interior.depth // (grid or layers) if grid else 1)
     followed = 2 * rows if along else rows
     learns = jnp.arange(followed) < rows

@@ -58,7 +58,7 @@ def train_with_innovations(
     width, depth = as_sizes(width=width, depth=depth)
     check_flag(backward_weights)
     check_memory(problem, width)
-    if problem.centered and not problem.repeated:
+    if problem.asks_first:
         raise ValueError(
             "innovations of centered outputs need the same batch at every step; received batches that differ"
         )

@@ -187,7 +187,7 @@ class Sampler:
         problem, more = self.problem, []
         if self.heldout is not None:  # where outputs are centered, under the initial weights once more
             more.append(normal(m, self.heldout.shape[0] * (2 if problem.centered else 1), n))
-        if problem.centered and not problem.repeated:
+        if problem.asks_first:
             more.append(normal(m, problem.samples, n))
         return Draws(ends, (*passes, *more))
 
