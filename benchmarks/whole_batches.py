@@ -11,7 +11,7 @@ start = time.perf_counter()
 
 import json  # noqa: E402
 
-from nfd_jax.sweep import make_plan, run_batch  # noqa: E402
+from nfd_jax.sweep import make_plan, results  # noqa: E402
 
 from ._tools import count_compilations, reference_config, use_cache  # noqa: E402
 
@@ -22,8 +22,9 @@ def main(sweep: dict, cache: str) -> dict:
     use_cache(cache)
     found = count_compilations()
     config = reference_config(sweep, 1, ["reused"])
-    for batch in make_plan(config):
-        run_batch(config, batch)
+    for batch, found in results(config, make_plan(config), None, None):
+        if isinstance(found, str):
+            raise RuntimeError(f"{batch.id}: {found}")
     return {"import": imported - start, "compiled": found}
 
 

@@ -46,22 +46,33 @@ def orthonormalize(
 def by_rows(x: Rows, norms: Float[Array, " P"], nearly: bool = False) -> tuple[Float[Array, "P P"], Rows]:
     """`orthonormalize`, a row at a time, whether `nearly` or not."""
     rows = x.shape[0]
-    tol = tolerance(x.dtype)
+    least = tolerance(x.dtype) * norms
 
     def resolve(j, carry):
         r, q = carry
-        once = q @ x[j]
-        rest = x[j] - once @ q
+        row, bound = at(x, j), at(least, j)
+        once = q @ row
+        rest = row - once @ q
         twice = q @ rest
         rest = rest - twice @ q
         square = rest @ rest
-        kept = square > (tol * norms[j]) ** 2
+        kept = square > bound**2
         norm = jnp.sqrt(jnp.where(kept, square, 1))  # 1 where dropped: a derivative of 0, not NaN
-        q = q.at[j].set(jnp.where(kept, rest / norm, 0))
-        return r.at[j].set((once + twice).at[j].set(jnp.where(kept, norm, 0))), q
+        own = jnp.where(jnp.arange(rows) == j, jnp.where(kept, norm, 0), once + twice)
+        return put(r, own, j), put(q, jnp.where(kept, rest / norm, 0), j)
 
     start = jnp.zeros((rows, rows), x.dtype), jnp.zeros_like(x)
     return jax.lax.fori_loop(0, rows, resolve, start)
+
+
+def at(every: Array, j: Array) -> Array:
+    """Row j, which must be there: indexing would check, in operations as many as those of a small loop."""
+    return jax.lax.dynamic_index_in_dim(every, j, keepdims=False)
+
+
+def put(every: Array, one: Array, j: Array) -> Array:
+    """With row j replaced, which must be there."""
+    return jax.lax.dynamic_update_index_in_dim(every, one, j, 0)
 
 
 def by_products(x: Rows, norms: Float[Array, " P"], nearly: bool = False) -> tuple[Float[Array, "P P"], Rows]:

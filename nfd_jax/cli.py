@@ -21,6 +21,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from nfd_jax._host import compile_small_loops
 from nfd_jax._version import __version__
 from nfd_jax.config import (
     ConfigError,
@@ -121,19 +122,25 @@ def run(
     sweep = _load(config, set_ or ())
     out = Path("results") / sweep.name if out is None else out
     with _exit_statuses(out):
-        from nfd_jax.launch import run_sweep
+        from nfd_jax import report
 
-        _LOADED.set()
-        outcome = run_sweep(
-            sweep,
-            out,
-            fresh=fresh,
-            scheduler=scheduler,
-            workers=workers,
-            verify=verify,
-            report=not no_report,
-            quiet=quiet,
-        )
+        with report.helper() as helper:
+            if not no_report and not (out / "report.html").exists():
+                helper.start()  # it imports beside this process
+            from nfd_jax.launch import run_sweep
+
+            _LOADED.set()
+            outcome = run_sweep(
+                sweep,
+                out,
+                fresh=fresh,
+                scheduler=scheduler,
+                workers=workers,
+                verify=verify,
+                report=not no_report,
+                quiet=quiet,
+                helper=helper,
+            )
     if outcome.failed:
         _stop([f"failed: {cell}" for cell in outcome.failed], Exit.FAILED_CELLS)
 
@@ -342,6 +349,7 @@ def _stop(lines: Iterable[str], status: Exit) -> NoReturn:
 
 def main() -> None:
     warnings.showwarning = lambda message, *_: typer.echo(f"warning: {printable(message)}", err=True)
+    compile_small_loops()
     present = signal.getsignal(signal.SIGINT)
     if present is signal.default_int_handler or getattr(present, "before_start", False):
         signal.signal(signal.SIGINT, _interrupt)

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nfd_jax._orthogonal import orthonormalize
+from nfd_jax._orthogonal import orthonormalize, put
 from nfd_jax._types import Rows
 from nfd_jax.runtime import on_cpu
 
@@ -98,7 +98,7 @@ class Answers(eqx.Module):
 
     def put(self, i: Array, one: "Answers") -> "Answers":
         """With the answers of layer `i` filled in."""
-        return jax.tree.map(lambda every, this: every.at[i].set(this), self, one)
+        return jax.tree.map(lambda every, this: put(every, this, i), self, one)
 
 
 class Split(eqx.Module):

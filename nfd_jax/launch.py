@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import xarray as xr
@@ -20,6 +20,9 @@ from nfd_jax.measures import Named
 from nfd_jax.names import DIVERGED
 from nfd_jax.runtime import Background, use_compilation_cache
 from nfd_jax.store import Batch, Store, StoreError, claim_variants, open_results
+
+if TYPE_CHECKING:
+    from nfd_jax.report._helper import Helper
 
 LOCATED = 3
 """Batches with diverged runs of which one is looked into: it is trained once more with every layer kept."""
@@ -82,12 +85,14 @@ def run_sweep(
     verify: bool = False,
     quiet: bool = False,
     report: bool = True,
+    helper: "Helper | None" = None,
 ) -> Outcome:
     """Run or resume `config` in the folder `out`, variants in folders of their own below it.
 
     `scheduler` (a Dask address) or `workers` (a number of local processes) spread the batches; `verify`
     recomputes a sample of stored cells, which fails where they differ; without `report` it stops after the
-    arrays. Batches that fail are stored as failed and never stop the others; nor does a report that fails.
+    arrays. `helper` may be the `nfd_jax.report.helper` to draw figures with, started already. Batches that
+    fail are stored as failed and never stop the others; nor does a report that fails.
     """
     use_compilation_cache()
     _refuse_what_cannot_fit(config, workers, scheduler)
@@ -96,13 +101,12 @@ def run_sweep(
         overall.warn(f"{out}: variants no longer in the config are left as they are: {', '.join(dropped)}")
     failed: list[str] = []
     changed = False
-    for name, single in config.expand().items():
-        folder = out / name if name else out
-        one = _Run(
-            single, folder, sweep.Progress(name or config.name, quiet), scheduler=scheduler, workers=workers
-        )
-        failed += one.run(fresh=fresh, verify=verify, report=report)
-        changed |= one.changed
+    with helper or _report().helper() as helper:
+        for name, single in config.expand().items():
+            folder, progress = out / name if name else out, sweep.Progress(name or config.name, quiet)
+            one = _Run(single, folder, progress, helper, scheduler=scheduler, workers=workers)
+            failed += one.run(fresh=fresh, verify=verify, report=report)
+            changed |= one.changed
     if config.variants is not None and report:
         page = out / "report.html"
         with _unfailing(overall, out):
@@ -146,11 +150,12 @@ class _Run:
         config: SweepConfig,
         folder: Path,
         progress: sweep.Progress,
+        helper: "Helper",
         *,
         scheduler: str | None,
         workers: int | None,
     ):
-        self.config, self.folder, self.progress = config, folder, progress
+        self.config, self.folder, self.progress, self.helper = config, folder, progress, helper
         self.scheduler, self.workers = scheduler, workers
         self.changed = False
 
@@ -172,6 +177,7 @@ class _Run:
             rounding = self._rounding(store)
             if report and store.pending():
                 Background(_import_what_concludes)
+                self.helper.start()
             self._cells(store)
             failed = store.failed() + (self._verified(store) if verify else [])
             if report:
@@ -263,19 +269,19 @@ class _Run:
             return
         self.changed = True
         report = _report()
-        with report.helper() as helper:
-            self.progress.stage("fitting rates, judging claims")
-            from nfd_jax.verdicts import conclusions
+        report.begin(self.folder, self.helper)
+        self.progress.stage("fitting rates, judging claims")
+        from nfd_jax.verdicts import conclusions
 
-            rates, judged = conclusions(open_results(self.folder), margin=margin)
-            if store.progress()[0] and (check := rounding()) is not None:
-                rates.attrs[ROUNDING] = check
-            if verified is not None:
-                rates.attrs[VERIFIED] = verified
-            store.write_derived({"rates": rates, "verdicts": judged})
-            self.progress.stage("drawing figures, writing the report")
-            tree = open_results(self.folder)
-            report.write_report(self.folder, helper, tree)
+        rates, judged = conclusions(open_results(self.folder), margin=margin)
+        if store.progress()[0] and (check := rounding()) is not None:
+            rates.attrs[ROUNDING] = check
+        if verified is not None:
+            rates.attrs[VERIFIED] = verified
+        store.write_derived({"rates": rates, "verdicts": judged})
+        self.progress.stage("drawing figures, writing the report")
+        tree = open_results(self.folder)
+        report.write_report(self.folder, self.helper, tree)
         store.note(JUDGED, basis)
         for line in report.summary_lines(tree):
             self.progress.say(line)

@@ -31,7 +31,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from nfd_jax.runtime import COMPUTES_WITH, compiler_options, cores, identity
+from nfd_jax._host import cores
+from nfd_jax.runtime import COMPUTES_WITH, compiler_options, identity
 
 KEPT_BYTES = 2**30
 """Size of the folder of executables beyond which the oldest are removed; 0 keeps none."""

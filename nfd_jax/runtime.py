@@ -1,5 +1,5 @@
-"""The machine that programs run on: its cores, how XLA compiles for it, its cache of programs, work on
-several threads, and the code that it runs."""
+"""The machine that programs run on: how XLA compiles for it, its cache of programs, work on several
+threads, and the code that it runs."""
 
 import hashlib
 import os
@@ -45,13 +45,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "none"
-
-
-def cores() -> int:
-    """Cores that this process may use: what NPROC says, which sets the size of XLA's thread pool too, or all
-    there are."""
-    asked = os.environ.get("NPROC", "")
-    return max(1, int(asked)) if asked.isdecimal() else os.cpu_count() or 1
 
 
 def on_cpu() -> bool:

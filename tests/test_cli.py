@@ -165,6 +165,7 @@ def test_run_hands_over_what_was_asked(monkeypatch):
     ]
     assert nfd("run", "good.yaml", *options, "--quiet").stdout == ""
     (config, out, given), (other, there, asked) = calls
+    assert given.pop("helper")._process is asked.pop("helper")._process is None  # on one core
     assert (config.seeds, out) == (8, Path("results/good"))
     assert given == {
         "fresh": False,
@@ -183,6 +184,21 @@ def test_run_hands_over_what_was_asked(monkeypatch):
         "report": False,
         "quiet": True,
     }
+
+
+def test_the_second_process_starts_first_where_a_report_is_to_be_written(monkeypatch):
+    from nfd_jax.report import _helper
+
+    begun = []
+    monkeypatch.setattr(_helper.Helper, "start", lambda self: begun.append("helper"))
+    monkeypatch.setitem(sys.modules, "nfd_jax.launch", SimpleNamespace(run_sweep=lambda *a, **b: begin()))
+    begin = lambda: begun.append("run") or SimpleNamespace(failed=[], store=Path("results/good"))
+    assert nfd("run", "good.yaml").exit_code == 0 and begun == ["helper", "run"]
+    Path("results/good").mkdir(parents=True)
+    Path("results/good/report.html").touch()
+    for arguments in (["--out", "elsewhere", "--no-report"], []):
+        begun.clear()
+        assert nfd("run", "good.yaml", *arguments).exit_code == 0 and begun == ["run"]
 
 
 def test_failed_cells_exit_3_and_are_listed(monkeypatch):

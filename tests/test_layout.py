@@ -12,6 +12,7 @@ ORDER = [
     "text",
     "pace",
     "_types",
+    "_host",
     "runtime",
     "programs",
     "checks",

@@ -1,6 +1,5 @@
 """Figures shared out to a second process: the same figures, whatever becomes of it."""
 
-import pickle
 import subprocess
 import sys
 import time
@@ -12,12 +11,15 @@ from nfd_jax import report
 from nfd_jax.report import _helper
 from nfd_jax.report._draw import Drawn
 
-ANSWER = "import sys, pickle\ndef answer(x): pickle.dump(x, sys.stdout.buffer); sys.stdout.buffer.flush()\n"
+ANSWER = """import json, sys, time, pickle
+def answer(x): pickle.dump(x, sys.stdout.buffer); sys.stdout.buffer.flush()
+"""
 WORK = {
-    "draws": "input(); answer('ready')\nfor line in sys.stdin: answer(line.strip().upper())",
+    "draws": "answer('ready')\nfor line in sys.stdin: answer(json.loads(line)[1].upper())",
     "dies at once": "sys.exit()",
-    "dies at work": "input(); answer('ready'); input()",
-    "answers nonsense": "for line in sys.stdin: print(line, flush=True)",
+    "dies at work": "answer('ready'); input()",
+    "answers nonsense": "print('what?', flush=True)\nfor line in sys.stdin: print(line, flush=True)",
+    "imports for ever": "time.sleep(600)",
 }
 
 
@@ -26,11 +28,21 @@ def two_cores(monkeypatch):
     monkeypatch.setattr(_helper, "cores", lambda: 2)
 
 
-@pytest.mark.parametrize("how", WORK)
-def test_all_is_drawn_once_whatever_the_second_process_does(tmp_path, monkeypatch, two_cores, how):
+@pytest.fixture
+def other(monkeypatch, two_cores):
+    """Has another program stand for the second process."""
     start = subprocess.Popen
-    other = [sys.executable, "-c", ANSWER + WORK[how]]
-    monkeypatch.setattr(_helper.subprocess, "Popen", lambda command, **pipes: start(other, **pipes))
+
+    def instead(how):
+        command = [sys.executable, "-c", ANSWER + WORK[how]]
+        monkeypatch.setattr(_helper.subprocess, "Popen", lambda _, **pipes: start(command, **pipes))
+
+    return instead
+
+
+@pytest.mark.parametrize("how", WORK)
+def test_all_is_drawn_once_whatever_the_second_process_does(tmp_path, other, how):
+    other(how)
     names, here = [f"figure{i}" for i in range(100)], []
 
     def draw(name):
@@ -43,6 +55,22 @@ def test_all_is_drawn_once_whatever_the_second_process_does(tmp_path, monkeypatc
     assert list(found.items()) == [(name, name.upper()) for name in names]
     assert len(set(here)) == len(here) and (0 < len(here) < 100) == (how == "draws")
     assert process.poll() is not None  # it ends with the context
+
+
+def test_what_is_begun_is_drawn_before_it_is_asked_for(tmp_path, other):
+    other("draws")
+    with _helper.Helper() as helper:
+        helper.begin(tmp_path, ["a", "b"])
+        helper._work.there.join()
+        assert helper.draw(tmp_path, ["a", "b"], lambda name: pytest.fail(name)) == {"a": "A", "b": "B"}
+
+
+def test_what_nobody_asks_for_is_left(tmp_path, other):
+    other("draws")
+    with _helper.Helper() as helper:
+        helper.begin(tmp_path / "one", [f"of one {i}" for i in range(10**4)])
+        found = helper.draw(tmp_path / "two", ["a", "b"], str.upper)
+    assert found == {"a": "A", "b": "B"}
 
 
 def test_on_one_core_there_is_no_second_process(tmp_path):
@@ -65,13 +93,11 @@ def test_the_second_process_draws_what_the_first_would(tmp_path, two_cores, monk
     made = []
 
     def there(self, folder, names, here):
-        """All from the second process, where its first answer is waited for."""
-        self._tell(str(folder.resolve()))
-        pickle.load(self._process.stdout)
-        for name in names:
-            self._tell(name)
-            made.append((name, pickle.load(self._process.stdout)))
-        return dict(made)
+        """All from the second process, which is waited for."""
+        self.begin(folder, names)
+        self._work.there.join()
+        made.extend(self._work.found.items())
+        return self._work.found
 
     monkeypatch.setattr(_helper.Helper, "draw", there)
     report.write_report(out)

@@ -15,12 +15,13 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 
+from nfd_jax._host import cores
 from nfd_jax.finite._draws import divisor
 from nfd_jax.finite._grid import Shape, program
 from nfd_jax.finite._hidden import form
 from nfd_jax.problem import Heldout, Problem
 from nfd_jax.programs import Executable, Program
-from nfd_jax.runtime import cores, in_precision, in_threads, on_cpu
+from nfd_jax.runtime import in_precision, in_threads, on_cpu
 
 CACHED = 2**17
 """Matrix entries of the networks that a CPU trains side by side: a layer of them and its update stay in a

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from nfd_jax._orthogonal import at, put
 from nfd_jax._types import Rows, Scalar
 from nfd_jax.activations import Activation, resolve
 from nfd_jax.finite._sizes import Sizes
@@ -60,9 +61,9 @@ class MatrixFree(Interior):
         start = _begin(sizes.cut(h0), xi, history.forward, history.backward, coupling, at=0)
 
         def layer(i, done: Pass) -> Pass:
-            h, here = done.path[i], history.layer(i, noise, learned, self.width, self.reuse)
+            h, here = at(done.path, i), history.layer(i, noise, learned, self.width, self.reuse)
             x = sizes.cut(phi.value(h))
-            found = here.answer(here.resolve(x, transpose=False, discard=discard), xi[i], transpose=False)
+            found = here.answer(here.resolve(x, transpose=False, discard=discard), at(xi, i), transpose=False)
             up = sizes.cut(scales.up(h, found.image, here.drift(x, transpose=False)))
             return _put(
                 done, i, i + 1, sizes.keep(i, up, h), found.new, sizes.keep(i, scales.scale * found.coupled)
@@ -76,9 +77,9 @@ class MatrixFree(Interior):
 
         def layer(j, done: Pass) -> Pass:
             i = sizes.bound - 1 - j
-            b, here = done.path[i + 1], history.layer(i, noise, learned, self.width, self.reuse)
-            slope = phi.derivative(h[i])
-            found = here.answer(here.resolve(b, transpose=True, discard=discard), xi[i], transpose=True)
+            b, here = at(done.path, i + 1), history.layer(i, noise, learned, self.width, self.reuse)
+            slope = phi.derivative(at(h, i))
+            found = here.answer(here.resolve(b, transpose=True, discard=discard), at(xi, i), transpose=True)
             down = sizes.cut(scales.down(b, slope, found.image, here.drift(b, transpose=True)))
             coupled = sizes.keep(i, slope * scales.scale * found.coupled)
             return _put(done, i, i, sizes.keep(i, down, b), found.new, coupled)
@@ -96,5 +97,5 @@ def _begin(start: Rows, xi: Array, own, other, coupling: bool, *, at: int | Arra
 
 def _put(done: Pass, i: Array, ell: Array, state: Rows, new: Answers, coupled: Rows) -> Pass:
     """The pass with the answers of block `i` and the state at layer `ell` filled in."""
-    coupling = None if done.coupling is None else done.coupling.at[i].set(coupled)
-    return Pass(done.path.at[ell].set(state), done.answers.put(i, new), coupling)
+    coupling = None if done.coupling is None else put(done.coupling, coupled, i)
+    return Pass(put(done.path, state, ell), done.answers.put(i, new), coupling)

@@ -18,13 +18,14 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from nfd_jax._host import cores
 from nfd_jax.checks import as_number, as_size, check_flag, check_key
 from nfd_jax.limit._estimate import LimitEstimate, put_together
 from nfd_jax.limit._kernels import check_limit
 from nfd_jax.limit._levels import Level, Sampler
 from nfd_jax.limit._multilevel import Moments, State, combine, error, plan
 from nfd_jax.problem import Problem, heldout_inputs
-from nfd_jax.runtime import cores, in_threads
+from nfd_jax.runtime import in_threads
 
 
 class TimeTooShort(ValueError):

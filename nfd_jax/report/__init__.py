@@ -4,6 +4,7 @@ Loaded when used: processes that only compute need neither matplotlib nor the te
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from nfd_jax.report._helper import Helper
 
-__all__ = ["helper", "show", "summary_lines", "write_comparison", "write_report"]
+__all__ = ["begin", "helper", "show", "summary_lines", "write_comparison", "write_report"]
 
 
 def summary_lines(tree: "xr.DataTree") -> list[str]:
@@ -31,11 +32,19 @@ def summary_lines(tree: "xr.DataTree") -> list[str]:
 
 
 def helper() -> "Helper":
-    """A second process that `write_report` may share its figures out to, once it has imported what it needs:
-    a context that it ends with."""
+    """A second process that figures may be shared out to, from the moment of its `start`: a context that it
+    ends with."""
     from nfd_jax.report._helper import Helper
 
     return Helper()
+
+
+def begin(folder: Path, helper: "Helper") -> None:
+    """Have the helper draw figures of `folder`, whose measured arrays are all stored, until `write_report` is
+    called with it."""
+    from nfd_jax.report._figures import FIGURES
+
+    helper.begin(Path(folder), list(FIGURES))
 
 
 def write_report(folder: Path, helper: "Helper | None" = None, tree: "xr.DataTree | None" = None) -> Path:
@@ -48,7 +57,7 @@ def write_report(folder: Path, helper: "Helper | None" = None, tree: "xr.DataTre
     from nfd_jax.report._helper import Helper
     from nfd_jax.report._report import write
 
-    with helper or Helper() as own:
+    with nullcontext(helper) if helper else Helper() as own:
         return write(Path(folder), own, tree)
 
 

@@ -1,15 +1,17 @@
 """A second process that draws figures beside this one: drawing is work for one core, and most machines have
 two.
 
-It imports while verdicts are worked out, is told the folder once, and then draws what it is asked for, one
-figure at a time, so that neither waits for the other. A figure is the same whoever draws it; what the second
-process fails to draw, the first draws itself.
+Started early, it imports while this process does. From then on it draws what it is asked for, one figure at a
+time, so that neither waits for the other: some of them already while verdicts are worked out, as figures show
+measured arrays alone. A figure is the same whoever draws it; what the second process fails to draw, the first
+draws itself.
 
-    to it      the folder, then names of figures, a line each
-    from it    a pickled `Drawn` or None for each name
+    to it      a folder and the name of a figure, a line each as JSON
+    from it    once it has imported what it needs "ready"; then a pickled `Drawn` or None for each line
 """
 
 import contextlib
+import json
 import pickle
 import subprocess
 import sys
@@ -19,20 +21,24 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from nfd_jax.runtime import cores
+from nfd_jax._host import cores
 
 
 class Helper:
-    """The second process, started; None is drawn by it on a machine of one core. A context: it ends with
-    it."""
+    """The second process; on a machine of one core there is none. A context: it ends with it."""
 
     def __init__(self) -> None:
-        self._process = None
-        if cores() > 1:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready, self._work = False, None
+
+    def start(self) -> "Helper":
+        """The process begins, unless it has."""
+        if self._process is None and cores() > 1:
             command = [sys.executable, "-m", __name__]
             quiet = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
             with contextlib.suppress(OSError):
                 self._process = subprocess.Popen(command, **quiet)
+        return self
 
     def __enter__(self) -> "Helper":
         return self
@@ -43,43 +49,67 @@ class Helper:
             with self._process:
                 pass
 
-    def draw(self, folder: Path, names: list[str], here: Callable[[str], object]) -> dict[str, object]:
-        """What `here` gives for each name, in their order; about half of it from the second process."""
-        waiting: SimpleQueue[str] = SimpleQueue()
-        for name in names:
-            waiting.put(name)
-        found: dict[str, object] = {}
-        there = Thread(target=self._ask, args=(folder, waiting, found), daemon=True)
-        there.start()
-        while True:
-            for name in _taken(waiting):
-                found[name] = here(name)
-            there.join()
-            if waiting.empty():
-                return {name: found[name] for name in names}
+    def begin(self, folder: Path, names: list[str]) -> None:
+        """Have it draw these figures of a folder until `draw` asks for them; the measured arrays must be
+        stored."""
+        self.start()
+        if self._work is not None:  # nobody asked for it
+            self._work.end()
+        self._work = _Work(folder, names)
+        self._work.there = Thread(target=self._ask, args=(self._work,), daemon=True)
+        self._work.there.start()
 
-    def _ask(self, folder: Path, waiting: "SimpleQueue[str]", found: dict[str, object]) -> None:
+    def draw(self, folder: Path, names: list[str], here: Callable[[str], object]) -> dict[str, object]:
+        """What `here` gives for each name, in their order; about half of it, and all that was begun, from the
+        second process."""
+        if self._work is None or self._work.folder != folder:
+            self.begin(folder, names)
+        work, self._work = self._work, None
+        assert work is not None and work.there is not None
+        while True:
+            for name in _taken(work.waiting):
+                work.found[name] = here(name)
+            if all(name in work.found for name in names):  # one that still imports is not waited for
+                return {name: work.found[name] for name in names}
+            work.there.join()
+
+    def _ask(self, work: "_Work") -> None:
         process = self._process
         if process is None:
             return
         assert process.stdin is not None and process.stdout is not None
         try:
-            self._tell(str(folder.resolve()))
-            pickle.load(process.stdout)  # it has imported all it needs
+            if not self._ready:
+                self._ready = pickle.load(process.stdout) == "ready"
         except Exception:
             return
-        for name in _taken(waiting):
+        for name in _taken(work.waiting):
             try:
-                self._tell(name)
-                found[name] = pickle.load(process.stdout)
+                process.stdin.write(f"{json.dumps([str(work.folder.resolve()), name])}\n".encode())
+                process.stdin.flush()
+                work.found[name] = pickle.load(process.stdout)
             except Exception:
-                waiting.put(name)
+                work.waiting.put(name)
                 return
 
-    def _tell(self, line: str) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n".encode())
-        self._process.stdin.flush()
+
+class _Work:
+    """Figures of one folder: those that nobody has taken yet, and those that are done."""
+
+    def __init__(self, folder: Path, names: list[str]):
+        self.folder = folder
+        self.there: Thread | None = None
+        self.found: dict[str, object] = {}
+        self.waiting: SimpleQueue[str] = SimpleQueue()
+        for name in names:
+            self.waiting.put(name)
+
+    def end(self) -> None:
+        """Leave what nobody has begun."""
+        for _ in _taken(self.waiting):
+            pass
+        if self.there is not None:
+            self.there.join()
 
 
 def _taken(waiting: "SimpleQueue[str]") -> Iterator[str]:
@@ -97,14 +127,16 @@ def main() -> None:
 
     answer = sys.stdout.buffer
     sys.stdout = sys.stderr
-    folder = Path(sys.stdin.readline().rstrip("\n"))
-    figures = Figures(open_results(folder))
     pickle.dump("ready", answer)
     answer.flush()
+    known: dict[str, Figures] = {}
     with styled():
         for line in sys.stdin:
-            made = figures.make(line.rstrip("\n"))
-            found = made and drawn(folder / "figures", made)
+            folder, name = json.loads(line)
+            if folder not in known:
+                known = {folder: Figures(open_results(folder, derived=False))}
+            made = known[folder].make(name)
+            found = made and drawn(Path(folder) / "figures", made)
             pickle.dump(found and found._replace(drawing=replace(found.drawing, figure=None)), answer)
             answer.flush()
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nfd_jax.measures import Variable, taken
 from nfd_jax.names import CellStatus
 from nfd_jax.store._batch import Batch
 from nfd_jax.store._zarr import array_metadata, encode, file_bytes, group_metadata
@@ -154,6 +153,8 @@ def layout(
     config: "SweepConfig", axes: dict[str, tuple[int, ...]], *, outputs: int, attributes: dict
 ) -> Layout:
     """The arrays of a config's store, with C = `outputs`; `attributes` are the root's."""
+    from nfd_jax.measures import Variable, taken  # JAX takes seconds to import, and readers need none
+
     common: dict[str, tuple] = {
         **axes,
         "learning_rate": tuple(float(rate) for rate in config.problem.learning_rates),

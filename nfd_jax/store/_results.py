@@ -90,12 +90,13 @@ def _whole(directory: Path) -> list[Examined]:
     return [found for found in examined if found.record is not None and found.record["status"] == "done"]
 
 
-def open_results(path: str | os.PathLike[str], *, strict: bool = False) -> xr.DataTree:
+def open_results(path: str | os.PathLike[str], *, strict: bool = False, derived: bool = True) -> xr.DataTree:
     """The results in DIR or DIR/results.zarr, in memory, every file checked against its checksum.
 
     Numbers that are not those stored are never returned: cells that are not stored, or found damaged, are NaN
-    with status 0. One UserWarning names all that is damaged or lost; `strict` makes it a StoreError. Raises
-    StoreError where there are no results, or nothing to read them by.
+    with status 0. One UserWarning names all that is damaged or lost; `strict` makes it a StoreError. Without
+    `derived` /rates and /verdicts are left out. Raises StoreError where there are no results, or nothing to
+    read them by.
     """
     directory = Path(path)
     directory = directory.parent if directory.name == RESULTS else directory
@@ -112,14 +113,14 @@ def open_results(path: str | os.PathLike[str], *, strict: bool = False) -> xr.Da
         damaged = [f"{RESULTS}/{file}" for file in manifest.flaws(root)]
         described = _described(root, manifest, damaged)
         groups = {"/": xr.Dataset(attrs=described.attributes)} | _groups(directory, root, described, damaged)
-        state, derived = derived_state(directory, root)
+        state, concluded = derived_state(directory, root) if derived else ("", ())
         try:
-            for group in derived:
+            for group in concluded:
                 with xr.open_dataset(root, engine="zarr", group=group) as stored:
                     groups[group] = stored.load()
         except (KeyError, ValueError):  # its files changed while they were read
             state = "damaged"
-            groups = {name: dataset for name, dataset in groups.items() if name not in derived}
+            groups = {name: dataset for name, dataset in groups.items() if name not in concluded}
         if state == "damaged":
             damaged.append(DAMAGED)
     if damaged:

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import xarray as xr
 
-from nfd_jax.measures import Named
 from nfd_jax.names import DIVERGED, DONE, FAILED
 from nfd_jax.store import _layout
 from nfd_jax.store._batch import Batch, describe
@@ -47,6 +46,7 @@ from nfd_jax.store._zarr import encode, read, sealed, sha256, to_json, unsealed,
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
+    from nfd_jax.measures import Named
 
 Cells = set[tuple[int, int, int]]
 
@@ -180,7 +180,7 @@ class Store:
         done = sum(count for batch, count in self._cells.items() if self._status(batch) == "done")
         return done, sum(self._cells.values())
 
-    def commit(self, batch: Batch, arrays: Mapping[str, Named], attributes: dict | None = None) -> None:
+    def commit(self, batch: Batch, arrays: "Mapping[str, Named]", attributes: dict | None = None) -> None:
         """Stores a batch: all of it or, at whatever moment the process dies, nothing.
 
         `arrays` holds what the batch computes by name ("finite/loss"), each as (dims, values) in any order of
@@ -243,11 +243,11 @@ class Store:
         sizes |= {"width": 1, "particles": 1, "depth": len(batch.depths), "seed": len(batch.seeds)}
         return tuple(sizes[dim] for dim in dims)
 
-    def _fit(self, batch: Batch, name: str, array: Named) -> np.ndarray:
+    def _fit(self, batch: Batch, name: str, array: "Named") -> np.ndarray:
         """The array with its dims in the store's order, those of length 1 that were left out put in."""
         wanted, expected = self._manifest.grid.dims[name], self._shape(batch, name)
         try:
-            values = Named(*array).over(wanted)
+            values = array.over(wanted)
         except ValueError as error:
             raise ValueError(f"{batch.id}: {name} has {error}") from None
         if values.shape != expected:

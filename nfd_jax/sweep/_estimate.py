@@ -3,7 +3,8 @@
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from nfd_jax.runtime import cores, on_cpu, one_by_one
+from nfd_jax._host import cores
+from nfd_jax.runtime import on_cpu, one_by_one
 from nfd_jax.store import Batch
 from nfd_jax.sweep._machine import Machine, machine, stored_at
 from nfd_jax.sweep._memory import (

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import jax
 
+from nfd_jax._host import cores
 from nfd_jax.config import ConfigError
 from nfd_jax.finite import runs_at_once as dense_runs_at_once
 from nfd_jax.finite import shape_of, together
-from nfd_jax.runtime import cores, on_cpu, one_by_one
+from nfd_jax.runtime import on_cpu, one_by_one
 from nfd_jax.store import Batch
 from nfd_jax.sweep._task import Task
 

@@ -40,9 +40,9 @@ SUSTAINED = 0.35
 """Share of a large product's rate that networks reach which are narrow enough to be padded; measured, on
 CPUs."""
 
-PROGRAM = 1.8
-"""What one more program costs, in units of a small one's compilation: tracing and loading it each time,
-compiling it now and then."""
+PROGRAM = 5.5
+"""What one more program costs, in units of a small one's compilation: half of `_estimate.COMPILE`'s, as two
+are traced and compiled side by side. In full, as most sweeps have sizes that no process had before."""
 
 
 def make_plan(

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import jax
 
+from nfd_jax._host import cores
 from nfd_jax.finite import shape_of
-from nfd_jax.runtime import cores, one_by_one
+from nfd_jax.runtime import one_by_one
 from nfd_jax.sweep._machine import Machine
 from nfd_jax.sweep._memory import seed_devices
 from nfd_jax.sweep._task import Task

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import special
 
 from nfd_jax.verdicts._context import Context
 from nfd_jax.verdicts._errors import FLAGS
@@ -123,7 +123,7 @@ def _share(by_seed: np.ndarray) -> tuple[float, float]:
     over all rows.
     """
     count, seeds = int(np.floor(by_seed.sum() + 1e-9)), len(by_seed)
-    low = stats.beta.ppf(LEVEL / ROWS / 2, count, seeds - count + 1) if count else 0.0
+    low = special.betaincinv(count, seeds - count + 1, LEVEL / ROWS / 2) if count else 0.0
     return float(by_seed.mean()), float(low)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from nfd_jax.verdicts._family import Fits
 from nfd_jax.verdicts._laws import Law
@@ -105,7 +105,7 @@ def judge_constant(
     constant = fits.interval(weights, None, level)
     effect = fits.interval(weights, sample.signal, level)
     half = (effect.high - effect.low) / 2
-    ratio = stats.norm.ppf(POWER) / stats.norm.ppf(1 - LEVEL / 2)
+    ratio = special.ndtri(POWER) / special.ndtri(1 - LEVEL / 2)
     smallest = margin + half * (1 + ratio) if np.isfinite(half) else np.inf
     seeds = _seeds_needed(effect, margin, sample.seeds)
 

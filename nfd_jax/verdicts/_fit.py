@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from nfd_jax.verdicts._laws import Law, by_depth, terms
 from nfd_jax.verdicts._seeds import LEVEL, Array, Interval, student
@@ -250,4 +250,4 @@ def _test_of_fit(
         return np.nan
     count = len(directions)
     statistic = seeds * mean @ np.linalg.solve(covariance, mean) * (seeds - count) / (count * (seeds - 1))
-    return float(stats.f.sf(statistic, count, seeds - count))
+    return float(special.fdtrc(count, seeds - count, statistic))

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special  # not stats, which takes a second to import
 
 Array = NDArray[np.float64]
 
@@ -132,4 +132,4 @@ def decimals(low: float, high: float) -> int:
 @lru_cache(maxsize=1024)
 def student(seeds: int, level: float = LEVEL) -> float:
     """Student's t quantile of a two-sided interval at 1 - level from this many seeds."""
-    return float(stats.t.ppf(1 - level / 2, seeds - 1)) if seeds > 1 else np.inf
+    return float(special.stdtrit(seeds - 1, 1 - level / 2)) if seeds > 1 else np.inf

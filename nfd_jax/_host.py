@@ -1,0 +1,26 @@
+"""The machine before JAX is there: it takes a second to import, and reads XLA's flags but once."""
+
+import os
+
+SMALL_LOOPS = 2**18
+"""Bytes that a loop may touch for a CPU to run it as one compiled function, where XLA can; by default
+1024."""
+
+
+def cores() -> int:
+    """Cores that this process may use: what NPROC says, which sets the size of XLA's thread pool too, or all
+    there are."""
+    asked = os.environ.get("NPROC", "")
+    return max(1, int(asked)) if asked.isdecimal() else os.cpu_count() or 1
+
+
+def compile_small_loops() -> None:
+    """Have XLA compile small loops whole, which spares starting each of their operations: layers of up to 256
+    coordinates take two thirds of the time, to the same bits.
+
+    For a process of this package's own, before it computes. Extra options that XLA_FLAGS names already stay.
+    """
+    told = os.environ.get("XLA_FLAGS", "")
+    if "xla_backend_extra_options" not in told:
+        wanted = f"--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold={SMALL_LOOPS}"
+        os.environ["XLA_FLAGS"] = f"{told} {wanted}".strip()
