@@ -21,7 +21,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from nfd_jax._host import cores
+from nfd_jax._host import collect_seldom, cores
 
 
 class Helper:
@@ -120,6 +120,7 @@ def _taken(waiting: "SimpleQueue[str]") -> Iterator[str]:
 
 def main() -> None:
     """The second process."""
+    collect_seldom()
     from nfd_jax.report._draw import drawn
     from nfd_jax.report._figures import Figures
     from nfd_jax.report._plot import styled
