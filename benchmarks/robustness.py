@@ -5,10 +5,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from unittest import mock
 
-import cloudpickle
 import numpy as np
 
 from nfd_jax import launch
@@ -84,25 +85,26 @@ def busy(seconds: float) -> None:
         pass
 
 
+def busy_cell(seconds: float, text: str, batch: Batch) -> dict[str, np.ndarray]:
+    """What a worker computes in the place of a batch."""
+    busy(seconds)
+    return {"loss": np.zeros(10**5)}
+
+
 def _dask(count: int, seconds: float) -> Figure:
     """Start to end of both: processes, imports, cells, and their end."""
     config, batches = _sweep(count)
-
-    def stand_in(text: str, batch: Batch) -> dict[str, np.ndarray]:
-        end = time.thread_time() + seconds
-        while time.thread_time() < end:
-            pass
-        return {"loss": np.zeros(10**5)}
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    with mock.patch.object(_cluster, "compute", stand_in):
+    sys.path.insert(0, str(HERE.parent))  # which workers have from this process: they import this module
+    cell = import_module(f"{HERE.name}.robustness").busy_cell
+    with mock.patch.object(_cluster, "compute", partial(cell, seconds)):
         start = time.perf_counter()
         done = list(_cluster.on_cluster(config, batches, scheduler=None, workers=2))
         dask = time.perf_counter() - start
     assert len(done) == count and not any(isinstance(result, str) for _, result in done)
-    code = f"import nfd_jax.sweep, robustness\nfor _ in range({count // 2}): robustness.busy({seconds})"
+    code = f"import nfd_jax.sweep\nfrom {HERE.name}.robustness import busy\n"
+    code += f"for _ in range({count // 2}): busy({seconds})"
     start = time.perf_counter()
-    ideal = [subprocess.Popen([sys.executable, "-c", code], cwd=HERE) for _ in range(2)]
+    ideal = [subprocess.Popen([sys.executable, "-c", code], cwd=HERE.parent) for _ in range(2)]
     assert [process.wait() for process in ideal] == [0, 0]
     alone = time.perf_counter() - start
     note = f"{dask:.1f} s / {alone:.1f} s, {count} cells"

@@ -22,9 +22,9 @@ def main(sweep: dict, cache: str) -> dict:
     use_cache(cache)
     found = count_compilations()
     config = reference_config(sweep, 1, ["reused"])
-    for batch, found in results(config, make_plan(config), None, None):
-        if isinstance(found, str):
-            raise RuntimeError(f"{batch.id}: {found}")
+    for batch, arrays in results(config, make_plan(config), None, None):
+        if isinstance(arrays, str):
+            raise RuntimeError(f"{batch.id}: {arrays}")
     return {"import": imported - start, "compiled": found}
 
 
