@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +17,7 @@ from nfd_jax import launch
 from nfd_jax.config import SweepConfig
 from nfd_jax.measures import Named
 from nfd_jax.store import Batch
-from nfd_jax.sweep import _cluster, _compute, run_batch
+from nfd_jax.sweep import _cluster, _compute, _results, run_batch
 
 from ._tools import HERE, Figure
 
@@ -58,11 +59,14 @@ def _safety(count: int, seconds: float) -> Figure:
         return arrays
 
     plan = lambda config, covered=frozenset(): batches if not covered else []
-    computed, planned = (
+    patches = (
         mock.patch.object(_compute, "run_batch", stand_in),
         mock.patch.object(launch.sweep, "make_plan", plan),
+        mock.patch.object(_results, "BESIDE", 1),  # each begins once the one before is stored
     )
-    with tempfile.TemporaryDirectory(prefix="nfd-bench-") as folder, computed, planned:
+    with tempfile.TemporaryDirectory(prefix="nfd-bench-") as folder, ExitStack() as patched:
+        for patch in patches:
+            patched.enter_context(patch)
         launch.run_sweep(config, Path(folder) / "out", quiet=True, report=False)
     between = np.diff(moments) / seconds - 1
     size = sum(x.values.nbytes for x in arrays.values()) / 2**20
