@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nfd_jax._indexing import at, put
 from nfd_jax._types import Rows
 from nfd_jax.runtime import on_cpu
 
@@ -63,16 +64,6 @@ def by_rows(x: Rows, norms: Float[Array, " P"], nearly: bool = False) -> tuple[F
 
     start = jnp.zeros((rows, rows), x.dtype), jnp.zeros_like(x)
     return jax.lax.fori_loop(0, rows, resolve, start)
-
-
-def at(every: Array, j: Array) -> Array:
-    """Row j, which must be there: indexing would check, in operations as many as those of a small loop."""
-    return jax.lax.dynamic_index_in_dim(every, j, keepdims=False)
-
-
-def put(every: Array, one: Array, j: Array) -> Array:
-    """With row j replaced, which must be there."""
-    return jax.lax.dynamic_update_index_in_dim(every, one, j, 0)
 
 
 def by_products(x: Rows, norms: Float[Array, " P"], nearly: bool = False) -> tuple[Float[Array, "P P"], Rows]:

@@ -29,7 +29,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nfd_jax._orthogonal import orthonormalize, put
+from nfd_jax._indexing import put
+from nfd_jax._orthogonal import orthonormalize
 from nfd_jax._types import Rows
 from nfd_jax.runtime import on_cpu
 
@@ -98,7 +99,7 @@ class Answers(eqx.Module):
 
     def put(self, i: Array, one: "Answers") -> "Answers":
         """With the answers of layer `i` filled in."""
-        return jax.tree.map(lambda every, this: put(every, this, i), self, one)
+        return put(self, one, i)
 
 
 class Split(eqx.Module):

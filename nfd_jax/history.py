@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from nfd_jax._indexing import at
 from nfd_jax._types import LayerRows, Rows
 from nfd_jax.gaussian import Answer, Answers, Basis, Split, answer, split, split_discarded
 from nfd_jax.noise import BACKWARD, FORWARD, AbstractNoise
@@ -115,7 +116,7 @@ class History(eqx.Module):
 
     def layer(self, i: Array, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
         """Layer i (from 0), with the noise it was answered from."""
-        forward, backward = at_layer((self.forward, self.backward), i)
+        forward, backward = at((self.forward, self.backward), i)
         return Layer(
             forward,
             backward,
@@ -128,7 +129,7 @@ class History(eqx.Module):
 
     def forward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "A n"]:
         """What the images of layer i's forward queries were made from."""
-        after = [] if self.after_xi is None else [at_layer(self.after_xi, i)]
+        after = [] if self.after_xi is None else [at(self.after_xi, i)]
         initial = self.forward.offset - sum(x.shape[0] for x in after)
         return jnp.concatenate(
             [*after, *([noise.initial_layer(i)] if initial else []), noise.layer(FORWARD, i)]
@@ -179,36 +180,31 @@ class BoundedHistory(eqx.Module):
         slot = self.filled[:, side, None] + jnp.cumsum(enters, axis=-1) - 1
         enters &= slot < room
         slot = jnp.where(enters, slot, room)
-        at = (slot[..., None] == jnp.arange(room)).astype(new.q.dtype)  # (L, P, R)
-        put = jax.vmap(lambda every, rows, where: every.at[where].set(rows, mode="drop"))
+        place = (slot[..., None] == jnp.arange(room)).astype(new.q.dtype)  # (L, P, R)
+        enter = jax.vmap(lambda every, rows, where: every.at[where].set(rows, mode="drop"))
         basis = Basis(
-            put(own.q, new.q, slot),
-            put(own.correction, new.correction, slot),
-            put(own.response, new.response, slot),
+            enter(own.q, new.q, slot),
+            enter(own.correction, new.correction, slot),
+            enter(own.response, new.response, slot),
             None,
         )
-        coordinates = new.known + new.new @ at
+        coordinates = new.known + new.new @ place
         lost = jnp.sum(jnp.where(enters[:, None, :], 0, new.new**2), -1)
         residual = jnp.sqrt(lost / jnp.where(square > 0, square, 1))
         filled = self.filled.at[:, side].add(jnp.sum(enters, -1))
         places = ("backward", "backward_xi") if transpose else ("forward", "forward_xi")
         where = lambda h: (getattr(h, places[0]), getattr(h, places[1]), h.filled)
-        return eqx.tree_at(where, self, (basis, put(own_xi, xi, slot), filled)), coordinates, residual
+        return eqx.tree_at(where, self, (basis, enter(own_xi, xi, slot), filled)), coordinates, residual
 
     def layer(self, i: Array, noise: AbstractNoise, learned: Learned, width: Array, reuse: Array) -> Layer:
         """As of `History`; the noise of what is remembered is kept here."""
-        h = at_layer(self, i)
+        h = at(self, i)
         return Layer(h.forward, h.backward, h.forward_xi, h.backward_xi, learned, width, reuse, h.core)
 
     def forward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "R n"]:
         """As of `History`."""
-        return at_layer(self.forward_xi, i)
+        return at(self.forward_xi, i)
 
     def backward_noise(self, noise: AbstractNoise, i: Array) -> Float[Array, "R n"]:
         """As of `History`."""
-        return at_layer(self.backward_xi, i)
-
-
-def at_layer(tree, i: Array):
-    """One layer of a tree of arrays (L, …)."""
-    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), tree)
+        return at(self.backward_xi, i)

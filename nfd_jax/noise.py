@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from nfd_jax._indexing import at
 from nfd_jax._types import Index, Key, LayerRows
 from nfd_jax.checks import as_size, as_sizes, check_key
 from nfd_jax.problem import Problem, check_problem
@@ -194,7 +195,7 @@ class Noise(AbstractNoise):
         return Noise(self.U[:width], self.V[:width], cut(self.forward), cut(self.backward), initial)
 
     def increments(self, direction: Index, step: Index) -> LayerRows:
-        return jax.lax.dynamic_index_in_dim(self._all(direction), step, 0, keepdims=False)
+        return at(self._all(direction), step)
 
     def layer(self, direction: int, index: Index) -> Float[Array, "KP n"]:
         every = jax.lax.dynamic_index_in_dim(self._all(direction), index, 1, keepdims=False)
@@ -209,7 +210,7 @@ class Noise(AbstractNoise):
         return self.initial
 
     def initial_layer(self, index: Index) -> Float[Array, "KP n"]:
-        return jax.lax.dynamic_index_in_dim(self.initial_increments(), index, 0, keepdims=False)
+        return at(self.initial_increments(), index)
 
     def _all(self, direction: int) -> Float[Array, "K L P n"]:
         return self.forward if direction == FORWARD else self.backward

@@ -13,6 +13,7 @@ ORDER = [
     "pace",
     "_types",
     "_host",
+    "_indexing",
     "runtime",
     "programs",
     "checks",

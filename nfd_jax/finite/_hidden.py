@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax import optimizers
+from nfd_jax._indexing import at
 from nfd_jax._types import Index, Rows, Scalar
 from nfd_jax.parametrization import normalized_rate
 from nfd_jax.problem import Problem
@@ -33,17 +34,6 @@ def form(width: int, samples: int, *, linear: bool = True) -> str:
     n × n matrices.
     """
     return "factored" if linear and 3 * samples <= width else "explicit"
-
-
-def layer_of(stack: Array, i: int | Array) -> Array:
-    """Entry `i` of the first axis."""
-    return jax.lax.dynamic_index_in_dim(stack, i, keepdims=False)
-
-
-def with_layer(stack: Array, value: Array, i: int | Array) -> Array:
-    """`stack` with entry `i` replaced. Unlike `.at[i].set` it has no bounds to check, so XLA can write where
-    the stack lies."""
-    return jax.lax.dynamic_update_index_in_dim(stack, value, i, 0)
 
 
 class Explicit(eqx.Module):
@@ -66,13 +56,13 @@ class Explicit(eqx.Module):
 
     def forward(self, ell: Index, x: Rows) -> tuple[Rows, float]:
         """n^{-1/2} W_ℓ x, drift included."""
-        return x @ layer_of(self.W, ell).T / jnp.sqrt(self.size), 0.0
+        return x @ at(self.W, ell).T / jnp.sqrt(self.size), 0.0
 
     def backward(self, ell: Index, b: Rows) -> tuple[Rows, float]:
         """n^{-1/2} Wᵀ_ℓ b, or W̃ᵀ_ℓ b."""
-        answer = b @ layer_of(self.W, ell)
+        answer = b @ at(self.W, ell)
         if self.gap is not None:
-            other = lambda b: self.scale * (b @ layer_of(self.gap, ell))
+            other = lambda b: self.scale * (b @ at(self.gap, ell))
             answer = answer + jax.lax.cond(self.reuse == 1, jnp.zeros_like, other, b)
         return answer / jnp.sqrt(self.size), 0.0
 
@@ -102,13 +92,13 @@ class Factored(eqx.Module):
         """α n^{-1/2} W_ℓ(0) x and Δ_ℓ."""
         zero = jnp.zeros_like(ell)
         W = jax.lax.dynamic_slice(self.drawn, (zero, ell, zero, zero), (1, 1, *self.drawn.shape[2:]))[0, 0]
-        drift = self._drift(x, layer_of(self.features, ell), layer_of(self.signals, ell))
+        drift = self._drift(x, at(self.features, ell), at(self.signals, ell))
         return self.scale * (x @ W.T) / jnp.sqrt(self.size), drift
 
     def backward(self, ell: Index, b: Rows) -> tuple[Rows, Rows]:
         """α n^{-1/2} W_ℓ(0)ᵀ b, or W̃_ℓ(0)ᵀ b, and Δ'_ℓ."""
-        drift = self._drift(b, layer_of(self.signals, ell), layer_of(self.features, ell))
-        return self.scale * (b @ layer_of(self.back, ell)) / jnp.sqrt(self.size), drift
+        drift = self._drift(b, at(self.signals, ell), at(self.features, ell))
+        return self.scale * (b @ at(self.back, ell)) / jnp.sqrt(self.size), drift
 
     def _drift(self, x: Rows, own: Float[Array, "A n"], other: Float[Array, "A n"]) -> Rows:
         return (self.weights * (x @ own.T) / self.size) @ other
@@ -117,12 +107,12 @@ class Factored(eqx.Module):
         """With a batch's φ_i and γ s_i b_i of every layer, `features(ℓ)` and `signals(ℓ)` (P, n), from row
         `row` on."""
 
-        def put(ell, stacks):
-            at = ell, jnp.asarray(row, jnp.result_type(ell)), jnp.zeros_like(ell)
-            write = lambda stack, new: jax.lax.dynamic_update_slice(stack, new[None], at)
+        def layer(ell, stacks):
+            place = ell, jnp.asarray(row, jnp.result_type(ell)), jnp.zeros_like(ell)
+            write = lambda stack, new: jax.lax.dynamic_update_slice(stack, new[None], place)
             return write(stacks[0], features(ell)), write(stacks[1], signals(ell))
 
-        stacks = jax.lax.fori_loop(0, layers, put, (self.features, self.signals))
+        stacks = jax.lax.fori_loop(0, layers, layer, (self.features, self.signals))
         return eqx.tree_at(lambda h: (h.features, h.signals), self, stacks)
 
 

@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nfd_jax._indexing import at, put
 from nfd_jax._types import Index, Rows
 from nfd_jax.activations import resolve
-from nfd_jax.finite._hidden import Explicit, Factored, layer_of, with_layer
+from nfd_jax.finite._hidden import Explicit, Factored
 from nfd_jax.finite._sizes import Sizes
 from nfd_jax.finite._updates import Batch, Ends, updates
 from nfd_jax.losses import loss_function, split_signal
@@ -77,10 +78,10 @@ def train(
         def layer(ell, carry):
             h, path = carry
             h = sizes.keep(ell, sizes.cut(scales.up(h, *hidden.forward(ell, active(h)))), h)
-            return h, with_layer(path, h[:follow], ell + 1)
+            return h, put(path, h[:follow], ell + 1)
 
         h0 = sizes.cut(x @ ends.U.T / root_dim)
-        path = with_layer(jnp.zeros((room, min(follow, h0.shape[0]), h0.shape[1]), dtype), h0[:follow], 0)
+        path = put(jnp.zeros((room, min(follow, h0.shape[0]), h0.shape[1]), dtype), h0[:follow], 0)
         h, path = jax.lax.fori_loop(0, sizes.bound, layer, (h0, path))
         return h @ ends.V / (gamma * sizes.width), h, path
 
@@ -90,11 +91,11 @@ def train(
         def layer(j, carry):
             b, bs = carry
             ell = sizes.bound - 1 - j
-            slope = phi.derivative(layer_of(path, ell))
+            slope = phi.derivative(at(path, ell))
             b = sizes.keep(ell, sizes.cut(scales.down(b, slope, *hidden.backward(ell, b))), b)
-            return b, with_layer(bs, b, ell)
+            return b, put(bs, b, ell)
 
-        bs = with_layer(jnp.zeros((room, *b.shape), dtype), b, sizes.bound)
+        bs = put(jnp.zeros((room, *b.shape), dtype), b, sizes.bound)
         return jax.lax.fori_loop(0, sizes.bound, layer, (b, bs))
 
     if problem.centered:
@@ -126,8 +127,8 @@ def train(
         signal = gamma * s[:rows, None]
         batch = Batch(
             Ends(U=(signal * b[:rows]).T @ x / root_dim, V=gamma * h[:rows].T @ chi),
-            lambda ell: active(layer_of(path, ell)[:rows]),
-            lambda ell: signal * layer_of(bs, ell + 1)[:rows],
+            lambda ell: active(at(path, ell)[:rows]),
+            lambda ell: signal * at(bs, ell + 1)[:rows],
             scales.scale / jnp.sqrt(sizes.width),
             learning,
         )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from nfd_jax._orthogonal import at, put
+from nfd_jax._indexing import at, put
 from nfd_jax._types import Rows, Scalar
 from nfd_jax.activations import Activation, resolve
 from nfd_jax.finite._sizes import Sizes
@@ -58,7 +58,7 @@ class MatrixFree(Interior):
 
     def forward(self, h0, xi, learned, history, noise, *, coupling=False, discard=False) -> Pass:
         (phi, scales), sizes = self._parts(), self.sizes
-        start = _begin(sizes.cut(h0), xi, history.forward, history.backward, coupling, at=0)
+        start = _begin(sizes.cut(h0), xi, history.forward, history.backward, coupling, first=0)
 
         def layer(i, done: Pass) -> Pass:
             h, here = at(done.path, i), history.layer(i, noise, learned, self.width, self.reuse)
@@ -73,7 +73,7 @@ class MatrixFree(Interior):
 
     def backward(self, b1, h, xi, learned, history, noise, *, coupling=False, discard=False) -> Pass:
         (phi, scales), sizes = self._parts(), self.sizes
-        start = _begin(sizes.cut(b1), xi, history.backward, history.forward, coupling, at=sizes.bound)
+        start = _begin(sizes.cut(b1), xi, history.backward, history.forward, coupling, first=sizes.bound)
 
         def layer(j, done: Pass) -> Pass:
             i = sizes.bound - 1 - j
@@ -87,10 +87,10 @@ class MatrixFree(Interior):
         return jax.lax.fori_loop(0, sizes.bound, layer, start)
 
 
-def _begin(start: Rows, xi: Array, own, other, coupling: bool, *, at: int | Array) -> Pass:
-    """A pass to be filled, with the state to start from at layer `at`."""
+def _begin(start: Rows, xi: Array, own, other, coupling: bool, *, first: int | Array) -> Pass:
+    """A pass to be filled, with the state to start from at layer `first`."""
     layers, rows, width = xi.shape
-    path = jnp.zeros((layers + 1, rows, width), start.dtype).at[at].set(start)
+    path = put(jnp.zeros((layers + 1, rows, width), start.dtype), start, first)
     answers = Answers.empty(layers, rows, own, other)
     return Pass(path, answers, jnp.zeros((layers, rows, width), start.dtype) if coupling else None)
 

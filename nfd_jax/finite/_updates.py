@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax import optimizers
+from nfd_jax._indexing import at, put
 from nfd_jax._types import Index
-from nfd_jax.finite._hidden import Explicit, Factored, Units, layer_of, with_layer
+from nfd_jax.finite._hidden import Explicit, Factored, Units
 from nfd_jax.problem import Problem
 
 
@@ -94,7 +95,7 @@ class InPlace(Update):
 
         def update(ell, W):
             change = (rate * batch.signals(ell)).T @ batch.features(ell)
-            return with_layer(W, layer_of(W, ell) - change, ell)
+            return put(W, at(W, ell) - change, ell)
 
         # A loop of its own: inside the backward pass, reading and writing one layer makes XLA copy the whole
         # stack.

@@ -26,10 +26,11 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
+from nfd_jax._indexing import at
 from nfd_jax._types import LayerRows, Rows, Scalar
 from nfd_jax.activations import resolve
 from nfd_jax.gaussian import Answer, Split
-from nfd_jax.history import BoundedHistory, History, Layer, Learned, at_layer
+from nfd_jax.history import BoundedHistory, History, Layer, Learned
 from nfd_jax.noise import AbstractNoise
 from nfd_jax.problem import Problem
 
@@ -67,7 +68,7 @@ class DrivingPath(diffrax.AbstractPath):
         i = grid_index(t0, steps, self.reverse)
         unit = 1 / jnp.sqrt(jnp.asarray(steps, dtype))
         forward = self.history.forward_noise(self.noise, i)
-        return Increments(unit, at_layer(self.xi, i), forward, self.history.backward_noise(self.noise, i))
+        return Increments(unit, at(self.xi, i), forward, self.history.backward_noise(self.noise, i))
 
 
 class Seen(eqx.Module):
@@ -94,7 +95,7 @@ class Seen(eqx.Module):
 
     def slope(self, tau: Array) -> Rows:
         """φ' at the left end of the step in t."""
-        h = at_layer(self.features, grid_index(tau, self.features.shape[0], reverse=True))
+        h = at(self.features, grid_index(tau, self.features.shape[0], reverse=True))
         return resolve(self.problem.activation).derivative(h)
 
 

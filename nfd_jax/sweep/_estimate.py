@@ -39,9 +39,9 @@ with; each width's small programs together take as long as one of `noise`."""
 LEVELS = 6
 """Sizes of systems that an estimate of the limit to a tolerance takes, about."""
 
-START_SECONDS, REPORT_SECONDS, ROUNDING_PROGRAMS = 5.0, 8.0, 2
+START_SECONDS, REPORT_SECONDS, ROUNDING_PROGRAMS = 4.0, 5.0, 1
 """Around the cells: imports and data; fits, figures and the page; and the programs of the float32 check, a
-network and its draw."""
+network that is asked little and its draw, in units of a network's."""
 
 
 def programs(tasks: list[Task]) -> Counter[str]:
