@@ -36,6 +36,12 @@ def form(width: int, samples: int, *, linear: bool = True) -> str:
     return "factored" if linear and 3 * samples <= width else "explicit"
 
 
+def times_transpose(x: Rows, W: Float[Array, "m n"]) -> Float[Array, "Q m"]:
+    """x Wᵀ as one product, which it remains where it is mapped over: XLA would write out the transposes of a
+    stack of matrices."""
+    return jnp.einsum("qn,mn->qm", x, W)
+
+
 class Explicit(eqx.Module):
     """`W` (L, n, n); `gap` is W̃(0) − W(0) where backward weights may be independent, which they are where
     `reuse` is 0.
@@ -56,7 +62,7 @@ class Explicit(eqx.Module):
 
     def forward(self, ell: Index, x: Rows) -> tuple[Rows, float]:
         """n^{-1/2} W_ℓ x, drift included."""
-        return x @ at(self.W, ell).T / jnp.sqrt(self.size), 0.0
+        return times_transpose(x, at(self.W, ell)) / jnp.sqrt(self.size), 0.0
 
     def backward(self, ell: Index, b: Rows) -> tuple[Rows, float]:
         """n^{-1/2} Wᵀ_ℓ b, or W̃ᵀ_ℓ b."""
@@ -93,7 +99,7 @@ class Factored(eqx.Module):
         zero = jnp.zeros_like(ell)
         W = jax.lax.dynamic_slice(self.drawn, (zero, ell, zero, zero), (1, 1, *self.drawn.shape[2:]))[0, 0]
         drift = self._drift(x, at(self.features, ell), at(self.signals, ell))
-        return self.scale * (x @ W.T) / jnp.sqrt(self.size), drift
+        return self.scale * times_transpose(x, W) / jnp.sqrt(self.size), drift
 
     def backward(self, ell: Index, b: Rows) -> tuple[Rows, Rows]:
         """α n^{-1/2} W_ℓ(0)ᵀ b, or W̃_ℓ(0)ᵀ b, and Δ'_ℓ."""
@@ -101,7 +107,7 @@ class Factored(eqx.Module):
         return self.scale * (b @ at(self.back, ell)) / jnp.sqrt(self.size), drift
 
     def _drift(self, x: Rows, own: Float[Array, "A n"], other: Float[Array, "A n"]) -> Rows:
-        return (self.weights * (x @ own.T) / self.size) @ other
+        return (self.weights * times_transpose(x, own) / self.size) @ other
 
     def remember(self, features: Callable, signals: Callable, row: Index, layers: int | Array) -> "Factored":
         """With a batch's φ_i and γ s_i b_i of every layer, `features(ℓ)` and `signals(ℓ)` (P, n), from row
