@@ -20,6 +20,8 @@ WORK = {
     "dies at work": "answer('ready'); input()",
     "answers nonsense": "print('what?', flush=True)\nfor line in sys.stdin: print(line, flush=True)",
     "imports for ever": "time.sleep(600)",
+    "imports long": "time.sleep(1)\nanswer('ready')\n"
+    "for line in sys.stdin: answer(json.loads(line)[1].upper())",
 }
 
 
@@ -53,7 +55,7 @@ def test_all_is_drawn_once_whatever_the_second_process_does(tmp_path, other, how
     with _helper.Helper() as helper:
         found, process = helper.draw(tmp_path, names, draw), helper._process
     assert list(found.items()) == [(name, name.upper()) for name in names]
-    assert len(set(here)) == len(here) and (0 < len(here) < 100) == (how == "draws")
+    assert len(set(here)) == len(here) and (0 < len(here) < 100) == (how in ("draws", "imports long"))
     assert process.poll() is not None  # it ends with the context
 
 
@@ -71,6 +73,25 @@ def test_what_nobody_asks_for_is_left(tmp_path, other):
         helper.begin(tmp_path / "one", [f"of one {i}" for i in range(10**4)])
         found = helper.draw(tmp_path / "two", ["a", "b"], str.upper)
     assert found == {"a": "A", "b": "B"}
+
+
+def test_a_folder_that_is_done_before_the_second_process_is_ready_costs_the_next_ones_nothing(
+    tmp_path, other
+):
+    other("imports long")
+    drawn = []
+
+    def slowly(name):
+        drawn.append(name)
+        time.sleep(0.1)
+        return name.upper()
+
+    with _helper.Helper() as helper:
+        for folder, here in (("one", str.upper), ("two", slowly), ("three", slowly)):
+            names = [f"{folder}{i}" for i in range(20)]
+            found = helper.draw(tmp_path / folder, names, here)
+            assert found == {name: name.upper() for name in names}
+    assert 0 < len(drawn) < 40 and not all(name in drawn for name in names)
 
 
 def test_on_one_core_there_is_no_second_process(tmp_path):

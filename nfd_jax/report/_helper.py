@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 
 from nfd_jax._host import collect_seldom, cores
 
@@ -29,7 +29,7 @@ class Helper:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._ready, self._work = False, None
+        self._ready, self._work, self._turn = False, None, Lock()
 
     def start(self) -> "Helper":
         """The process begins, unless it has."""
@@ -54,9 +54,10 @@ class Helper:
         stored."""
         self.start()
         if self._work is not None:  # nobody asked for it
-            self._work.end()
+            for _ in _taken(self._work.waiting):
+                pass
         self._work = _Work(folder, names)
-        self._work.there = Thread(target=self._ask, args=(self._work,), daemon=True)
+        self._work.there = Thread(target=self._in_turn, args=(self._work,), daemon=True)
         self._work.there.start()
 
     def draw(self, folder: Path, names: list[str], here: Callable[[str], object]) -> dict[str, object]:
@@ -72,6 +73,11 @@ class Helper:
             if all(name in work.found for name in names):  # one that still imports is not waited for
                 return {name: work.found[name] for name in names}
             work.there.join()
+
+    def _in_turn(self, work: "_Work") -> None:
+        """One thread at a time talks to the process: an earlier one may still wait for it to be ready."""
+        with self._turn:
+            self._ask(work)
 
     def _ask(self, work: "_Work") -> None:
         process = self._process
@@ -103,13 +109,6 @@ class _Work:
         self.waiting: SimpleQueue[str] = SimpleQueue()
         for name in names:
             self.waiting.put(name)
-
-    def end(self) -> None:
-        """Leave what nobody has begun."""
-        for _ in _taken(self.waiting):
-            pass
-        if self.there is not None:
-            self.there.join()
 
 
 def _taken(waiting: "SimpleQueue[str]") -> Iterator[str]:
