@@ -591,3 +591,15 @@ def test_steps_are_labelled_by_round_numbers(count, labelled):
     ax = Figure().subplots()
     _plot.step_axis(ax, np.arange(count))
     assert ax.get_xticks().tolist() == labelled
+
+
+def test_a_phase_map_of_a_single_learning_rate_has_cells_to_see():
+    from matplotlib.figure import Figure
+
+    from nfd_jax.report import _fig_phase
+
+    ax, grid = Figure().add_subplot(), np.array([[0.1, 0.2, 0.4]])
+    _fig_phase._heat(ax, grid, [0.5, 1.0, 2.0], [0.5], grid.ravel())
+    [mesh] = ax.collections
+    corners = mesh.get_coordinates().reshape(-1, 2)
+    assert np.ptp(corners, axis=0).tolist() == [3.0, 1.0]

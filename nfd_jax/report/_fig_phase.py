@@ -100,8 +100,8 @@ def _heat(ax: Axes, grid: np.ndarray, horizons: list[float], rates: list[float],
     low, high = row.min(), row.max()
     colors = matplotlib.colormaps["cividis"]
     norm = LogNorm(low, high if high > low else 10 * low)
-    places = np.arange(len(horizons)), np.arange(len(rates))
-    ax.pcolormesh(*places, shown, norm=norm, cmap=colors, shading="nearest")
+    edges = (np.arange(count + 1) - 0.5 for count in (len(horizons), len(rates)))
+    ax.pcolormesh(*edges, shown, norm=norm, cmap=colors)
     ax.grid(False)
     ax.set_xticks(range(len(horizons)), [f"{T:g}" for T in horizons])
     ax.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates])
