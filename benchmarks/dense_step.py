@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from nfd_jax.finite._dense import hidden_weights
 from nfd_jax.finite._matrices import train
-from nfd_jax.finite._sizes import Sizes
+from nfd_jax._sizes import Sizes
 from nfd_jax.finite._updates import Ends
 from nfd_jax.problem import Problem
 
@@ -58,7 +58,7 @@ def _arguments(n: int, rows: int, layers: int, steps: int) -> tuple:
 
 def _train(problem: Problem, ends: Ends, W: jax.Array) -> dict:
     """Losses of a network with explicit weights W (L, n, n)."""
-    sizes = Sizes.full(W.shape[-1], W.shape[0], problem.dtype)
+    sizes = Sizes.of(W.shape[-1], W.shape[0], problem.dtype)
     hidden = hidden_weights("explicit", W, W, jnp.ones(()), problem.samples, sizes.width, reused=True)
     observe = lambda memory, seen: (memory, {"loss": seen.loss})
     return train(problem, ends, hidden, sizes, observe, None, places=jnp.zeros(1, int), skip_last=True)[0]

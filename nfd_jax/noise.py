@@ -105,7 +105,7 @@ class AbstractNoise(eqx.Module):
 
     @property
     def width(self) -> int:
-        return self.U.shape[0]
+        return self.U.shape[-2]
 
     @property
     @abstractmethod
@@ -190,9 +190,8 @@ class Noise(AbstractNoise):
         """The same noise for the first `width` coordinates; ValueError where it has fewer."""
         if (width := as_size("width", width)) > self.width:
             raise ValueError(f"width {width} must lie in 1 … {self.width}, the noise's own width")
-        cut = lambda a: a[..., :width]
-        initial = None if self.initial is None else cut(self.initial)
-        return Noise(self.U[:width], self.V[:width], cut(self.forward), cut(self.backward), initial)
+        narrower = self._with(lambda xi: xi[..., :width])
+        return replace(narrower, U=self.U[..., :width, :], V=self.V[..., :width, :])
 
     def increments(self, direction: Index, step: Index) -> LayerRows:
         return at(self._all(direction), step)

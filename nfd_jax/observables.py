@@ -23,19 +23,24 @@ def kernel(x: Float[Array, "... P n"]) -> Float[Array, "... P P"]:
 
 
 def coupling(
-    forward: LayerRows, backward: LayerRows, depth: int | Array, places: Int[Array, " G"]
+    forward: LayerRows,
+    backward: LayerRows,
+    width: int | Array,
+    depth: int | Array,
+    places: Int[Array, " G"],
 ) -> tuple[Float[Array, " 2"], Float[Array, " 2"]]:
     """`coupling_layer_ms` and `coupling_displacement_ms` (forward, backward) of one step.
 
-    From c_ℓ, each layer's coupling as it enters the path (ℓ = 1 … L, zero beyond `depth`): the mean over
-    layers of its mean square, and the largest mean square over t of its running sum, from t = 0 forward and
+    From c_ℓ, each layer's coupling as it enters the path (ℓ = 1 … L, zero beyond `depth` and in coordinates
+    beyond `width`): the mean over layers of its mean square, and the largest mean square over t of its running sum, from t = 0 forward and
     from t = 1 backward. The sums are read at the layers `places`, the grid of t.
     """
+    whole = forward.shape[-1] / width  # of what there is room for, the network's share
     both = jnp.stack([forward, backward])
-    layer = jnp.sum(mean_square(both), axis=1) / depth
+    layer = whole * jnp.sum(mean_square(both), axis=1) / depth
     up = jnp.cumsum(forward, 0)[places[1:] - 1]
     down = jnp.cumsum(backward[::-1], 0)[::-1][places[:-1]]
-    return layer, jnp.stack([jnp.max(mean_square(up)), jnp.max(mean_square(down))])
+    return layer, whole * jnp.stack([jnp.max(mean_square(up)), jnp.max(mean_square(down))])
 
 
 def largest(x: Float[Array, "... G P n"]) -> Float[Array, "..."]:

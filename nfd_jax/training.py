@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax import observables
+from nfd_jax._sizes import Sizes
 from nfd_jax._types import LayerRows, Rows
 from nfd_jax.gaussian import Answers
 from nfd_jax.history import BoundedHistory, History, Learned
@@ -77,13 +78,12 @@ class Interior(eqx.Module):
     """How a pass runs between the ends, on the history and under the weights that `learned` describes.
 
     `noise` holds what earlier answers were drawn from, `xi` (L, P, n) what these will be. `coupling` asks for
-    the coupling's decomposition; `discard` says that these queries will not be remembered. `depth` is the
-    last layer's index: arrays may be longer, and what they hold beyond it means nothing. `width` is the
-    number of coordinates that averages run over: arrays may be wider, zero from there on.
+    the coupling's decomposition; `discard` says that these queries will not be remembered. `sizes` has the
+    last layer's index, `depth`: arrays may be longer, and what they hold beyond it means nothing; and the
+    number of coordinates that averages run over, `width`: arrays may be wider, zero from there on.
     """
 
-    depth: eqx.AbstractVar[int | Array]
-    width: eqx.AbstractVar[Array]
+    sizes: eqx.AbstractVar[Sizes]
 
     @abstractmethod
     def forward(
@@ -139,10 +139,11 @@ def train(
     bounds = () if directions is None else (directions, tolerance)
     memory = (Bounded if bounds else Exact)(problem, noise, *bounds)
     steps, rows, layers, dtype = problem.steps, problem.batch_size, noise.depth, problem.dtype
-    width, gamma, loss = interior.width, problem.richness, loss_function(problem.loss)
+    width, depth = interior.sizes.width, interior.sizes.depth
+    gamma, loss = problem.richness, loss_function(problem.loss)
     coupling = coupling or "coupling" in record
     along, first = bool(probe) and memory.asks_along, problem.asks_first
-    places = jnp.arange((grid or layers) + 1) * (interior.depth // (grid or layers) if grid else 1)
+    places = jnp.arange((grid or layers) + 1) * (depth // (grid or layers) if grid else 1)
     followed = 2 * rows if along else rows
     learns = jnp.arange(followed) < rows
     read = lambda h, V: h @ V.T / (gamma * width)
@@ -154,7 +155,7 @@ def train(
         (h0, learned), V = memory.meets(state, x, k), memory.readout(state, k)
         forward = interior.forward(h0, xi, learned, state.history, noise, coupling=coupling)
         h = forward.path
-        end = h[interior.depth]
+        end = h[depth]
         f = read(end, V)
         if problem.centered:
             start = start if first else jnp.where(k == 0, f, start)
@@ -178,7 +179,7 @@ def train(
                 out[followed_as] = path[places][:, rows:]
         if coupling:
             parts = forward.coupling[:, :rows], backward.coupling[:, :rows]
-            out["coupling"] = Coupling(*observables.coupling(*parts, interior.depth, places))
+            out["coupling"] = Coupling(*observables.coupling(*parts, width, depth, places))
         if heldout is not None and memory.asks_along:
             out["heldout"] = heldout_outputs(state, k)
         taken = Step(x, jnp.where(learns, s, 0), chi, b[0], end, (heard, heard_back))
@@ -192,7 +193,7 @@ def train(
         count = asked // (2 if problem.centered else 1)
         h0, learned = memory.meets(state, heldout.inputs, k, jnp.arange(asked) >= count)
         done = interior.forward(h0, heldout.xi, learned, state.history, noise, discard=True)
-        end = done.path[interior.depth]
+        end = done.path[depth]
         f = read(end[:count], memory.readout(state, k))
         return f - read(end[count:], noise.V.T) if problem.centered else f
 
@@ -204,7 +205,7 @@ def train(
         h0, learned = memory.meets(state, probe.inputs, when)
         forward = interior.forward(h0, probe.xi, learned, state.history, noise)
         V = jax.vmap(partial(memory.readout, state))(jnp.arange(steps))
-        f = jax.vmap(read)(forward.path[interior.depth].reshape(steps, rows, -1), V)
+        f = jax.vmap(read)(forward.path[depth].reshape(steps, rows, -1), V)
         f = f - f[0] if problem.centered else f
         direction = jax.vmap(lambda f: split_signal(loss.signal(f, problem.targets[0]))[1])(f)
         b1 = jnp.einsum("kpc,kcn->kpn", direction, V).reshape(steps * rows, -1)
@@ -219,7 +220,7 @@ def train(
         xi = noise.initial_increments()
         asked = interior.forward(h0, xi, learned, state.history, noise)
         state = state._replace(history=state.history.remember(asked.answers, -samples, transpose=False))
-        start = read(asked.path[interior.depth], noise.V.T)
+        start = read(asked.path[depth], noise.V.T)
     (state, _), out = jax.lax.scan(step, (state, start), jnp.arange(steps))
     if heldout is not None and not memory.asks_along:
         out["heldout"] = jax.lax.map(partial(heldout_outputs, state), jnp.arange(steps))

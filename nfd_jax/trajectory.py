@@ -1,5 +1,6 @@
 """What came out of learning: outputs, losses and, where recorded, features, gradients, coupling, weights."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -76,6 +77,12 @@ class Trajectory(eqx.Module):
     coupling: Coupling | None = None
     weights: Weights | None = None
     history_residual: Float[Array, "*B K"] | None = None
+
+    def narrow(self, width: int) -> "Trajectory":
+        """Its first `width` coordinates: the others were room for wider networks."""
+        paths = [name for name, (dims, _) in _DESCRIBED.items() if dims == _PATH]
+        held = {name: getattr(self, name) for name in paths if getattr(self, name) is not None}
+        return replace(self, **{name: path[..., :width] for name, path in held.items()})
 
     def to_xarray(self) -> "xr.Dataset":
         """All of it as a labelled dataset; leading axes, where the trajectory has some, are batch_0, batch_1,

@@ -11,7 +11,7 @@ from nfd_jax import training
 from nfd_jax.finite._dense import hidden_weights, initial_weights, train_weights
 from nfd_jax.finite._matrices import train
 from nfd_jax.finite._matrix_free import MatrixFree
-from nfd_jax.finite._sizes import Sizes
+from nfd_jax._sizes import Sizes
 from nfd_jax.finite._updates import Ends
 from nfd_jax.noise import sample_noise
 
@@ -76,7 +76,7 @@ def shifts_of_the_probe(problem, simulator, seeds=6_000):
     def every(keys):
         def dense(key):
             weights = initial_weights(problem, width=WIDTH, depth=DEPTH, key=key, backward_weights="reused")
-            sizes = Sizes.full(WIDTH, DEPTH, problem.dtype)
+            sizes = Sizes.of(WIDTH, DEPTH, problem.dtype)
             hidden = hidden_weights(
                 "explicit", weights.W, weights.W, jnp.asarray(1.0), problem.samples, sizes.width, reused=True
             )

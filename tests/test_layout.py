@@ -14,6 +14,7 @@ ORDER = [
     "_types",
     "_host",
     "_indexing",
+    "_sizes",
     "runtime",
     "programs",
     "checks",

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from nfd_jax import optimizers
 from nfd_jax.finite._hidden import Explicit, Factored, at_start, form
 from nfd_jax.finite._matrices import train
-from nfd_jax.finite._sizes import Sizes
+from nfd_jax._sizes import Sizes
 from nfd_jax.finite._updates import Ends
 from nfd_jax.noise import INDEPENDENT_WEIGHTS, WEIGHTS, ends, normal_rows, stream
 from nfd_jax.problem import Problem
@@ -57,7 +57,7 @@ def train_weights(
 ) -> Trajectory:
     """Train from given weights; `record` as of `train_finite`, "coupling" aside. One program, K a loop."""
     depth, width = weights.W.shape[:2]
-    sizes = Sizes.full(width, depth, problem.dtype)
+    sizes = Sizes.of(width, depth, problem.dtype)
     linear = optimizers.is_linear(problem.optimizer)
     kind = "explicit" if "weights" in record else form(width, problem.samples, linear=linear)
     reused = backward_weights == "reused"

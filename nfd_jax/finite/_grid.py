@@ -22,7 +22,7 @@ from nfd_jax.activations import resolve
 from nfd_jax.finite._draws import Initial, draw
 from nfd_jax.finite._hidden import at_start
 from nfd_jax.finite._matrices import Seen, train
-from nfd_jax.finite._sizes import Sizes
+from nfd_jax._sizes import Sizes
 from nfd_jax.finite._updates import Ends
 from nfd_jax.losses import accuracy, loss_function
 from nfd_jax.problem import Heldout, Problem
@@ -170,7 +170,7 @@ def _side_by_side(
     def one(U, V, drawn, back, gap, rate, reuse):
         learning = problem.at_rate(rate)
         hidden = at_start(shape.form, drawn, back, gap, reuse, problem.samples, width)
-        sizes = Sizes.padded(width, depth, shape.size, bound, problem.dtype)
+        sizes = Sizes.of(width, depth, problem.dtype, room=shape.size, bound=bound)
         observe, memory = observer(learning, heldout, width, shape)
         options = {
             "heldout": None if heldout is None else heldout.inputs,

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from nfd_jax._indexing import at, put
 from nfd_jax._types import Rows, Scalar
 from nfd_jax.activations import Activation, resolve
-from nfd_jax.finite._sizes import Sizes
+from nfd_jax._sizes import Sizes
 from nfd_jax.gaussian import Answers
 from nfd_jax.parametrization import Block, block
 from nfd_jax.problem import Problem
@@ -30,26 +30,20 @@ class MatrixFree(Interior):
     reuse: Scalar
     sizes: Sizes
 
-    @property
-    def depth(self) -> int | Array:
-        return self.sizes.depth
-
-    @property
-    def width(self) -> Array:
-        return self.sizes.width
-
     @classmethod
     def of(
         cls,
         problem: Problem,
         reuse: Array,
         depth: int | Array,
-        width: int,
+        width: int | Array,
+        *,
+        room: int | None = None,
         bound: int | Array | None = None,
     ) -> "MatrixFree":
-        """A network as wide as its noise; `depth` may be traced and smaller than the noise has layers. Loops
-        visit `bound` layers, by default its own."""
-        return cls(problem, reuse, Sizes.full(width, depth, problem.dtype, bound))
+        """A network as wide as its noise, or narrower where that has `room` for more; `depth` may be smaller
+        than the noise has layers, and both traced. Loops visit `bound` layers, by default its own."""
+        return cls(problem, reuse, Sizes.of(width, depth, problem.dtype, room=room, bound=bound))
 
     def _parts(self) -> tuple[Activation, Block]:
         """φ and the block's scales."""
@@ -61,7 +55,7 @@ class MatrixFree(Interior):
         start = _begin(sizes.cut(h0), xi, history.forward, history.backward, coupling, first=0)
 
         def layer(i, done: Pass) -> Pass:
-            h, here = at(done.path, i), history.layer(i, noise, learned, self.width, self.reuse)
+            h, here = at(done.path, i), history.layer(i, noise, learned, sizes.width, self.reuse)
             x = sizes.cut(phi.value(h))
             found = here.answer(here.resolve(x, transpose=False, discard=discard), at(xi, i), transpose=False)
             up = sizes.cut(scales.up(h, found.image, here.drift(x, transpose=False)))
@@ -77,7 +71,7 @@ class MatrixFree(Interior):
 
         def layer(j, done: Pass) -> Pass:
             i = sizes.bound - 1 - j
-            b, here = at(done.path, i + 1), history.layer(i, noise, learned, self.width, self.reuse)
+            b, here = at(done.path, i + 1), history.layer(i, noise, learned, sizes.width, self.reuse)
             slope = phi.derivative(at(h, i))
             found = here.answer(here.resolve(b, transpose=True, discard=discard), at(xi, i), transpose=True)
             down = sizes.cut(scales.down(b, slope, found.image, here.drift(b, transpose=True)))

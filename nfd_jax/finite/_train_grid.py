@@ -29,7 +29,7 @@ from nfd_jax.finite._dense import hidden_weights, initial_weights, keeping
 from nfd_jax.finite._hidden import form
 from nfd_jax.finite._matrices import train
 from nfd_jax.finite._matrix_free import MatrixFree
-from nfd_jax.finite._sizes import Sizes
+from nfd_jax._sizes import Sizes
 from nfd_jax.finite._updates import Ends
 from nfd_jax.memory import check_memory
 from nfd_jax.names import (
@@ -128,7 +128,7 @@ def _train(problem, keys, rates, widths, depths, room, layers, flags, simulator,
     def of_key(key):
         one = network(problem, key, room, layers, flags, record)
         at = lambda width, depth, rate: one(
-            problem.at_rate(rate), Sizes.padded(width, depth, room, layers, problem.dtype), reuse
+            problem.at_rate(rate), Sizes.of(width, depth, problem.dtype, room=room, bound=layers), reuse
         )
         over = jax.vmap(jax.vmap(jax.vmap(at, (None, None, 0)), (None, 0, None)), (0, None, None))
         return over(widths, depths, rates)

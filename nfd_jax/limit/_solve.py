@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from nfd_jax._sizes import Sizes
 from nfd_jax._types import Rows, Scalar
 from nfd_jax.gaussian import Answers
 from nfd_jax.limit._terms import BackwardDrift, BackwardNoise, DrivingPath, ForwardDrift, ForwardNoise, Seen
@@ -63,23 +64,27 @@ class Limit(Interior):
 
     problem: Problem
     reuse: Scalar
-    depth: int
-    width: Array
+    sizes: Sizes
 
-    def __init__(self, problem: Problem, reuse: Array, depth: int, width: int):
-        self.problem, self.reuse, self.depth = problem, reuse, depth
-        self.width = jnp.asarray(width, problem.dtype)
+    def __init__(
+        self, problem: Problem, reuse: Array, depth: int, width: int | Array, *, room: int | None = None
+    ):
+        """`width` particles, as many as the noise has, or fewer where that has `room` for more."""
+        self.problem, self.reuse = problem, reuse
+        self.sizes = Sizes.of(width, depth, problem.dtype, room=room)
 
     def forward(self, h0, xi, learned, history, noise, *, coupling=False, discard=False) -> Pass:
         driving = DrivingPath(xi, noise, history, reverse=False)
-        seen = Seen(self.problem, history, noise, learned, self.reuse, None)
-        path, record = _integrate(ForwardDrift(), ForwardNoise(discard), driving, h0, seen, coupling)
+        seen = Seen(self.problem, self.sizes, history, noise, learned, self.reuse, None)
+        start = self.sizes.cut(h0)
+        path, record = _integrate(ForwardDrift(), ForwardNoise(discard), driving, start, seen, coupling)
         return Pass(path, record["answers"], record["coupling"])
 
     def backward(self, b1, h, xi, learned, history, noise, *, coupling=False, discard=False) -> Pass:
         driving = DrivingPath(xi, noise, history, reverse=True)
-        seen = Seen(self.problem, history, noise, learned, self.reuse, h[:-1])
-        path, record = _integrate(BackwardDrift(), BackwardNoise(discard), driving, b1, seen, coupling)
+        seen = Seen(self.problem, self.sizes, history, noise, learned, self.reuse, h[:-1])
+        start = self.sizes.cut(b1)
+        path, record = _integrate(BackwardDrift(), BackwardNoise(discard), driving, start, seen, coupling)
         path, record = jax.tree.map(lambda x: x[::-1], (path, record))
         return Pass(path, record["answers"], record["coupling"])
 

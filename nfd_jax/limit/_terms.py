@@ -27,6 +27,7 @@ import lineax as lx
 from jaxtyping import Array, Float
 
 from nfd_jax._indexing import at
+from nfd_jax._sizes import Sizes
 from nfd_jax._types import LayerRows, Rows, Scalar
 from nfd_jax.activations import resolve
 from nfd_jax.gaussian import Answer, Split
@@ -76,6 +77,7 @@ class Seen(eqx.Module):
     the backward pass."""
 
     problem: Problem
+    sizes: Sizes
     history: History | BoundedHistory
     noise: AbstractNoise
     learned: Learned
@@ -90,13 +92,16 @@ class Seen(eqx.Module):
     def layer(self, t: Array, reverse: bool) -> Layer:
         """The layer that begins at time t."""
         i = grid_index(t, self.history.forward.q.shape[0], reverse)
-        width = jnp.asarray(self.noise.width, self.problem.dtype)
-        return self.history.layer(i, self.noise, self.learned, width, self.reuse)
+        return self.history.layer(i, self.noise, self.learned, self.sizes.width, self.reuse)
+
+    def query(self, h: Rows) -> Rows:
+        """φ(h)."""
+        return self.sizes.cut(resolve(self.problem.activation).value(h))
 
     def slope(self, tau: Array) -> Rows:
         """φ' at the left end of the step in t."""
         h = at(self.features, grid_index(tau, self.features.shape[0], reverse=True))
-        return resolve(self.problem.activation).derivative(h)
+        return self.sizes.cut(resolve(self.problem.activation).derivative(h))
 
 
 class NoiseOperator(lx.AbstractLinearOperator):
@@ -104,6 +109,7 @@ class NoiseOperator(lx.AbstractLinearOperator):
 
     parts: Split
     layer: Layer
+    sizes: Sizes
     scale: Array
     slope: Rows | None
     transpose_: bool = eqx.field(static=True)
@@ -120,7 +126,7 @@ class NoiseOperator(lx.AbstractLinearOperator):
 
     def enter(self, image: Rows, unit: Scalar) -> Rows:
         """An image as it enters the path."""
-        return unit * self.scale * (image if self.slope is None else self.slope * image)
+        return self.sizes.cut(unit * self.scale * (image if self.slope is None else self.slope * image))
 
     def as_matrix(self):
         raise ValueError("the noise operator acts on increments and is never formed as a matrix")
@@ -153,8 +159,7 @@ class ForwardDrift(eqx.Module):
     """T Σ_i c_i s_i ⟨φ(h^i) φ(h)⟩ b^i: what training has done to the weights, as h meets it."""
 
     def __call__(self, t, h, seen: Seen) -> Rows:
-        x = resolve(seen.problem.activation).value(h)
-        return seen.rate * seen.layer(t, reverse=False).drift(x, transpose=False)
+        return seen.rate * seen.layer(t, reverse=False).drift(seen.query(h), transpose=False)
 
 
 class ForwardNoise(eqx.Module):
@@ -163,9 +168,9 @@ class ForwardNoise(eqx.Module):
     discard: bool = eqx.field(static=True)
 
     def __call__(self, t, h, seen: Seen) -> NoiseOperator:
-        layer, x = seen.layer(t, reverse=False), resolve(seen.problem.activation).value(h)
-        parts = layer.resolve(x, transpose=False, discard=self.discard)
-        return NoiseOperator(parts, layer, jnp.sqrt(seen.problem.horizon), None, False)
+        layer = seen.layer(t, reverse=False)
+        parts = layer.resolve(seen.query(h), transpose=False, discard=self.discard)
+        return NoiseOperator(parts, layer, seen.sizes, jnp.sqrt(seen.problem.horizon), None, False)
 
 
 class BackwardDrift(eqx.Module):
@@ -183,4 +188,5 @@ class BackwardNoise(eqx.Module):
     def __call__(self, tau, b, seen: Seen) -> NoiseOperator:
         layer = seen.layer(tau, reverse=True)
         parts = layer.resolve(b, transpose=True, discard=self.discard)
-        return NoiseOperator(parts, layer, jnp.sqrt(seen.problem.horizon), seen.slope(tau), True)
+        scale, slope = jnp.sqrt(seen.problem.horizon), seen.slope(tau)
+        return NoiseOperator(parts, layer, seen.sizes, scale, slope, True)

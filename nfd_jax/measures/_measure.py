@@ -150,12 +150,14 @@ class Cells:
 
 
 class FirstSteps(NamedTuple):
-    """One step on one sample: for each seed its problem, the learning rates (two), and outputs (S, R, F, K =
-    2, 1, C)."""
+    """One step on one sample: for each seed its problem, the learning rates (two), outputs (S, R, F, K = 2,
+    1, C), and the step's gain at n = L = ∞, `predicted` (S, 2) for reused and independent backward
+    weights."""
 
     problems: list[Problem]
     rates: np.ndarray
     output: np.ndarray
+    predicted: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ of which training the hidden weights alone keeps the first term. Φ = E[φφ]; K
 import numpy as np
 
 from nfd_jax.config import obstacle
-from nfd_jax.limit import first_step_gain
 from nfd_jax.losses import loss_function
 from nfd_jax.measures._measure import Cells, Measure, Named, Variable
 from nfd_jax.runtime import in_precision
@@ -27,14 +26,11 @@ def _compute(cells: Cells) -> dict[str, Named]:
     steps, flags = cells.first_steps(), cells.facts.flags
     with in_precision("float64"):
         measured = [_gain(f, p, steps.rates) for f, p in zip(steps.output, steps.problems, strict=True)]
-        gains = [
-            dict(zip(("reused", "independent"), first_step_gain(p), strict=True)) for p in steps.problems
-        ]
-    predicted = [[float(gain[flag][0, 0]) for flag in flags] for gain in gains]
+    predicted = steps.predicted[:, [("reused", "independent").index(flag) for flag in flags]]
     dims = ("seed", "backward_weights")
     return {
         "response/first_step_gain": Named(dims, np.stack(measured)),
-        "response/first_step_gain_predicted": Named(dims, np.asarray(predicted)),
+        "response/first_step_gain_predicted": Named(dims, predicted),
     }
 
 

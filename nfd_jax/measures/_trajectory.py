@@ -1,6 +1,7 @@
 """/finite and /limit: losses, outputs, accuracies, held-out samples, and how far h and b have moved."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import jax
@@ -46,7 +47,8 @@ def summarize(
 ) -> Runs:
     """`Runs` of a trajectory with leading axes RUN; `targets` (S, K, P, C) and `heldout_targets` (S, H, C) of
     each seed."""
-    found = _summarize(run, targets, heldout_targets, loss, fixed)
+    alike = replace(run, coupling=None)  # one program for networks and limits, which have none
+    found = _summarize(alike, targets, heldout_targets, loss, fixed)
     return Runs(run, {name: np.asarray(x, float) for name, x in found.items()}, activation)
 
 

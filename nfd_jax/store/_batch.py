@@ -10,8 +10,9 @@ class Batch:
     `kind` is "cells" (finite networks of `width` at every depth of `depths`, all learning rates and
     backward-weight flags, with the matched limit where one is asked for) or "limit" (a limit of `width`
     particles on its own, 0 where it is estimated to a tolerance; no depths). `redrawn`: its noise is drawn
-    anew at each use, because it would not fit in memory. `size`: coordinates of the program that trains
-    networks with weight matrices, which a wider one may be.
+    anew at each use, because it would not fit in memory. `size`: coordinates of the programs that it runs,
+    where others may run them besides: of networks with weight matrices always, of conditional-Gaussian
+    systems where another width does.
     """
 
     kind: str

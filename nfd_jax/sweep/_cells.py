@@ -57,11 +57,18 @@ def solve_limits(
     probe: bool,
     at_once: int,
     remember: Mapping = EXACT,
+    width: Array | None = None,
 ) -> Trajectory:
-    """Limits on `noise` (leading axis: seed), one per learning rate and flag."""
+    """Limits on `noise` (leading axis: seed), one per learning rate and flag.
+
+    They have the noise's particles, or the first `width` of them, which is traced: one compilation for all
+    widths that the noise has room for. Coordinates beyond are zero.
+    """
 
     def solve(learning, reuse, noise, options):
-        return training.train(learning, noise, Limit(learning, reuse, noise.depth, noise.width), **options)
+        n, room = _width(noise, width)
+        limit = Limit(learning, reuse, noise.depth, n, room=room)
+        return training.train(learning, noise, limit, **options)
 
     return _each_seed(
         solve, problem, heldout, noise, keys, rates, reuse, grid, probe, False, at_once, remember
@@ -82,18 +89,20 @@ def train_networks(
     coupling: bool,
     at_once: int,
     remember: Mapping = EXACT,
+    width: Array | None = None,
 ) -> Trajectory:
     """Matrix-free networks of `depth` on `noise` (leading axis: seed), one per learning rate and flag.
 
-    `depth` is traced and at most the noise's: one compilation for all depths of a width. Several depths (D,)
-    run side by side on the noise of each, `side_by_side`'s, with results' leading axes (seed, learning_rate,
-    flag, depth): all visit as many layers as the deepest has.
+    `depth` is traced and at most the noise's: one compilation for all depths; so is `width`, as for
+    `solve_limits`. Several depths (D,) run side by side on the noise of each, `side_by_side`'s, with results'
+    leading axes (seed, learning_rate, flag, depth): all visit as many layers as the deepest has.
     """
     deepest = depth.max() if depth.ndim else depth
 
     def train(learning, reuse, noise, options):
         def one(depth, noise):
-            network = MatrixFree.of(learning, reuse, depth, noise.width, bound=deepest)
+            n, room = _width(noise, width)
+            network = MatrixFree.of(learning, reuse, depth, n, room=room, bound=deepest)
             return training.train(learning, noise, network, **options)
 
         if not depth.ndim:
@@ -138,16 +147,23 @@ def _each_seed(
         return map_seeds(one_seed, (noise, keys), at_once=max(1, at_once // (2 * rates.size)))
 
 
+def _width(noise: AbstractNoise, width: Array | None) -> tuple[int | Array, int | None]:
+    """The coordinates of what runs on `noise`, and how many there is room for where that is more."""
+    return (noise.width, None) if width is None else (width, noise.width)
+
+
 @_of_products
-def first_steps(problem: Problem, noise: Noise, rates: Array, reuse: Array, depth: Array) -> Array:
-    """Outputs (R, F, K, P, C) of matrix-free networks of `depth` on one seed's `noise`, nothing recorded
-    besides."""
+def first_steps(
+    problem: Problem, noise: Noise, rates: Array, reuse: Array, depth: Array, width: Array | None = None
+) -> Array:
+    """Outputs (R, F, K, P, C) of matrix-free networks of `depth` and `width` on one seed's `noise`, nothing
+    recorded besides."""
 
     def one(rate, reuse):
         learning = problem.at_rate(rate)
-        return training.train(
-            learning, noise, MatrixFree.of(learning, reuse, depth, noise.V.shape[-2]), grid=1
-        ).output
+        n, room = _width(noise, width)
+        network = MatrixFree.of(learning, reuse, depth, n, room=room)
+        return training.train(learning, noise, network, grid=1).output
 
     with jax.default_matmul_precision("highest"):
         return grid_over(one, rates, reuse, at_once=rates.size * reuse.size)

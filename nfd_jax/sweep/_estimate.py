@@ -6,73 +6,27 @@ from typing import TYPE_CHECKING
 from nfd_jax._host import cores
 from nfd_jax.runtime import on_cpu, one_by_one
 from nfd_jax.store import Batch
+from nfd_jax.sweep._compilation import COMPILE, compile_seconds, programs
 from nfd_jax.sweep._machine import Machine, machine, stored_at
 from nfd_jax.sweep._memory import (
     batch_bytes,
     check_fits,
-    depth_groups,
     device_memory,
     devices_for,
     in_words,
     peak_bytes,
     spread,
 )
-from nfd_jax.sweep._plan import BATCH_SECONDS, PROGRAM, make_plan
+from nfd_jax.sweep._plan import BATCH_SECONDS, make_plan
 from nfd_jax.sweep._task import Task
 from nfd_jax.sweep._work import Work, work
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
 
-COMPILE = {
-    "network": 18,
-    "limit": 31,
-    "dense": 11,
-    "innovations": 20,
-    "noise": 10,
-    "response": 12,
-    "measures": 4,
-}
-"""Time to trace and compile the programs that matter, in units of the small one's that a machine is measured
-with; each width's small programs together take as long as one of `noise`."""
-
-LEVELS = 6
-"""Sizes of systems that an estimate of the limit to a tolerance takes, about."""
-
 START_SECONDS, REPORT_SECONDS, ROUNDING_PROGRAMS = 4.0, 5.0, 1
 """Around the cells: imports and data; fits, figures and the page; and the programs of the float32 check, a
 network that is asked little and its draw, in units of a network's."""
-
-
-def programs(tasks: list[Task]) -> Counter[str]:
-    """How many programs of each kind of COMPILE the tasks compile: one for each set of shapes."""
-    found: set[tuple] = set()
-    for task in tasks:
-        shape = task.width, 1 if one_by_one() else len(task.seeds)
-        if task.tolerance is not None:
-            found |= {("limit", "levels", i) for i in range(LEVELS)}
-        elif task.solves_limit:
-            found |= {("limit", *shape), ("noise", *shape, task.depth_steps)}
-        if task.reference:
-            found |= {("limit", task.reference, 1), ("noise", task.reference, 1, task.depth_steps)}
-        if task.dense:
-            found |= {("dense", task.batch.size, len(task.seeds), task.depths)}
-            found |= {("innovations", *shape, depth) for depth in task.depths if "pairs" in task.needs}
-        elif task.depths:
-            beside = {len(group) for group in depth_groups(task, at_once=1)}
-            found |= {("network", *shape, max(task.depths), count) for count in beside}
-            found |= {("noise", *shape, layers) for layers in task.noise_depths.values()}
-        if "first_steps" in task.needs:
-            found |= {("response", task.width, max(task.depths))}
-        found |= {("measures", name, task.width, len(task.seeds)) for name in task.measures}
-    return Counter(kind for kind, *_ in sorted(found, key=str))
-
-
-def compile_seconds(tasks: list[Task], on: Machine) -> float:
-    """With an empty compilation cache; two at a time where a CPU has the cores."""
-    units = sum(COMPILE[kind] * count for kind, count in programs(tasks).items())
-    units += COMPILE["noise"] * len({task.width for task in tasks})
-    return units * on.compile_seconds / (min(2, cores()) if on_cpu() else 1)
 
 
 def around_seconds(config: "SweepConfig", on: Machine) -> float:
@@ -194,10 +148,7 @@ def _reasons(config: "SweepConfig", kinds: dict[Task, int], on: Machine) -> list
     padded = sorted({(batch.width, batch.size) for batch in batches if batch.size not in (None, batch.width)})
     if padded:
         served = ", ".join(f"{width} in {wider}" for width, wider in padded)
-        reasons.append(
-            f"widths padded, {served}: "
-            f"less than the {_time(on.compile_seconds * PROGRAM)} of one more program each"
-        )
+        reasons.append(f"widths padded, {served}: takes less time than compiling programs of their own")
     if redrawn := [task for task in tasks if task.batch.redrawn]:
         kept = max(batch_bytes(task.at(redrawn=False, seeds=task.seeds[:1])) for task in redrawn)
         widths = _join(tuple(sorted({task.width for task in redrawn})))

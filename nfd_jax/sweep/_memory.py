@@ -68,7 +68,7 @@ class _Count:
         self.seeds, self.rates, self.width, self.rows = (
             len(task.seeds),
             len(task.rates),
-            task.width,
+            task.room,
             task.rows,
         )
         self.samples, self.directions, self.probe = task.samples, task.directions, task.probe
@@ -262,7 +262,7 @@ def spread(task: Task, *, memory: int | None = None) -> int:
     shared out."""
     devices = seed_devices()
     fits = batch_bytes(task) <= USABLE * (device_memory() if memory is None else memory)
-    whole = task.dense or task.batch.redrawn or task.width % devices or len(task.seeds) > 1
+    whole = task.dense or task.batch.redrawn or task.room % devices or len(task.seeds) > 1
     return 1 if fits or whole else devices
 
 

@@ -5,7 +5,7 @@ All depths of a width run together: a matched limit is solved once for them, and
 serve them. What else there is to choose is weighed at the speeds of a machine of this kind (`_work`,
 `_machine`), never at measured ones, as rounding hangs on it; and the choice is part of the plan:
 
-    networks with matrices    a wider width's program instead of one more, where padding costs less than
+    programs                  those of a wider width instead of own ones, where padding costs less than
                               compiling
     seeds                     as many as fit in memory, but no more than are done within BATCH_SECONDS
     depths                    one by one where they don't fit, or take longer than that and nothing but a
@@ -13,6 +13,7 @@ serve them. What else there is to choose is weighed at the speeds of a machine o
     noise                     drawn anew at each use where keeping it would not fit
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from nfd_jax.measures import simulator_of
 from nfd_jax.runtime import on_cpu
 from nfd_jax.store import Batch
 from nfd_jax.sweep import _memory
+from nfd_jax.sweep._compilation import COMPILE, compile_seconds
 from nfd_jax.sweep._machine import Machine, typical
 from nfd_jax.sweep._task import Task
 from nfd_jax.sweep._work import work
@@ -40,9 +42,9 @@ SUSTAINED = 0.35
 """Share of a large product's rate that networks reach which are narrow enough to be padded; measured, on
 CPUs."""
 
-PROGRAM = 5.5
-"""What one more program costs, in units of a small one's compilation: half of `_estimate.COMPILE`'s, as two
-are traced and compiled side by side. In full, as most sweeps have sizes that no process had before."""
+PROGRAM = COMPILE["dense"] / 2
+"""What one more program of networks with matrices costs, in units of a small one's compilation: two are
+traced and compiled side by side. In full, as most sweeps have sizes that no process had before."""
 
 
 def make_plan(
@@ -54,6 +56,14 @@ def make_plan(
     `memory`: the bytes there are, by default what the device or the host has free.
     """
     return _Planner(config, _memory.device_memory() if memory is None else memory).plan(covered)
+
+
+def shared_sizes(config: "SweepConfig", *, memory: int | None = None) -> dict[int, int]:
+    """Of each width whose conditional-Gaussian systems share their programs with another's, the coordinates
+    of those (`Batch.size`)."""
+    if config.finite is None:
+        return {}
+    return _Planner(config, _memory.device_memory() if memory is None else memory).shared_sizes()
 
 
 def too_large(config: "SweepConfig", *, processes: int = 1, memory: int | None = None) -> list[str]:
@@ -96,7 +106,7 @@ class _Planner:
                 yield Batch("limit", limit.alone, (), seeds)
         if finite is None:
             return
-        sizes = self._sizes()
+        sizes = self._dense_sizes() | self.shared_sizes()
         for width in sorted(finite.widths):
             for depths in self._together(Batch("cells", width, finite.depths, (0,), size=sizes.get(width))):
                 by_missing: dict[tuple[int, ...], list[int]] = {}
@@ -110,7 +120,7 @@ class _Planner:
     def _together(self, one: Batch) -> list[tuple[int, ...]]:
         """The depths of a width, in groups that run together; `one` seed of all of them."""
         task = Task.of(self.config, one)
-        if task.solves_limit or one.size is not None or len(one.depths) == 1:
+        if task.solves_limit or task.dense or len(one.depths) == 1:
             return [one.depths]
         apart = _memory.redraws(task, memory=self.memory) or work(task).seconds(self.on) > BATCH_SECONDS
         return [(depth,) for depth in one.depths] if apart else [one.depths]
@@ -133,7 +143,23 @@ class _Planner:
         least = int(pair) or 1
         return [task.at(seeds=seeds).batch for seeds in _groups(every.seeds, most, least)]
 
-    def _sizes(self) -> dict[int, int]:
+    def shared_sizes(self) -> dict[int, int]:
+        """As above. With few coordinates it is starting small operations that takes time, and padding adds
+        none."""
+        config, finite, sizes = self.config, self.config.finite, {}
+        one_seed = lambda width: Task.of(config, Batch("cells", width, finite.depths, (0,)))
+        tasks = {width: one_seed(width) for width in finite.widths}
+        for width in sorted((width for width, task in tasks.items() if task.matrix_free), reverse=True):
+            wider = min(sizes.values(), default=width)
+            own, padded, other = tasks[width], tasks[width].at(size=wider), tasks[wider]
+            padding = config.seeds * (work(padded).seconds(self.on) - work(own).seconds(self.on))
+            compiling = compile_seconds((own, other), self.on) - compile_seconds((padded, other), self.on)
+            fits = not padded.redraws and not _memory.redraws(padded, memory=self.memory)
+            sizes[width] = wider if padding <= compiling and fits else width
+        shared = Counter(sizes.values())
+        return {width: size for width, size in sizes.items() if shared[size] > 1}
+
+    def _dense_sizes(self) -> dict[int, int]:
         """Of each width whose networks have weight matrices, the coordinates of the program that trains
         them."""
         config, finite = self.config, self.config.finite

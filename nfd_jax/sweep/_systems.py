@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from itertools import chain, product, zip_longest
 from threading import Lock
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +83,13 @@ def _plain(task: Task, seed: int) -> Task:
     return task.at(width=max(task.widths), depths=(), seeds=(seed,), redrawn=False, size=None)
 
 
+def _of_samples(function: Callable, task: Task, seed: int) -> Any:
+    """What `function` finds for the samples of a seed: once for all seeds and batches that have the same."""
+    plain = _plain(task, seed if task.data_by_seed else 0)
+    with _TURNS.first((function, plain)):  # batches that are computed at the same time want the same
+        return function(plain, _source(plain))
+
+
 def _source(task: Task) -> str:
     """What identifies the samples of a task's first seed."""
     return data_of(task.problem, task.seed, task.seeds[0]).source
@@ -135,25 +143,39 @@ def first_steps(task: Task, depth: int) -> FirstSteps:
     with in_precision("float64"):
         rates = np.asarray(RESPONSE_RATES)
         reuse = np.asarray([flag == "reused" for flag in task.flags], float)
-        deepest, problems, outputs = max(task.depths), [], []
+        deepest, problems, gains, outputs = max(task.depths), [], [], []
         for seed in task.seeds:
-            whole = Problem.from_config(replace(task, precision="float64"), repetition=seed)
-            first = lambda x: np.broadcast_to(np.asarray(x)[:1, :1], (2, 1, x.shape[2]))
-            plain = {name: getattr(whole, name) for name in PLAIN}
-            problem = Problem(first(whole.inputs), first(whole.targets), 0.0, **plain)
+            problem, gain = _of_samples(_first_sample, task, seed)
             layers = doubled(depth, GAIN_LAYERS)
-            noise = _cells.draw_noise(problem, seed_key(task, seed)[None], task.width, layers, False)
+            noise = _cells.draw_noise(problem, seed_key(task, seed)[None], task.room, layers, False)
             noise = _cells.coarsened_seeds(noise, depth, deepest)
             noise = jax.tree.map(lambda x: x[0], noise)
-            outputs.append(np.asarray(_cells.first_steps(problem, noise, rates, reuse, np.int32(depth))))
+            sizes = np.int32(depth), _width(task)
+            outputs.append(np.asarray(_cells.first_steps(problem, noise, rates, reuse, *sizes)))
             problems.append(problem)
-    return FirstSteps(problems, rates, np.stack(outputs))
+            gains.append(gain)
+    return FirstSteps(problems, rates, np.stack(outputs), np.stack(gains))
+
+
+@lru_cache(maxsize=64)
+def _first_sample(task: Task, samples: str) -> tuple[Problem, np.ndarray]:
+    """Two steps on the first training sample, and what the first gains at n = L = ∞."""
+    with in_precision("float64"):
+        whole = Problem.from_config(replace(task, precision="float64"), repetition=task.seeds[0])
+        first = lambda x: np.broadcast_to(np.asarray(x)[:1, :1], (2, 1, x.shape[2]))
+        plain = {name: getattr(whole, name) for name in PLAIN}
+        problem = Problem(first(whole.inputs), first(whole.targets), 0.0, **plain)
+        return problem, np.asarray([gain[0, 0] for gain in limit.first_step_gain(problem)])
+
+
+def _width(task: Task) -> np.ndarray | None:
+    """The width as programs take it that serve others besides; None for those that don't."""
+    return None if task.dense or task.batch.size is None else np.int32(task.width)
 
 
 def initial_averages(task: Task) -> tuple[np.ndarray, np.ndarray]:
     """⟨φφ'⟩ and ⟨bb'⟩ of step 0 at n = L = ∞ for each seed, each (S, G, P, P)."""
-    plain = [_plain(task, seed if task.data_by_seed else 0) for seed in task.seeds]
-    each = [_initial_averages(one, _source(one)) for one in plain]
+    each = [_of_samples(_initial_averages, task, seed) for seed in task.seeds]
     features, gradients = map(np.stack, zip(*each, strict=True))
     return features, gradients
 
@@ -204,11 +226,11 @@ class Part:
     def _draw(self, depth: int, redrawn: bool) -> AbstractNoise:
         along = self.task.bounded and self.task.probe
         problem = _cells.with_probe_rows(self.problem) if along else self.problem
-        return _cells.draw_noise(problem, self.keys, self.task.width, depth, redrawn)
+        return _cells.draw_noise(problem, self.keys, self.task.room, depth, redrawn)
 
     def limits(self, rates: jax.Array, reuse: jax.Array) -> Trajectory:
         task, noise = self.task, self.noise(self.task.depth_steps)
-        sizes = task.intervals, task.probe, self.at_once, task.remember
+        sizes = task.intervals, task.probe, self.at_once, task.remember, _width(task)
         return _cells.solve_limits(self.problem, self.heldout, noise, self.keys, rates, reuse, *sizes)
 
     def networks(self, depths: tuple[int, ...], rates: jax.Array, reuse: jax.Array) -> Trajectory:
@@ -220,7 +242,7 @@ class Part:
         alone = len(depths) == 1
         noise = noises[0] if alone else _cells.side_by_side(tuple(noises))
         at = jax.device_put(np.asarray(depths[0] if alone else depths, np.int32))
-        sizes = task.intervals, task.probe, task.coupled, self.at_once, task.remember
+        sizes = task.intervals, task.probe, task.coupled, self.at_once, task.remember, _width(task)
         return _cells.train_networks(self.problem, self.heldout, noise, self.keys, rates, reuse, at, *sizes)
 
 
@@ -247,6 +269,7 @@ def _by_run(
     def call(rates: np.ndarray, reuse: np.ndarray) -> list[tuple[int | None, Trajectory]]:
         found = runs(jax.device_put(rates), jax.device_put(reuse))
         found = jax.device_get(found) if single or part.task.data_by_seed else found
+        found = found.narrow(part.task.width) if part.task.room > part.task.width else found
         if len(depths) == 1:
             return [(depths[0], found)]
         return [(depth, jax.tree.map(lambda x, i=i: x[:, :, :, i], found)) for i, depth in enumerate(depths)]

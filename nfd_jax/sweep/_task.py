@@ -97,6 +97,12 @@ class Task:
         return self.batch.width
 
     @property
+    def room(self) -> int:
+        """Coordinates of the arrays of its conditional-Gaussian systems: the width, or more where wider ones
+        share their programs."""
+        return self.width if self.dense else self.batch.size or self.width
+
+    @property
     def depths(self) -> tuple[int, ...]:
         return self.batch.depths
 

@@ -29,6 +29,7 @@ from nfd_jax.sweep import _cells, _systems
 from nfd_jax.sweep._cells import PATHS
 from nfd_jax.sweep._compute import computed
 from nfd_jax.sweep._memory import redraws
+from nfd_jax.sweep._plan import shared_sizes
 from nfd_jax.sweep._task import Task
 from nfd_jax.trajectory import Trajectory, Weights
 
@@ -107,7 +108,10 @@ def precision_check(config: SweepConfig) -> dict[str, str | float | None]:
     """
     finite, limit = config.finite, config.limit
     alone = Batch("limit", limit.alone or 0, (), (0,)) if limit else None
-    cell = Batch("cells", min(finite.widths), (min(finite.depths),), (0,)) if finite else alone
+    cell = alone
+    if finite:
+        width = min(finite.widths)
+        cell = Batch("cells", width, (min(finite.depths),), (0,), size=shared_sizes(config).get(width))
     if redraws(Task.of(config, cell)) or _held_bytes(Task.of(config, cell)) > MOST_HELD:
         return {"error": f"{describe(cell)}: {TOO_LARGE}"}
     if cell.kind == "limit" and cell.width == 0:  # one of the many small systems of an estimate
@@ -145,7 +149,7 @@ def _systems_twice(doubles: Task, singles: Task, *, depths: tuple[int, ...]) -> 
         limit = part.limits(*numbers(singles.limit_flags)) if with_limit else None
         run = None if alone else part.networks(singles.depths[:1], *numbers(singles.flags))
         layers = singles.depth_steps if with_limit else singles.noise_depths[singles.depths[0]]
-        noise = part.held_noise(layers)
+        noise = part.held_noise(layers).narrow(singles.width)
         noise = jax.tree.map(lambda x: np.asarray(x, float), noise)
     rounded = _quantities(_single(run), _single(limit))
     with in_precision("float64"):

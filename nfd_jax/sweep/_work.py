@@ -76,7 +76,7 @@ def work(task: Task) -> Work:
     total += Work(normals=_redrawn(task) if task.redraws else 0)
     drawn = 0 if task.bounded else 2 * task.samples
     drawn += task.questions_first
-    total += Work(normals=sum(task.width * (drawn * layers + task.inputs) for layers in noises))
+    total += Work(normals=sum(task.room * (drawn * layers + task.inputs) for layers in noises))
     if task.reference:  # shared by all widths
         total += work(task.reference_task.at(seeds=(0,))) * (1 / len(task.widths))
     return total * len(task.seeds)
@@ -107,7 +107,7 @@ def _redrawn(task: Task) -> float:
 def _system(task: Task, layers: int) -> Work:
     """One run of a network or limit: two passes a step, one for the held-out samples, and two over the probe
     of all steps, which with a bounded history runs along."""
-    width, samples, seen = task.width, task.samples, task.directions
+    width, samples, seen = task.room, task.samples, task.directions
 
     def passes(count: int, rows: int) -> Work:
         flops = (20 * seen + 18 * rows) * rows * width

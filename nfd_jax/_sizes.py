@@ -1,4 +1,4 @@
-"""A network's width and depth in arrays that may have room for more."""
+"""Width and depth of a network or a limit, in arrays that may have room for more."""
 
 from typing import NamedTuple
 
@@ -21,14 +21,19 @@ class Sizes(NamedTuple):
     inside: Bool[Array, " n"] | None = None
 
     @classmethod
-    def full(cls, width: int, depth: int | Array, dtype, bound: int | Array | None = None) -> "Sizes":
-        """Arrays are just as wide as the network; loops visit its own layers, or `bound` of them."""
-        return cls(jnp.asarray(width, dtype), depth, depth if bound is None else bound)
-
-    @classmethod
-    def padded(cls, width: Array, depth: Array, room: int, bound: int | Array, dtype) -> "Sizes":
-        """Arrays have `room` coordinates and loops visit `bound` layers."""
-        return cls(width.astype(dtype), depth, bound, jnp.arange(room) < width)
+    def of(
+        cls,
+        width: int | Array,
+        depth: int | Array,
+        dtype,
+        *,
+        room: int | None = None,
+        bound: int | Array | None = None,
+    ) -> "Sizes":
+        """Arrays have `room` coordinates, by default just the network's; loops visit its own layers, or
+        `bound` of them."""
+        inside = None if room is None else jnp.arange(room) < width
+        return cls(jnp.asarray(width, dtype), depth, depth if bound is None else bound, inside)
 
     def cut(self, x: Array) -> Array:
         """With zeros in coordinates (last axis) that the network does not have."""
