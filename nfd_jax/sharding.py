@@ -17,10 +17,12 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from nfd_jax._types import Key
 from nfd_jax.noise import Noise, sample_noise
 from nfd_jax.problem import Problem
+from nfd_jax.training import Questions
 
 Devices = Sequence[Any]
 """Of `jax.Device`, as `jax.devices()` lists them."""
@@ -34,6 +36,16 @@ def shard_noise(noise: Noise, devices: Devices | None = None) -> Noise:
     the width.
     """
     return jax.device_put(noise, _coordinates(noise, noise.V.shape[-2], devices))
+
+
+def shard_questions(questions: Questions | None, devices: Devices | None = None) -> Questions | None:
+    """The same of the noise of what is asked after training."""
+    if questions is None:
+        return None
+    mesh = _mesh(questions.xi.shape[-1], devices)
+    at = lambda xi: None if xi is None else _along(mesh, xi, -1)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.device_put(questions, Questions(everywhere, at(questions.xi), at(questions.xi_back)))
 
 
 def sample_sharded_noise(
@@ -71,14 +83,27 @@ def map_seeds(one: Callable, seeds: Any, devices: Devices | None = None, *, at_o
 
 def _coordinates(noise: Noise, width: int, devices: Devices | None) -> Noise:
     """Where each array of a noise lies, in the noise's own structure."""
+    mesh = _mesh(width, devices)
+    places = [
+        _along(mesh, noise.U, -2),
+        _along(mesh, noise.V, -2),
+        _along(mesh, noise.forward, -1),
+        _along(mesh, noise.backward, -1),
+    ]
+    return jax.tree.unflatten(jax.tree.structure(noise), places)
+
+
+def _mesh(width: int, devices: Devices | None) -> Mesh:
+    """The devices that take equal parts of `width` coordinates."""
     devices = jax.local_devices() if devices is None else devices
     if not devices or width % len(devices):
         raise ValueError(
             f"width {width} cannot be shared out equally among {len(devices)} devices: take a multiple of "
             "them"
         )
-    mesh = Mesh(np.array(devices), ("coordinate",))
+    return Mesh(np.array(devices), ("coordinate",))
 
-    at = lambda x, axis: NamedSharding(mesh, PartitionSpec(*(None,) * (x.ndim + axis), "coordinate"))
-    places = [at(noise.U, -2), at(noise.V, -2), at(noise.forward, -1), at(noise.backward, -1)]
-    return jax.tree.unflatten(jax.tree.structure(noise), places)
+
+def _along(mesh: Mesh, x: Array, axis: int) -> NamedSharding:
+    """Parts of `x` along the coordinates, its `axis` from the end."""
+    return NamedSharding(mesh, PartitionSpec(*(None,) * (x.ndim + axis), "coordinate"))

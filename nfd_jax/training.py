@@ -56,6 +56,11 @@ class Questions(eqx.Module):
         rows = lambda layer: normal_rows(stream(key, layer), inputs.shape[0], width, inputs.dtype)
         return cls(inputs, jax.vmap(rows)(jnp.arange(layers)))
 
+    def first(self, layers: int) -> "Questions":
+        """The same of the first `layers` alone."""
+        back = self.xi_back
+        return Questions(self.inputs, self.xi[:layers], back if back is None else back[:layers])
+
 
 def heldout_questions(
     problem: Problem, inputs: Float[Array, "H d"], layers: int, width: int, key: Array

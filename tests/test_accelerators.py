@@ -94,7 +94,7 @@ def test_networks_side_by_side_are_those_that_run_alone(make_problem):
     noise = _cells.draw_noise(problem, keys, 12, 4, False)
     each = [_cells.coarsened_seeds(noise, depth, 4) for depth in (4, 2)]
     run = lambda noise, depth: _cells.train_networks(
-        problem, None, noise, keys, 0.3 * numbers, numbers, jnp.asarray(depth), 2, False, True, 1
+        problem, noise, _cells.Asked(), 0.3 * numbers, numbers, jnp.asarray(depth), 2, False, True, 1
     )
     together = run(_cells.side_by_side(tuple(each)), (4, 2))
     for place, depth in enumerate((4, 2)):
@@ -142,7 +142,7 @@ def _measure(folder: Path) -> dict:
         kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
         found.append(
             {
-                "depths": np.asarray(arguments[6]).tolist(),
+                "depths": np.asarray(arguments[5]).tolist(),
                 "loops": len(re.findall(r" while\(", text)),
                 "sent": len(re.findall(rf" ({kinds})(-start)?\(", text)),
             }

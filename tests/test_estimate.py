@@ -120,7 +120,7 @@ def test_plan_starts_no_cell_and_says_what_it_would_do(cache, monkeypatch):
     def started(*_, **__):
         raise RuntimeError("a cell was started")
 
-    for name in ("draw_noise", "solve_limits", "train_networks", "train_with_noise", "first_steps"):
+    for name in ("draw_noise", "draw_questions", "solve_limits", "train_networks", "train_with_noise", "first_steps"):
         monkeypatch.setattr(_cells, name, started)
     for name in ("run_batch", "train_grids"):
         monkeypatch.setattr(_execute, name, started)

@@ -274,7 +274,8 @@ def test_runs_side_by_side_give_what_they_give_in_turn(make_problem, kind):
     heldout = _cells.Heldout(problem.inputs[0], problem.targets[0])
     rates, reuse = jnp.asarray([0.1, 0.4]), jnp.asarray([1.0, 0.0])
     noise = _cells.draw_noise(problem, keys, 24, 4, False)
-    shared = problem, heldout, noise, keys, rates, reuse
+    asked = _cells.draw_questions(problem, heldout, keys, 24, 4, False)
+    shared = problem, noise, asked, rates, reuse
 
     def run(at_once: int):
         if kind == "limit":

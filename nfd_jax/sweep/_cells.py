@@ -6,7 +6,7 @@ one of them is none: each further loop around diffrax's own adds seconds to what
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -45,21 +45,46 @@ def grid_over(one: Callable, rates: Array, reuse: Array, *, at_once: int) -> Any
     return jax.tree.map(lambda x: x.reshape(rates.size, reuse.size, *x.shape[1:]), flat)
 
 
+class Asked(NamedTuple):
+    """What a seed's runs are asked besides training, with the noise of their answers: held-out inputs, and
+    the first batch at every step; None where they are not. Leading axis: seed."""
+
+    heldout: training.Questions | None = None
+    probe: training.Questions | None = None
+
+
+@Program
+def draw_questions(
+    problem: Problem, heldout: Heldout | None, keys: Array, width: int, layers: int, probe: bool
+) -> Asked:
+    """Drawn once a seed, for all its depths, learning rates and flags; networks are asked the first layers'
+    part."""
+
+    def one(key):
+        sizes = layers, width, key
+        return Asked(
+            training.heldout_questions(problem, heldout.inputs, *sizes) if heldout is not None else None,
+            training.probe_questions(problem, *sizes) if probe else None,
+        )
+
+    return map_seeds(one, keys)
+
+
 @_of_products
 def solve_limits(
     problem: Problem,
-    heldout: Heldout | None,
     noise: AbstractNoise,
-    keys: Array,
+    asked: Asked,
     rates: Array,
     reuse: Array,
     grid: int,
-    probe: bool,
+    along: bool,
     at_once: int,
     remember: Mapping = EXACT,
     width: Array | None = None,
 ) -> Trajectory:
-    """Limits on `noise` (leading axis: seed), one per learning rate and flag.
+    """Limits on `noise` (leading axis: seed), one per learning rate and flag, `asked` besides; with a bounded
+    history the first batch runs `along`.
 
     They have the noise's particles, or the first `width` of them, which is traced: one compilation for all
     widths that the noise has room for. Coordinates beyond are zero.
@@ -70,31 +95,28 @@ def solve_limits(
         limit = Limit(learning, reuse, noise.depth, n, room=room)
         return training.train(learning, noise, limit, **options)
 
-    return _each_seed(
-        solve, problem, heldout, noise, keys, rates, reuse, grid, probe, False, at_once, remember
-    )
+    return _each_seed(solve, problem, noise, asked, rates, reuse, grid, along, False, at_once, remember)
 
 
 @_of_products
 def train_networks(
     problem: Problem,
-    heldout: Heldout | None,
     noise: AbstractNoise,
-    keys: Array,
+    asked: Asked,
     rates: Array,
     reuse: Array,
     depth: Array,
     grid: int,
-    probe: bool,
+    along: bool,
     coupling: bool,
     at_once: int,
     remember: Mapping = EXACT,
     width: Array | None = None,
 ) -> Trajectory:
-    """Matrix-free networks of `depth` on `noise` (leading axis: seed), one per learning rate and flag.
+    """Matrix-free networks of `depth` on `noise` (leading axis: seed), one per learning rate and flag; the
+    rest is as for `solve_limits`.
 
-    `depth` is traced and at most the noise's: one compilation for all depths; so is `width`, as for
-    `solve_limits`. Several depths (D,) run side by side on the noise of each, `side_by_side`'s, with results'
+    `depth` is traced and at most the noise's: one compilation for all depths. Several depths (D,) run side by side on the noise of each, `side_by_side`'s, with results'
     leading axes (seed, learning_rate, flag, depth): all visit as many layers as the deepest has.
     """
     deepest = depth.max() if depth.ndim else depth
@@ -111,31 +133,24 @@ def train_networks(
             depth, _motions(noise)
         )
 
-    return _each_seed(
-        train, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once, remember
-    )
+    return _each_seed(train, problem, noise, asked, rates, reuse, grid, along, coupling, at_once, remember)
 
 
 def _each_seed(
-    run, problem, heldout, noise, keys, rates, reuse, grid, probe, coupling, at_once, remember
+    run, problem, noise, asked, rates, reuse, grid, along, coupling, at_once, remember
 ) -> Trajectory:
 
     def one_seed(at):
-        noise, key = at
-        # Drawn once a seed, for all its learning rates and flags.
-        asked = None
-        if heldout is not None:
-            asked = training.heldout_questions(problem, heldout.inputs, noise.depth, noise.width, key)
+        noise, asked = at
+        heldout, probe = (questions and questions.first(noise.depth) for questions in asked)
         options = {
             **remember,
             "record": PATHS,
             "grid": grid,
             "coupling": coupling,
-            "heldout": asked,
-            "probe": probe,
+            "heldout": heldout,
+            "probe": probe or along,
         }
-        if probe and remember["directions"] is None:
-            options["probe"] = training.probe_questions(problem, noise.depth, noise.width, key)
 
         def one(rate, reuse):
             return run(problem.at_rate(rate), reuse, noise, options)
@@ -144,7 +159,7 @@ def _each_seed(
 
     with jax.default_matmul_precision("highest"):
         # Twice the rates, whether this batch has one flag or both: what `_memory` counts on.
-        return map_seeds(one_seed, (noise, keys), at_once=max(1, at_once // (2 * rates.size)))
+        return map_seeds(one_seed, (noise, asked), at_once=max(1, at_once // (2 * rates.size)))
 
 
 def _width(noise: AbstractNoise, width: Array | None) -> tuple[int | Array, int | None]:

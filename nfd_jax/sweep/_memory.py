@@ -88,6 +88,11 @@ class _Count:
         first = self.task.questions_first * layers * self.width
         return first + 2 * self.family(1 if self.task.redraws else layers) + ends
 
+    def drawn(self) -> int:
+        """What the runs of one seed share: their noise, and that of what they are asked besides training."""
+        asked = self.task.questions * self.task.asked_layers if self.limit_flags or not self.dense else 0
+        return self.noise(self.layers) + asked * self.width
+
     def kept(self, flags: int) -> int:
         """Trajectories of one seed, at every learning rate and so many flags."""
         return self.rates * flags * (4 if self.probe else 2) * self.family(self.task.intervals + 1)
@@ -95,9 +100,9 @@ class _Count:
     def learning(self, layers: int, coupling: bool) -> int:
         """One run of a conditional-Gaussian system: its history, and the widest of its passes, held-out and
         probe samples'."""
-        asked = 12 * self.samples if self.probe and not self.task.bounded else 0
+        asked = 10 * self.samples if self.probe and not self.task.bounded else 0
         first = self.task.questions_first
-        passes = max((9 if coupling else 7) * self.task.followed, 4 * self.task.heldout, asked, 4 * first)
+        passes = max((9 if coupling else 7) * self.task.followed, 3 * self.task.heldout, asked, 4 * first)
         held = (4 if self.task.bounded else 2) * self.directions + first
         return (held + passes) * layers * self.width + 6 * layers * self.directions**2
 
@@ -138,7 +143,7 @@ class _Count:
             found |= self.one_by_one() if self.apart else self.together()
         needs, per_depth = self.task.needs, self.seeds * self.kept(self.flags)
         held = self.seeds * self.kept(self.limit_flags) + (
-            0 if self.apart else self.seeds * self.noise(self.layers)
+            0 if self.apart else self.seeds * self.drawn()
         )
         if self.dense:
             per_depth = per_depth if "paths" in needs else 0
@@ -159,30 +164,30 @@ class _Count:
     def one_by_one(self) -> dict[str, tuple[int, int]]:
         """Programs of single runs, so many on cores of their own; a seed's runs share its noise, and all are
         joined in the end."""
-        noise, kept = self.noise(self.layers), self.kept(1) // self.rates
-        own = {"noise": 2 * noise}
+        drawn, kept = self.drawn(), self.kept(1) // self.rates
+        own = {"noise": 2 * self.noise(self.layers)}
         if self.limit_flags:
             own["limit"] = self.learning(self.steps, False) + 2 * kept
         if self.flags and not self.dense:
             own["network"] = self.learning(self.deepest, self.task.coupled) + 2 * kept
         runs = self.seeds * self.rates * (self.limit_flags + (0 if self.dense else self.flags * self.depths))
         coarse = self.noise(self.deepest)
-        others = (min(self.at_once, runs) - 1) * (noise + coarse + max(own.values()))
-        return {name: (others + noise + coarse + 2 * runs * kept, mine) for name, mine in own.items()}
+        others = (min(self.at_once, runs) - 1) * (drawn + coarse + max(own.values()))
+        return {name: (others + drawn + coarse + 2 * runs * kept, mine) for name, mine in own.items()}
 
     def together(self) -> dict[str, tuple[int, int]]:
         """Programs that take all seeds."""
-        noise, kept, limits = self.noise(self.layers), self.kept(self.flags), self.kept(self.limit_flags)
-        found = {"noise": (0, (self.seeds + 1) * noise)}
+        drawn, kept, limits = self.drawn(), self.kept(self.flags), self.kept(self.limit_flags)
+        found = {"noise": (0, (self.seeds + 1) * self.noise(self.layers))}
         if self.limit_flags:
-            found["limit"] = self.seeds * noise, self.mapped(self.learning(self.steps, False), limits, noise)
+            found["limit"] = self.seeds * drawn, self.mapped(self.learning(self.steps, False), limits, drawn)
         if self.flags and not self.dense:
             coarse, beside = self.noise(self.deepest), self.beside
             learning = self.learning(self.deepest, self.task.coupled)
             own = self.mapped(beside * learning, beside * kept, beside * coarse)
             # Of several depths, each one's noise and all of them as one array.
             copies = 1 if beside == 1 else 2 * beside
-            found["network"] = self.seeds * (noise + copies * coarse + limits), own
+            found["network"] = self.seeds * (drawn + copies * coarse + limits), own
         return found
 
 

@@ -22,7 +22,7 @@ from nfd_jax.noise import AbstractNoise, seed_key
 from nfd_jax.problem import Heldout, Problem
 from nfd_jax.programs import Turns
 from nfd_jax.runtime import in_precision, in_threads, on_cpu, one_by_one
-from nfd_jax.sharding import shard_noise
+from nfd_jax.sharding import shard_noise, shard_questions
 from nfd_jax.sweep import _cells, _memory
 from nfd_jax.sweep._task import Task, doubled
 from nfd_jax.trajectory import Trajectory
@@ -110,20 +110,19 @@ def innovation_pairs(task: Task, depth: int) -> tuple[Paths, Paths]:
     G)."""
     rates, steps, grid = np.asarray(task.rates, task.precision), task.depth_steps, task.intervals
     numbers = lambda value: jax.device_put(np.asarray([value], task.precision))
-    # A probe is not needed, but with it this is the program that a batch's own limits have. With a bounded
-    # history it would run along, on noise that a network of the batch alone does not have.
+    # Nothing need be asked, but so this is the program that a batch's own limits have. With a bounded history
+    # the first batch would run along, on noise that a network of the batch alone does not have.
     probe = task.probe and not task.bounded
 
     def run(seed: int, learning_rate: float, flag: str) -> tuple[Paths, Paths]:
         problem, heldout = problem_of_seed(task, seed)
         key, rate = seed_key(task, seed), numbers(learning_rate)
         network, noise = _cells.train_with_noise(problem, key, rate[0], flag, task.width, depth, steps, grid)
+        asked = _cells.draw_questions(problem, heldout, key[None], task.width, steps, probe)
         found = []
         for limit_flag in task.limit_flags:
             reuse = numbers(limit_flag == "reused")
-            limit = _cells.solve_limits(
-                problem, heldout, noise, key[None], rate, reuse, grid, probe, 1, task.remember
-            )
+            limit = _cells.solve_limits(problem, noise, asked, rate, reuse, grid, False, 1, task.remember)
             found.append(jax.device_get(Paths.of(limit)))
         every = jax.tree.map(lambda *x: np.stack([one[0, 0, 0] for one in x]), *found)
         return jax.tree.map(lambda x: x[0, 0, 0], jax.device_get(Paths.of(network))), every
@@ -197,14 +196,15 @@ def _joined(runs: list[Trajectory], seeds: int, rates: int) -> Trajectory:
 
 
 class Part:
-    """Some seeds of a batch, whose noise is drawn when it is first asked for and kept as long as the part
-    is."""
+    """Some seeds of a batch, whose noise, and that of what they are asked besides, is drawn when it is first
+    needed and kept as long as the part is."""
 
     def __init__(self, task: Task, at_once: int):
         self.task, self.at_once = task, at_once
         self.problem, heldout = problem_of_seed(task, task.seeds[0])
         self.heldout = heldout if task.asks_more else None
         self._drawn: dict[int, AbstractNoise] = {}
+        self._asked: _cells.Asked | None = None
         self._lock = Lock()
 
     @cached_property
@@ -219,19 +219,38 @@ class Part:
                 self._drawn = {depth: shard_noise(noise) if _memory.spread(self.task) > 1 else noise}
             return self._drawn[depth]
 
+    def asked(self) -> _cells.Asked:
+        """What all its runs are asked besides training; drawn once, too."""
+        with self._lock:
+            if self._asked is None:
+                self._asked = self._draw_questions()
+            return self._asked
+
+    def _draw_questions(self) -> _cells.Asked:
+        task, probe = self.task, self.task.probe and not self.task.bounded
+        if self.heldout is None and not probe:
+            return _cells.Asked()
+        sizes = task.room, task.asked_layers, probe
+        asked = _cells.draw_questions(self.problem, self.heldout, self.keys, *sizes)
+        return _cells.Asked(*map(shard_questions, asked)) if _memory.spread(task) > 1 else asked
+
+    @property
+    def _along(self) -> bool:
+        """Whether the first batch runs along with every step's."""
+        return self.task.probe and self.task.bounded
+
     def held_noise(self, depth: int) -> AbstractNoise:
         """The same numbers as arrays, also where runs draw them anew at each use."""
         return self._draw(depth, False) if self.task.redraws else self.noise(depth)
 
     def _draw(self, depth: int, redrawn: bool) -> AbstractNoise:
-        along = self.task.bounded and self.task.probe
-        problem = _cells.with_probe_rows(self.problem) if along else self.problem
+        problem = _cells.with_probe_rows(self.problem) if self._along else self.problem
         return _cells.draw_noise(problem, self.keys, self.task.room, depth, redrawn)
 
     def limits(self, rates: jax.Array, reuse: jax.Array) -> Trajectory:
         task, noise = self.task, self.noise(self.task.depth_steps)
-        sizes = task.intervals, task.probe, self.at_once, task.remember, _width(task)
-        return _cells.solve_limits(self.problem, self.heldout, noise, self.keys, rates, reuse, *sizes)
+        sizes = task.intervals, self._along, self.at_once, task.remember, _width(task)
+        return _cells.solve_limits(self.problem, noise, self.asked(), rates, reuse, *sizes)
 
     def networks(self, depths: tuple[int, ...], rates: jax.Array, reuse: jax.Array) -> Trajectory:
         """Of one depth, or of several side by side, which then are an axis after the flags."""
@@ -242,8 +261,8 @@ class Part:
         alone = len(depths) == 1
         noise = noises[0] if alone else _cells.side_by_side(tuple(noises))
         at = jax.device_put(np.asarray(depths[0] if alone else depths, np.int32))
-        sizes = task.intervals, task.probe, task.coupled, self.at_once, task.remember, _width(task)
-        return _cells.train_networks(self.problem, self.heldout, noise, self.keys, rates, reuse, at, *sizes)
+        sizes = task.intervals, self._along, task.coupled, self.at_once, task.remember, _width(task)
+        return _cells.train_networks(self.problem, noise, self.asked(), rates, reuse, at, *sizes)
 
 
 def _tasks(part: Part, *, single: bool) -> Iterator[Callable[[], list[tuple]]]:

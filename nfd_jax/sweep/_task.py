@@ -198,6 +198,17 @@ class Task:
         return HELDOUT_SAMPLES if self.asks_more else 0
 
     @property
+    def questions(self) -> int:
+        """Rows of a layer's noise for held-out samples and the probe; with a bounded history that runs along,
+        on noise of the training's own."""
+        return self.heldout + (2 * self.samples if self.probe and not self.bounded else 0)
+
+    @property
+    def asked_layers(self) -> int:
+        """Layers of that noise: of the deepest run."""
+        return self.depth_steps if self.solves_limit else max(self.depths)
+
+    @property
     def data_by_seed(self) -> bool:
         """Whether every repetition has samples of its own."""
         return self.problem.data_seed == "per_seed"

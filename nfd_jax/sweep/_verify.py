@@ -158,9 +158,8 @@ def _systems_twice(doubles: Task, singles: Task, *, depths: tuple[int, ...]) -> 
         def again(depth: int, flag: str) -> Trajectory:
             return _cells.train_networks(
                 problem,
-                None,
                 _cells.coarsened_seeds(noise, depth, noise.depth),
-                seed_key(doubles, seed)[None],
+                _cells.Asked(),
                 np.asarray(doubles.rates[:1]),
                 np.asarray([flag == "reused"], float),
                 np.int32(depth),

@@ -77,6 +77,8 @@ def work(task: Task) -> Work:
     drawn = 0 if task.bounded else 2 * task.samples
     drawn += task.questions_first
     total += Work(normals=sum(task.room * (drawn * layers + task.inputs) for layers in noises))
+    if noises:
+        total += Work(normals=task.room * task.questions * task.asked_layers)
     if task.reference:  # shared by all widths
         total += work(task.reference_task.at(seeds=(0,))) * (1 / len(task.widths))
     return total * len(task.seeds)
@@ -118,9 +120,9 @@ def _system(task: Task, layers: int) -> Work:
     if task.questions_first:
         total += passes(1, task.questions_first)
     if task.asks_more:
-        total += passes(task.steps, task.heldout) + Work(normals=task.heldout * layers * width)
+        total += passes(task.steps, task.heldout)
     if task.probe and not task.bounded:
-        total += passes(2, samples) + Work(normals=2 * samples * layers * width)
+        total += passes(2, samples)
     return total
 
 
