@@ -16,6 +16,9 @@ def main() -> None:
     """What the command nfd calls."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
+    from nfd_jax import _host
+
+    _host.settle()
     from nfd_jax import cli  # takes half a second
 
     cli.main()

@@ -1,4 +1,5 @@
-"""The machine before JAX is there: it takes a second to import, and reads XLA's flags but once."""
+"""The machine before JAX and NumPy are there: JAX takes a second to import, and both read what they are
+told but once."""
 
 import gc
 import os
@@ -15,10 +16,19 @@ def cores() -> int:
     return max(1, int(asked)) if asked.isdecimal() else os.cpu_count() or 1
 
 
+def settle() -> None:
+    """What a process of this package's own settles before it imports anything: see below."""
+    collect_seldom()
+    compile_small_loops()
+    os.environ.setdefault(
+        "OPENBLAS_NUM_THREADS", "1"
+    )  # matrices are small: other threads only wait, and spin
+
+
 def collect_seldom() -> None:
-    """Have Python look for cycles of dead objects a tenth as often: imports and tracing make millions of
-    objects that live. For a process of this package's own."""
-    gc.set_threshold(10_000, 20, 20)
+    """Have Python look for cycles of dead objects a hundredth as often: imports and tracing make millions of
+    objects that live, and arrays are in no cycles."""
+    gc.set_threshold(100_000, 20, 50)
 
 
 def compile_small_loops() -> None:

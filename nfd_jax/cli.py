@@ -21,7 +21,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from nfd_jax._host import collect_seldom, compile_small_loops
 from nfd_jax._version import __version__
 from nfd_jax.config import (
     ConfigError,
@@ -349,8 +348,6 @@ def _stop(lines: Iterable[str], status: Exit) -> NoReturn:
 
 def main() -> None:
     warnings.showwarning = lambda message, *_: typer.echo(f"warning: {printable(message)}", err=True)
-    collect_seldom()
-    compile_small_loops()
     present = signal.getsignal(signal.SIGINT)
     if present is signal.default_int_handler or getattr(present, "before_start", False):
         signal.signal(signal.SIGINT, _interrupt)

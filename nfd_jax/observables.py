@@ -31,9 +31,10 @@ def coupling(
 ) -> tuple[Float[Array, " 2"], Float[Array, " 2"]]:
     """`coupling_layer_ms` and `coupling_displacement_ms` (forward, backward) of one step.
 
-    From c_ℓ, each layer's coupling as it enters the path (ℓ = 1 … L, zero beyond `depth` and in coordinates
-    beyond `width`): the mean over layers of its mean square, and the largest mean square over t of its running sum, from t = 0 forward and
-    from t = 1 backward. The sums are read at the layers `places`, the grid of t.
+    From c_ℓ, each layer's coupling as it enters the path (ℓ = 1 … L, zero beyond `depth`, and in coordinates
+    beyond `width`): the mean over layers of its mean square, and the largest mean square over t of its
+    running sum, from t = 0 forward and from t = 1 backward. The sums are read at the layers `places`, the
+    grid of t.
     """
     whole = forward.shape[-1] / width  # of what there is room for, the network's share
     both = jnp.stack([forward, backward])

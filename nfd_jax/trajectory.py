@@ -1,6 +1,5 @@
 """What came out of learning: outputs, losses and, where recorded, features, gradients, coupling, weights."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -81,8 +80,8 @@ class Trajectory(eqx.Module):
     def narrow(self, width: int) -> "Trajectory":
         """Its first `width` coordinates: the others were room for wider networks."""
         paths = [name for name, (dims, _) in _DESCRIBED.items() if dims == _PATH]
-        held = {name: getattr(self, name) for name in paths if getattr(self, name) is not None}
-        return replace(self, **{name: path[..., :width] for name, path in held.items()})
+        held = lambda run: [getattr(run, name) for name in paths if getattr(run, name) is not None]
+        return eqx.tree_at(held, self, [path[..., :width] for path in held(self)])
 
     def to_xarray(self) -> "xr.Dataset":
         """All of it as a labelled dataset; leading axes, where the trajectory has some, are batch_0, batch_1,

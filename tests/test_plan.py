@@ -105,7 +105,32 @@ def test_padding_is_weighed_against_compiling(plan_on):
     sizes = lambda **speeds: {batch.width: batch.size for batch in plan_on(sweep, replace(MACHINE, **speeds))}
     assert sizes(compile_seconds=1e3) == {64: 128, 128: 128}
     assert sizes(compile_seconds=1e-6) == sizes(flops=1e3) == {64: 64, 128: 128}
-    assert {batch.size for batch in plan_on(config(finite=FREE))} == {None}
+
+
+@pytest.mark.parametrize("limit", [None, {"depth_steps": 16}])
+def test_widths_of_conditional_gaussian_systems_share_programs_where_that_saves_time(plan_on, limit):
+    sizes = lambda sweep, **speeds: {
+        batch.width: batch.size for batch in plan_on(sweep, replace(MACHINE, **speeds))
+    }
+    sweep = config(finite=FREE | {"widths": [64, 128, 256]}, limit=limit)
+    assert sizes(sweep, compile_seconds=1e3) == {64: 256, 128: 256, 256: 256}
+    assert sizes(sweep, compile_seconds=1e-6) == dict.fromkeys((64, 128, 256)), "programs of their own"
+    alone = config(finite=FREE | {"widths": [128]}, limit=limit)
+    assert sizes(alone, compile_seconds=1e3) == {128: None}
+    some = config(finite=FREE | {"widths": [64, 128, 2**17]}, limit=limit)
+    assert sizes(some, compile_seconds=1e2, bytes=1e8) == {64: 128, 128: 128, 2**17: None}
+    bounded = config(finite=FREE, limit=limit, history={"directions": 8})
+    assert set(sizes(bounded, compile_seconds=1e3).values()) == {None}, "noise is drawn at each use there"
+
+
+def test_what_is_computed_hangs_on_no_measured_speed(monkeypatch):
+    """Programs that widths share round otherwise than their own."""
+    sweep = config(finite=FREE, limit={"depth_steps": 16})
+    plans = []
+    for speeds in (MACHINE, SLOW):
+        monkeypatch.setattr("nfd_jax.sweep._machine.measure", lambda precision, speeds=speeds: speeds)
+        plans.append(make_plan(sweep))
+    assert plans[0] == plans[1] and {batch.size for batch in plans[0]} == {128}
 
 
 def test_a_plan_comes_back_from_the_store_as_it_was():

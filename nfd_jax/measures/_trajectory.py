@@ -1,9 +1,9 @@
 """/finite and /limit: losses, outputs, accuracies, held-out samples, and how far h and b have moved."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +47,8 @@ def summarize(
 ) -> Runs:
     """`Runs` of a trajectory with leading axes RUN; `targets` (S, K, P, C) and `heldout_targets` (S, H, C) of
     each seed."""
-    alike = replace(run, coupling=None)  # one program for networks and limits, which have none
+    # Without what limits don't have, so that they and networks are served by one program.
+    alike = eqx.tree_at(lambda run: run.coupling, run, None, is_leaf=lambda x: x is None)
     found = _summarize(alike, targets, heldout_targets, loss, fixed)
     return Runs(run, {name: np.asarray(x, float) for name, x in found.items()}, activation)
 

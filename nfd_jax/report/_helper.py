@@ -21,7 +21,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 
-from nfd_jax._host import collect_seldom, cores
+from nfd_jax._host import cores, settle
 
 
 class Helper:
@@ -119,7 +119,7 @@ def _taken(waiting: "SimpleQueue[str]") -> Iterator[str]:
 
 def main() -> None:
     """The second process."""
-    collect_seldom()
+    settle()
     from nfd_jax.report._draw import drawn
     from nfd_jax.report._figures import Figures
     from nfd_jax.report._plot import styled

@@ -116,8 +116,9 @@ def train_networks(
     """Matrix-free networks of `depth` on `noise` (leading axis: seed), one per learning rate and flag; the
     rest is as for `solve_limits`.
 
-    `depth` is traced and at most the noise's: one compilation for all depths. Several depths (D,) run side by side on the noise of each, `side_by_side`'s, with results'
-    leading axes (seed, learning_rate, flag, depth): all visit as many layers as the deepest has.
+    `depth` is traced and at most the noise's: one compilation for all depths. Several depths (D,) run side by
+    side on the noise of each, `side_by_side`'s, with results' leading axes (seed, learning_rate, flag,
+    depth): all visit as many layers as the deepest has.
     """
     deepest = depth.max() if depth.ndim else depth
 

@@ -142,9 +142,7 @@ class _Count:
         if self.limit_flags or (self.flags and not self.dense):
             found |= self.one_by_one() if self.apart else self.together()
         needs, per_depth = self.task.needs, self.seeds * self.kept(self.flags)
-        held = self.seeds * self.kept(self.limit_flags) + (
-            0 if self.apart else self.seeds * self.drawn()
-        )
+        held = self.seeds * self.kept(self.limit_flags) + (0 if self.apart else self.seeds * self.drawn())
         if self.dense:
             per_depth = per_depth if "paths" in needs else 0
             found["dense"] = held, self.dense_runs() + 2 * self.depths * per_depth
