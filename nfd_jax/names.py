@@ -46,6 +46,9 @@ matrices.
 """
 
 
+KERNEL_NAMES = ("feature_kernel", "gradient_kernel")
+"""⟨φ(h) φ(h')⟩ and ⟨b b'⟩, averages over coordinates."""
+
 RESULT_FILES = (
     "results.zarr",
     "batches",

@@ -190,8 +190,10 @@ class Noise(AbstractNoise):
         """The same noise for the first `width` coordinates; ValueError where it has fewer."""
         if (width := as_size("width", width)) > self.width:
             raise ValueError(f"width {width} must lie in 1 … {self.width}, the noise's own width")
-        narrower = self._with(lambda xi: xi[..., :width])
-        return replace(narrower, U=self.U[..., :width, :], V=self.V[..., :width, :])
+        ends, motions = (self.U, self.V), (self.forward, self.backward, self.initial)
+        cut = [x[..., :width, :] for x in ends], [x if x is None else x[..., :width] for x in motions]
+        every = lambda noise: [noise.U, noise.V, noise.forward, noise.backward, noise.initial]
+        return eqx.tree_at(every, self, [*cut[0], *cut[1]], is_leaf=lambda x: x is None)
 
     def increments(self, direction: Index, step: Index) -> LayerRows:
         return at(self._all(direction), step)

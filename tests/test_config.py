@@ -249,6 +249,7 @@ REFUSED = [
     ("limit.tolerance=0", "limit.tolerance", "above 0"),
     ("limit.tolerance=1e-9", "limit.tolerance", "at least 1e-05, or precision: float64"),
     ("limit.max_seconds=60", "limit.max_seconds", "with limit.tolerance"),
+    ("limit.kernels=true", "limit.kernels", "with limit.tolerance"),
     ("problem.classes=[one, two]", "problem.classes", "digits names no classes"),
     ("problem={dataset: cifar10, classes: [cat, dogg]}", "problem.classes", "did you mean dog?"),
     ("limt.particles=3", "limt", "did you mean limit?"),
@@ -540,6 +541,8 @@ def test_digest_covers_what_changes_a_cell_and_nothing_else(file):
     longer = load(file, EXAMPLE, *estimated, "limit.max_seconds=9")
     assert longer.digest() == load(file, EXAMPLE, *estimated).digest()
     assert longer.difference(coarser) == ["limit.tolerance: stored 0.01, now 0.1"]
+    more = load(file, EXAMPLE, *estimated, "limit.kernels=true")
+    assert longer.difference(more) == ["limit.kernels: stored absent, now true"]
     for change in (
         "seed=1", "precision=float64", "problem.classes=[1, 0]", "problem.steps=3", "problem.batches=stream",
         "problem.data_seed=per_seed", "problem.optimizer.momentum=0.9",

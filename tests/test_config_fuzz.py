@@ -173,6 +173,7 @@ BORDERLINE = st.fixed_dictionaries(
         "limit.reference_particles": st.sampled_from([None, 1024, 4096, 10**8]),
         "limit.tolerance": st.sampled_from([None, 1e-3, 1e-7, 0]),
         "limit.max_seconds": st.sampled_from([None, 60]),
+        "limit.kernels": st.booleans(),
     },
 )  # fmt: skip
 

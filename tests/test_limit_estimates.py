@@ -11,7 +11,7 @@ from matplotlib.collections import PolyCollection
 
 import nfd_jax as nfd
 from nfd_jax import launch, sweep
-from nfd_jax.limit import TimeTooShort
+from nfd_jax.limit import TimeTooShort, initial_averages
 from nfd_jax.problem import Heldout
 from nfd_jax.report._distances import loss_band
 from nfd_jax.report._fig_front import front_loss
@@ -65,6 +65,26 @@ def test_stored_outputs_are_the_estimate_and_lie_within_its_bars_of_another(resu
     bars = 4 * np.hypot(found.loss_standard_error.values, other.standard_error) + found.loss_bias.values
     assert np.all(np.abs(found.loss.values - other.value) < bars + other.bias)
     assert 0 < np.sqrt(np.mean(found.output_standard_error.values**2)) < 0.1
+
+
+def test_kernels_come_with_bars_about_their_closed_form(tmp_path):
+    tree, failed = stored(
+        tmp_path / "kernels", seeds=1, problem={"batch_size": 2}, limit={"kernels": True, "depth_steps": 2}
+    )
+    assert not failed
+    limit = tree["limit"].to_dataset().squeeze(["particles", "learning_rate", "seed"], drop=True)
+    config = config_with(TREE, {"seeds": 1, "problem": {"batch_size": 2}})
+    with jax.enable_x64(True):
+        closed = initial_averages(nfd.Problem.from_config(config), ts=(0.0, 0.5, 1.0))
+    for name, expected in zip(("feature_kernel", "gradient_kernel"), closed, strict=True):
+        found, error = limit[name], limit[f"{name}_standard_error"]
+        assert found.dims == error.dims == ("backward_weights", "step", "t", "sample", "sample2")
+        assert found.t.values.tolist() == [0, 0.5, 1] and "standard error" in error.long_name
+        assert np.all(np.isfinite(found)) and 0 < error.max() < 0.1
+        bars = 4.5 * error + limit[f"{name}_bias"]
+        # At step 0 nothing has been learned, and the two systems are one.
+        assert np.all(np.abs(found.isel(step=0).values - expected) < bars.isel(step=0).values + 1e-3)
+        assert np.any(np.abs(found.isel(step=1) - found.isel(step=0)) > bars.isel(step=1))
 
 
 def test_the_two_systems_differ_and_repetitions_of_equal_samples_share_one(results):

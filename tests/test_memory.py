@@ -182,7 +182,7 @@ def test_as_many_runs_of_a_seed_as_fit():
 @pytest.mark.parametrize(
     "changes, line",
     [
-        ({}, "finite.widths: width 65536 at depth 16 with 512 depth_steps needs about 16.9 GiB"),
+        ({}, "finite.widths: width 65536 at depth 16 with 512 depth_steps needs about 17.9 GiB"),
         ({"limit": None}, ""),
         (
             {"limit": {"particles": 65536}},

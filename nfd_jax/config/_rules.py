@@ -211,7 +211,7 @@ def _reference(config: "SweepConfig") -> Found:
         yield "limit.reference_particles", f"got {reference}, allowed: {allowed}"
 
 
-@_reads("limit.tolerance", "limit.max_seconds", "precision")
+@_reads("limit.tolerance", "limit.max_seconds", "limit.kernels", "precision")
 def _tolerance(config: "SweepConfig") -> Found:
     if config.limit is None:
         return
@@ -219,9 +219,24 @@ def _tolerance(config: "SweepConfig") -> Found:
     if tolerance is None and config.limit.max_seconds is not None:
         got = f"got {config.limit.max_seconds:g} without a tolerance"
         yield "limit.max_seconds", f"{got}, allowed: null, or with limit.tolerance"
+    if tolerance is None and config.limit.kernels:
+        yield "limit.kernels", "got true without a tolerance, allowed: false, or with limit.tolerance"
     if tolerance is not None and tolerance < least:
         finer = "" if config.precision == "float64" else ", or precision: float64"
         yield "limit.tolerance", f"got {tolerance:g}, below rounding, allowed: at least {least:g}{finer}"
+
+
+@_reads("limit.kernels", "finite.depths")
+def _kernels_on_the_grid_of_every_level(config: "SweepConfig") -> Found:
+    """Levels have steps of t that are powers of 2."""
+    if config.limit is None or not config.limit.kernels or config.finite is None:
+        return
+    if (intervals := math.gcd(*config.finite.depths)) & (intervals - 1):
+        allowed = "false, or depths whose greatest common divisor is a power of 2"
+        yield (
+            "limit.kernels",
+            f"got true with depths of greatest common divisor {intervals}, allowed: {allowed}",
+        )
 
 
 @_reads("limit.particles", "limit.tolerance")

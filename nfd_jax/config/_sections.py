@@ -242,7 +242,8 @@ class FiniteConfig(Section):
 
 
 class LimitConfig(Section):
-    """The limit: on the networks' noise (matched) or on its own, or its averages estimated to a tolerance."""
+    """The limit: on the networks' noise (matched) or on its own, or its averages estimated to a tolerance,
+    among them, where asked for, its `kernels`."""
 
     backward_weights: Weights = _weights()
     particles: Annotated[Literal["matched"] | int | None, PlainValidator(_particles)] = Field(
@@ -254,6 +255,7 @@ class LimitConfig(Section):
     max_seconds: float | None = number(
         None, "null, or a number of seconds from 1 to 10000000", ge=1, le=10**7
     )
+    kernels: bool = Field(default=False, strict=True, description="true, false")
 
     @property
     def alone(self) -> int | None:

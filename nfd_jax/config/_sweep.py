@@ -226,6 +226,8 @@ class SweepConfig(Section):
             idle.add("problem.data_dir")
         if self.history.directions is None:
             idle.add("history.tolerance")
+        if self.limit is not None and not self.limit.kernels:
+            idle.add("limit.kernels")
         tree = flat(self.model_dump(mode="json"))
         return {key: value for key, value in tree if key not in _EXTENDABLE | _LATER | idle}
 

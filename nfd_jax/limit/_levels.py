@@ -23,6 +23,7 @@ import numpy as np
 
 from nfd_jax.activations import resolve
 from nfd_jax.finite import MatrixFree
+from nfd_jax.names import KERNEL_NAMES
 from nfd_jax.noise import Noise
 from nfd_jax.observables import kernel
 from nfd_jax.problem import Problem
@@ -31,7 +32,6 @@ from nfd_jax.training import Questions, train
 from nfd_jax.trajectory import Trajectory
 
 KINDS = ("base", "particles", "steps", "mixed")
-KERNELS = ("feature_kernel", "gradient_kernel")
 
 CHUNK = 4096
 """Particles that one call of a program holds, in systems side by side; one system where it has more."""
@@ -117,7 +117,7 @@ class Sampler:
         if self.heldout is not None:
             self.shapes["heldout"] = (steps, self.heldout.shape[0], outputs)
         if kernels is not None:
-            self.shapes |= {name: (steps, kernels + 1, rows, rows) for name in KERNELS}
+            self.shapes |= {name: (steps, kernels + 1, rows, rows) for name in KERNEL_NAMES}
         self.size = sum(int(np.prod(shape)) for shape in self.shapes.values())
 
     def places(self, *names: str) -> np.ndarray:
@@ -223,7 +223,7 @@ def _quantities(problem: Problem, run: Trajectory) -> dict[str, jax.Array]:
         found["heldout"] = run.heldout
     if run.features is not None:
         phi = resolve(problem.activation).value
-        found |= zip(KERNELS, map(kernel, (phi(run.features), run.gradients)), strict=True)
+        found |= zip(KERNEL_NAMES, map(kernel, (phi(run.features), run.gradients)), strict=True)
     return found
 
 

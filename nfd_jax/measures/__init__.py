@@ -26,7 +26,14 @@ from nfd_jax.measures._measure import (
 from nfd_jax.measures._response import RATES as RESPONSE_RATES
 from nfd_jax.measures._response import RESPONSE
 from nfd_jax.measures._spectrum import SPECTRUM
-from nfd_jax.measures._trajectory import ESTIMATES, LIMITS, NETWORKS, dense_runs, summarize
+from nfd_jax.measures._trajectory import (
+    ESTIMATES,
+    KERNEL_ESTIMATES,
+    LIMITS,
+    NETWORKS,
+    dense_runs,
+    summarize,
+)
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
@@ -53,6 +60,7 @@ MEASURES: list[Measure] = [
     NETWORKS,
     LIMITS,
     ESTIMATES,
+    KERNEL_ESTIMATES,
     LIMIT_ERROR,
     REFERENCE_ERROR,
     LAW,

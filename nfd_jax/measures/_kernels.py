@@ -6,6 +6,7 @@ import numpy as np
 
 from nfd_jax.config import obstacle
 from nfd_jax.measures._measure import NETWORK, RUN, Cells, Measure, Named, Variable
+from nfd_jax.names import KERNEL_NAMES
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
@@ -24,7 +25,7 @@ def _compute(cells: Cells) -> dict[str, Named]:
     if cells.limits is not None:
         sources.append((cells.limits.kernels, facts.limit_flags))
     every, found = _flags(facts.flags, facts.limit_flags), {}
-    for name in ("feature_kernel", "gradient_kernel"):
+    for name in KERNEL_NAMES:
         *lead, _, steps, grid, rows, columns = sources[0][0][name].shape
         both = np.full((len(sources), *lead, len(every), steps, grid, rows, columns), np.nan)
         for place, (kernels, own) in zip(both, sources, strict=True):

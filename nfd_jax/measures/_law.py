@@ -14,6 +14,7 @@ import numpy as np
 
 from nfd_jax.config import obstacle
 from nfd_jax.measures._measure import COMPARED, NETWORK, PAIR, RUN, Cells, Measure, Named, Runs, Variable
+from nfd_jax.names import KERNEL_NAMES
 
 if TYPE_CHECKING:
     from nfd_jax.config import SweepConfig
@@ -37,7 +38,7 @@ def _compute(cells: Cells) -> dict[str, Named]:
         np.asarray(limits.trajectory.output, float)
     )
     found = {"law/output_bias": Named((*PAIR, "step", "sample", "component"), f)}
-    for name in ("feature_kernel", "gradient_kernel"):
+    for name in KERNEL_NAMES:
         bias = ours(networks.kernels[name]) - theirs(limits.kernels[name])
         found[f"law/{name}_bias"] = Named((*PAIR, "step", "t", "sample", "sample2"), bias)
     at = lambda runs, end: np.sort(runs.end(end), axis=-1)
@@ -52,7 +53,7 @@ def _compute(cells: Cells) -> dict[str, Named]:
 def _initial(cells: Cells, networks: Runs) -> dict[str, Named]:
     """Kernels of step 0, which no learning rate has changed, minus E[φφ'] and G."""
     found = {}
-    for name, closed in zip(("feature_kernel", "gradient_kernel"), cells.initial_averages(), strict=True):
+    for name, closed in zip(KERNEL_NAMES, cells.initial_averages(), strict=True):
         bias = networks.kernels[name][:, :, :, 0] - closed[:, None, None]
         found[f"law/initial_{name}_bias"] = Named((*RUN, "t", "sample", "sample2"), bias)
     return found

@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from nfd_jax import observables
 from nfd_jax.activations import resolve
+from nfd_jax.names import KERNEL_NAMES
 from nfd_jax.problem import Problem
 from nfd_jax.programs import Program
 from nfd_jax.sharding import map_seeds
@@ -113,11 +114,10 @@ class Runs:
     @cached_property
     def kernels(self) -> dict[str, np.ndarray]:
         """`feature_kernel` ⟨φφ'⟩ and `gradient_kernel` ⟨bb'⟩, (…, K, G, P, P)."""
-        names = "feature_kernel", "gradient_kernel"
-        if all(name in self.found for name in names):
-            return {name: np.asarray(self.found[name], float) for name in names}
+        if all(name in self.found for name in KERNEL_NAMES):
+            return {name: np.asarray(self.found[name], float) for name in KERNEL_NAMES}
         kernels = _kernels(self.trajectory.features, self.trajectory.gradients, self.activation)
-        return dict(zip(names, (np.asarray(x, float) for x in kernels), strict=True))
+        return dict(zip(KERNEL_NAMES, (np.asarray(x, float) for x in kernels), strict=True))
 
     def end(self, name: str) -> np.ndarray:
         """h at t = 1 or b at t = 0, (…, K, P, n)."""

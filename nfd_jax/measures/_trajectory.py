@@ -41,6 +41,18 @@ ESTIMATED = {
 }
 """Of a limit that is estimated to a tolerance."""
 
+_SAMPLES = ("t", "sample", "sample2")
+ESTIMATED_KERNELS = {
+    f"{name}{part}": (_SAMPLES, f"{of}average over particles of {what}")
+    for name, what in {"feature_kernel": "phi(h) phi(h')", "gradient_kernel": "b b'"}.items()
+    for part, of in {
+        "": "",
+        "_standard_error": "standard error of the ",
+        "_bias": "bound on the bias of the ",
+    }.items()
+}
+"""Of one whose kernels are estimated besides."""
+
 
 def summarize(
     run: Trajectory, targets: Array, heldout_targets: Array, *, loss: str, activation: str, fixed: bool
@@ -150,5 +162,15 @@ ESTIMATES = Measure(
     _variables("limit", LIMIT, ESTIMATED),
     lambda config: _limit_obstacle(config, estimated=True),
     _of("limit", ESTIMATED),
+    coordinates=_limit_flags,
+)
+KERNEL_ESTIMATES = Measure(
+    "limit_estimate_kernels",
+    _variables("limit", LIMIT, ESTIMATED_KERNELS),
+    lambda config: (
+        _limit_obstacle(config, estimated=True)
+        or (None if config.limit.kernels else "is estimated besides, allowed: with limit.kernels")
+    ),
+    _of("limit", ESTIMATED_KERNELS),
     coordinates=_limit_flags,
 )

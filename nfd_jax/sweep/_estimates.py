@@ -12,6 +12,7 @@ import numpy as np
 from nfd_jax.limit import Quantity, estimate_limit
 from nfd_jax.losses import accuracy, loss_function
 from nfd_jax.measures import Paths, Runs
+from nfd_jax.names import KERNEL_NAMES
 from nfd_jax.noise import seed_key
 from nfd_jax.sweep._systems import problem_of_seed
 from nfd_jax.sweep._task import Task
@@ -36,25 +37,30 @@ def _of_seed(task: Task, seed: int) -> dict[str, np.ndarray]:
 def _one(task: Task, seed: int, rate: float, flag: str) -> dict[str, np.ndarray]:
     problem, heldout = problem_of_seed(task, seed)
     learning = problem.at_rate(jnp.asarray(rate, problem.dtype))
+    kernels = task.intervals if task.estimated_kernels else None
     options = {"tolerance": task.tolerance, "max_seconds": task.max_seconds, "backward_weights": flag}
     try:
-        found = estimate_limit(learning, key=seed_key(task, seed), heldout=heldout.inputs, **options)
-        output, loss, of_others = found.output, found.loss, found.heldout
-        bars = found.quantities
+        bars = estimate_limit(
+            learning, key=seed_key(task, seed), heldout=heldout.inputs, kernels=kernels, **options
+        ).quantities
     except FloatingPointError:  # a diverged limit is a result, as a diverged network is
-        steps, outputs = problem.steps, problem.outputs
-        output, loss = np.full(problem.targets.shape, np.nan), np.full(steps, np.nan)
-        of_others = np.full((steps, len(heldout.targets), outputs), np.nan)
-        bars = {"output": Quantity(output, output, output), "loss": Quantity(loss, loss, loss)}
+        nothing = lambda *shape: Quantity(*(np.full((problem.steps, *shape), np.nan) for _ in range(3)))
+        rows, outputs = problem.batch_size, problem.outputs
+        bars = {
+            "output": nothing(rows, outputs),
+            "loss": nothing(),
+            "heldout": nothing(len(heldout.targets), outputs),
+        }
+        if kernels is not None:
+            bars |= {name: nothing(kernels + 1, rows, rows) for name in KERNEL_NAMES}
     value, targets = loss_function(task.problem.loss).value, heldout.targets
-    shared = jnp.asarray(of_others, problem.dtype)
+    output, shared = (jnp.asarray(bars[name].value, problem.dtype) for name in ("output", "heldout"))
     variables = {
-        "loss": loss,
-        "output": output,
-        "accuracy": jax.vmap(accuracy)(jnp.asarray(output, problem.dtype), problem.targets),
+        "accuracy": jax.vmap(accuracy)(output, problem.targets),
         "heldout_loss": jax.vmap(lambda f: value(f, targets))(shared),
         "heldout_accuracy": jax.vmap(lambda f: accuracy(f, targets))(shared),
     }
-    for name in ("output", "loss"):
-        variables |= {f"{name}_standard_error": bars[name].standard_error, f"{name}_bias": bars[name].bias}
+    for name in ("output", "loss", *(KERNEL_NAMES if kernels is not None else ())):
+        variables[name], *error = bars[name]
+        variables |= zip((f"{name}_standard_error", f"{name}_bias"), error, strict=True)
     return {name: np.asarray(x, float) for name, x in variables.items()}

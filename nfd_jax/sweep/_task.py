@@ -29,7 +29,8 @@ class Task:
     `shared_noise`: whether limits are solved on the networks' noise, so that all depths coarsen theirs.
     `reference`: particles of the limit on nested noise that networks are set against besides, 0 for none,
     with `reference_flags` its backward weights and `widths` all those that share it. `tolerance`: to which
-    limits are estimated in place of being solved, None where they are not, for at most `max_seconds` each.
+    limits are estimated in place of being solved, None where they are not, for at most `max_seconds` each;
+    `estimated_kernels`: whether their kernels are, too.
     `asks_more`: whether held-out samples, and the first batch at later steps, are asked besides.
     """
 
@@ -51,6 +52,7 @@ class Task:
     widths: tuple[int, ...]
     tolerance: float | None = None
     max_seconds: float | None = None
+    estimated_kernels: bool = False
     asks_more: bool = True
 
     @classmethod
@@ -82,6 +84,7 @@ class Task:
             finite.widths if finite else (),
             limit.tolerance if limit and not networks else None,
             limit.max_seconds if limit and not networks else None,
+            limit.kernels if limit and not networks else False,
         )
 
     def at(self, **changes) -> "Task":

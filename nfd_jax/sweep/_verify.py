@@ -151,7 +151,8 @@ def _systems_twice(doubles: Task, singles: Task, *, depths: tuple[int, ...]) -> 
         layers = singles.depth_steps if with_limit else singles.noise_depths[singles.depths[0]]
         noise = part.held_noise(layers).narrow(singles.width)
         noise = jax.tree.map(lambda x: np.asarray(x, float), noise)
-    rounded = _quantities(_single(run), _single(limit))
+        own = lambda run: run and jax.device_get(run).narrow(singles.width)
+    rounded = _quantities(_single(own(run)), _single(own(limit)))
     with in_precision("float64"):
         problem, _ = _systems.problem_of_seed(doubles, seed)
 
