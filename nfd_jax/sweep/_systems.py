@@ -247,6 +247,10 @@ class Part:
         problem = _cells.with_probe_rows(self.problem) if self._along else self.problem
         return _cells.draw_noise(problem, self.keys, self.task.room, depth, redrawn)
 
+    def own(self, run: Trajectory) -> Trajectory:
+        """A run without the coordinates that there was room for besides."""
+        return run.narrow(self.task.width) if self.task.room > self.task.width else run
+
     def limits(self, rates: jax.Array, reuse: jax.Array) -> Trajectory:
         task, noise = self.task, self.noise(self.task.depth_steps)
         sizes = task.intervals, self._along, self.at_once, task.remember, _width(task)
@@ -288,7 +292,7 @@ def _by_run(
     def call(rates: np.ndarray, reuse: np.ndarray) -> list[tuple[int | None, Trajectory]]:
         found = runs(jax.device_put(rates), jax.device_put(reuse))
         found = jax.device_get(found) if single or part.task.data_by_seed else found
-        found = found.narrow(part.task.width) if part.task.room > part.task.width else found
+        found = part.own(found)
         if len(depths) == 1:
             return [(depths[0], found)]
         return [(depth, jax.tree.map(lambda x, i=i: x[:, :, :, i], found)) for i, depth in enumerate(depths)]

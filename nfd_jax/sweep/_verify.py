@@ -149,10 +149,9 @@ def _systems_twice(doubles: Task, singles: Task, *, depths: tuple[int, ...]) -> 
         limit = part.limits(*numbers(singles.limit_flags)) if with_limit else None
         run = None if alone else part.networks(singles.depths[:1], *numbers(singles.flags))
         layers = singles.depth_steps if with_limit else singles.noise_depths[singles.depths[0]]
-        noise = part.held_noise(layers).narrow(singles.width)
-        noise = jax.tree.map(lambda x: np.asarray(x, float), noise)
-        own = lambda run: run and jax.device_get(run).narrow(singles.width)
-    rounded = _quantities(_single(own(run)), _single(own(limit)))
+        noise = jax.tree.map(lambda x: np.asarray(x, float), part.held_noise(layers))
+        noise = noise.narrow(singles.width)
+        rounded = _quantities(*(_single(run and part.own(run)) for run in (run, limit)))
     with in_precision("float64"):
         problem, _ = _systems.problem_of_seed(doubles, seed)
 
