@@ -24,6 +24,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
 SCRIPTS = (
     "sweep", "grid", "dense_step", "matrix_free", "limit", "limit_tolerance", "precision", "robustness",
+    "commands",
 )  # fmt: skip
 """In the order of the table; each has `measure(quick)`, which returns its figures."""
 

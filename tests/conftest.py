@@ -25,7 +25,7 @@ os.environ["XLA_FLAGS"] = told
 SHAPED = (
     "noise", "gaussian", "history", "memory", "training", "observables", "losses", "optimizers",
     "parametrization", "trajectory", "finite._matrix_free", "finite._matrices", "finite._hidden",
-    "finite._updates", "finite._sizes", "finite._dense", "finite._grid", "finite._innovations",
+    "_sizes", "finite._updates", "finite._dense", "finite._grid", "finite._innovations",
     "limit._terms", "limit._solve", "limit._lazy",
 )  # fmt: skip
 with install_import_hook([f"nfd_jax.{name}" for name in SHAPED], "beartype.beartype"):

@@ -22,7 +22,7 @@ def shifted(x):
     return jnp.cos(x - 1)
 
 
-@pytest.mark.parametrize("kind", INTERIORS)
+@pytest.mark.parametrize("kind", ["limit", pytest.param("network", marks=pytest.mark.long)])
 def test_a_system_is_the_same_in_arrays_with_room_for_more(make_problem, kind):
     problem = make_problem(steps=2, rows=2, outputs=2, stream=True, activation=shifted, richness=0.7)
     key, inputs = jax.random.key(5), jnp.ones((3, problem.input_dim)) * jnp.arange(3.0)[:, None]
