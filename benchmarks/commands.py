@@ -1,5 +1,5 @@
-"""(h): what a user waits for. Whole commands in fresh processes: interpreter, imports, compiling, verdicts, figures
-and page included.
+"""(h): what a user waits for. Whole commands in fresh processes: interpreter, imports, compiling, verdicts,
+figures and page included.
 
 An empty cache is as after installing; a second process finds what the first compiled; a finished store has
 nothing left to do.

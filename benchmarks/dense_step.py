@@ -9,9 +9,9 @@ a whole network do.
 import jax
 import jax.numpy as jnp
 
+from nfd_jax._sizes import Sizes
 from nfd_jax.finite._dense import hidden_weights
 from nfd_jax.finite._matrices import train
-from nfd_jax._sizes import Sizes
 from nfd_jax.finite._updates import Ends
 from nfd_jax.problem import Problem
 

@@ -1,4 +1,7 @@
-"""The first call of `solve_limit` in this process, with a compilation cache. Run as a program it prints JSON."""
+"""The first call of `solve_limit` in this process, with a compilation cache.
+
+Run as a program it prints JSON.
+"""
 
 import json
 import sys

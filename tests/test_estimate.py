@@ -120,7 +120,8 @@ def test_plan_starts_no_cell_and_says_what_it_would_do(cache, monkeypatch):
     def started(*_, **__):
         raise RuntimeError("a cell was started")
 
-    for name in ("draw_noise", "draw_questions", "solve_limits", "train_networks", "train_with_noise", "first_steps"):
+    draws, runs = ("draw_noise", "draw_questions"), ("solve_limits", "train_networks", "first_steps")
+    for name in (*draws, *runs, "train_with_noise"):
         monkeypatch.setattr(_cells, name, started)
     for name in ("run_batch", "train_grids"):
         monkeypatch.setattr(_execute, name, started)
@@ -152,7 +153,7 @@ def test_normals_are_those_that_are_drawn(stream):
     draw = lambda key: noise.sample_noise(problem, width=64, depth=32, key=key)
     shape = jax.eval_shape(draw, jax.random.key(0))
     shared = sum(math.prod(array.shape) for array in (shape.U, shape.forward, shape.backward))
-    asked = HELDOUT_SAMPLES + (12 if stream else 0)  # rows besides training, the same for all of a seed's runs
+    asked = HELDOUT_SAMPLES + (12 if stream else 0)  # rows besides training, the same for all runs of a seed
     assert counted.normals == 2 * (shared + asked * 32 * 64)
 
 

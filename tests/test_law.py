@@ -8,10 +8,10 @@ import pytest
 from scipy.stats import ks_2samp
 
 from nfd_jax import training
+from nfd_jax._sizes import Sizes
 from nfd_jax.finite._dense import hidden_weights, initial_weights, train_weights
 from nfd_jax.finite._matrices import train
 from nfd_jax.finite._matrix_free import MatrixFree
-from nfd_jax._sizes import Sizes
 from nfd_jax.finite._updates import Ends
 from nfd_jax.noise import sample_noise
 

@@ -1,4 +1,5 @@
-"""Programs that several widths share: arrays have room for the widest, and what lies beyond a width is nothing."""
+"""Programs that several widths share: arrays have room for the widest, and what lies beyond a width is
+nothing."""
 
 import jax
 import jax.numpy as jnp

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax import optimizers
+from nfd_jax._sizes import Sizes
 from nfd_jax.finite._hidden import Explicit, Factored, at_start, form
 from nfd_jax.finite._matrices import train
-from nfd_jax._sizes import Sizes
 from nfd_jax.finite._updates import Ends
 from nfd_jax.noise import INDEPENDENT_WEIGHTS, WEIGHTS, ends, normal_rows, stream
 from nfd_jax.problem import Problem

@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nfd_jax import observables
+from nfd_jax._sizes import Sizes
 from nfd_jax.activations import resolve
 from nfd_jax.finite._draws import Initial, draw
 from nfd_jax.finite._hidden import at_start
 from nfd_jax.finite._matrices import Seen, train
-from nfd_jax._sizes import Sizes
 from nfd_jax.finite._updates import Ends
 from nfd_jax.losses import accuracy, loss_function
 from nfd_jax.problem import Heldout, Problem

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax._indexing import at, put
+from nfd_jax._sizes import Sizes
 from nfd_jax._types import Index, Rows
 from nfd_jax.activations import resolve
 from nfd_jax.finite._hidden import Explicit, Factored
-from nfd_jax._sizes import Sizes
 from nfd_jax.finite._updates import Batch, Ends, updates
 from nfd_jax.losses import loss_function, split_signal
 from nfd_jax.parametrization import block

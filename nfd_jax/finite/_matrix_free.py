@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from nfd_jax._indexing import at, put
+from nfd_jax._sizes import Sizes
 from nfd_jax._types import Rows, Scalar
 from nfd_jax.activations import Activation, resolve
-from nfd_jax._sizes import Sizes
 from nfd_jax.gaussian import Answers
 from nfd_jax.parametrization import Block, block
 from nfd_jax.problem import Problem

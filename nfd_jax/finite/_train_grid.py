@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nfd_jax import optimizers, training
+from nfd_jax._sizes import Sizes
 from nfd_jax.checks import (
     as_array,
     as_size,
@@ -29,7 +30,6 @@ from nfd_jax.finite._dense import hidden_weights, initial_weights, keeping
 from nfd_jax.finite._hidden import form
 from nfd_jax.finite._matrices import train
 from nfd_jax.finite._matrix_free import MatrixFree
-from nfd_jax._sizes import Sizes
 from nfd_jax.finite._updates import Ends
 from nfd_jax.memory import check_memory
 from nfd_jax.names import (

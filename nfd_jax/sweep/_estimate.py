@@ -3,8 +3,6 @@
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from nfd_jax._host import cores
-from nfd_jax.runtime import on_cpu, one_by_one
 from nfd_jax.store import Batch
 from nfd_jax.sweep._compilation import COMPILE, compile_seconds, programs
 from nfd_jax.sweep._machine import Machine, machine, stored_at
