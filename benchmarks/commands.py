@@ -20,7 +20,7 @@ from ._tools import HERE, REFERENCE, TINY, Figure, cache_folder, child, median, 
 
 CONFIGS = HERE.parent / "configs"
 SMALL = (
-    "seeds=1", "finite.widths=[32]", "finite.depths=[2,4]", "limit.depth_steps=8", "problem.steps=2",
+    "seeds=2", "finite.widths=[16,32]", "finite.depths=[1,2,4]", "limit.depth_steps=8", "problem.steps=2",
 )  # fmt: skip
 """What `quick` runs of a config, to see that everything works."""
 
