@@ -5,6 +5,8 @@ from the same samples share it, drawn from the key of the first; where each has 
 its own. It stands at particles = 0.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +57,7 @@ def _one(task: Task, seed: int, rate: float, flag: str) -> dict[str, np.ndarray]
             bars |= {name: nothing(kernels + 1, rows, rows) for name in KERNEL_NAMES}
     value, targets = loss_function(task.problem.loss).value, heldout.targets
     output, shared = (jnp.asarray(bars[name].value, problem.dtype) for name in ("output", "heldout"))
-    variables = {
+    variables: dict[str, Any] = {
         "accuracy": jax.vmap(accuracy)(output, problem.targets),
         "heldout_loss": jax.vmap(lambda f: value(f, targets))(shared),
         "heldout_accuracy": jax.vmap(lambda f: accuracy(f, targets))(shared),

@@ -167,7 +167,7 @@ def _first_sample(task: Task, samples: str) -> tuple[Problem, np.ndarray]:
         return problem, np.asarray([gain[0, 0] for gain in limit.first_step_gain(problem)])
 
 
-def _width(task: Task) -> np.ndarray | None:
+def _width(task: Task) -> np.integer | None:
     """The width as programs take it that serve others besides; None for those that don't."""
     return None if task.dense or task.batch.size is None else np.int32(task.width)
 
