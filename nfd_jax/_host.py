@@ -20,9 +20,8 @@ def settle() -> None:
     """What a process of this package's own settles before it imports anything: see below."""
     collect_seldom()
     compile_small_loops()
-    os.environ.setdefault(
-        "OPENBLAS_NUM_THREADS", "1"
-    )  # matrices are small: other threads only wait, and spin
+    # Matrices that NumPy and LAPACK see are small: other threads would only wait for them, spinning.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def collect_seldom() -> None:

@@ -101,9 +101,9 @@ def _redrawn(task: Task) -> float:
     layers = len(task.limit_flags) * task.depth_steps
     layers += 0 if task.dense else sum(len(task.flags) * finest for finest in task.noise_depths.values())
     if task.bounded:
-        return 2 * task.steps * task.followed * task.width * layers * len(task.rates)
+        return 2 * task.steps * task.followed * task.room * layers * len(task.rates)
     passes = 3 * task.steps + 2 * task.probe
-    return 2 * task.samples * task.width * passes * layers * len(task.rates)
+    return 2 * task.samples * task.room * passes * layers * len(task.rates)
 
 
 def _system(task: Task, layers: int) -> Work:
