@@ -43,9 +43,9 @@ def shard_questions(questions: Questions | None, devices: Devices | None = None)
     if questions is None:
         return None
     mesh = _mesh(questions.xi.shape[-1], devices)
-    at = lambda xi: None if xi is None else _along(mesh, xi, -1)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    return jax.device_put(questions, Questions(everywhere, at(questions.xi), at(questions.xi_back)))
+    places = [NamedSharding(mesh, PartitionSpec())]  # of the inputs
+    places += [_along(mesh, xi, -1) for xi in (questions.xi, questions.xi_back) if xi is not None]
+    return jax.device_put(questions, jax.tree.unflatten(jax.tree.structure(questions), places))
 
 
 def sample_sharded_noise(

@@ -51,6 +51,20 @@ def test_xla_is_told_once_and_what_the_user_told_it_stays(told):
     assert told("--xla_backend_extra_options=other=1") == ["--xla_backend_extra_options=other=1"]
 
 
+def test_a_process_of_its_own_settles_all_and_what_the_user_told_openblas_stays(monkeypatch):
+    seldom = []
+    monkeypatch.setattr(_host.gc, "set_threshold", lambda *numbers: seldom.append(numbers))
+    for before, after in ((None, "1"), ("3", "3")):
+        monkeypatch.setenv("XLA_FLAGS", "")
+        monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+        if before is not None:
+            monkeypatch.setenv("OPENBLAS_NUM_THREADS", before)
+        _host.settle()
+        assert os.environ["OPENBLAS_NUM_THREADS"] == after
+        assert str(_host.SMALL_LOOPS) in os.environ["XLA_FLAGS"]
+    assert seldom[0][0] > 700 and len(seldom) == 2
+
+
 def test_small_loops_are_compiled_whole_and_give_the_same_bits():
     def process(how):
         environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}

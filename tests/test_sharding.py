@@ -46,6 +46,11 @@ def test_sharded_noise_is_the_same_noise_drawn_in_place(measured):
     assert measured["noise"] == {"equal": True, "sent": [], "shards": [WIDTH // DEVICES] * DEVICES}
 
 
+def test_the_noise_of_questions_lies_beside_it(measured):
+    parts = [WIDTH // DEVICES] * DEVICES
+    assert measured["questions"] == {"equal": True, "xi": parts, "xi_back": parts, "inputs": [5] * DEVICES}
+
+
 def test_a_width_that_cannot_be_shared_out_is_refused(measured):
     received = f"width {WIDTH - 1} cannot be shared out equally among {DEVICES} devices"
     assert measured["refused"] == f"{received}: take a multiple of them"
@@ -115,6 +120,11 @@ def _measure() -> dict:
     draw = lambda key: sharding.sample_sharded_noise(problem, width=WIDTH, depth=DEPTH, key=key)
     drawn, sent = run(draw, jax.random.key(0))
     out["noise"] = {"equal": error(noise, drawn) == 0, "sent": sent, "shards": shards(drawn.U, 0)}
+    asked = training.probe_questions(problem, DEPTH, WIDTH, jax.random.key(1))
+    apart = sharding.shard_questions(asked)
+    lies = {name: shards(getattr(apart, name), -1) for name in ("xi", "xi_back", "inputs")}
+    out["questions"] = {"equal": error(asked, apart) == 0} | lies
+    assert sharding.shard_questions(None) is None
     try:
         sharding.shard_noise(noise.narrow(WIDTH - 1))
     except ValueError as refused:
