@@ -121,6 +121,10 @@ class Background:
         except BaseException as error:
             self._outcome["error"] = error
 
+    @property
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
     def result(self) -> Any:
         """What it returned; raises what it raised. Ctrl-C is heard even while a compiled program runs."""
         while self._thread.is_alive():

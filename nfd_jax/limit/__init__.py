@@ -17,6 +17,7 @@ from nfd_jax.limit._kernels import (
     initial_averages,
 )
 from nfd_jax.limit._lazy import lazy_limit
+from nfd_jax.limit._levels import Chunk, Sampled, Sampler
 from nfd_jax.limit._solve import Limit
 from nfd_jax.limit._tolerance import TimeTooShort, estimate_limit
 from nfd_jax.names import BackwardWeights, MatmulPrecision, RecordName
@@ -25,10 +26,13 @@ from nfd_jax.problem import Problem
 from nfd_jax.trajectory import Trajectory
 
 __all__ = [
+    "Chunk",
     "InitKernels",
     "Limit",
     "LimitEstimate",
     "Quantity",
+    "Sampled",
+    "Sampler",
     "TimeTooShort",
     "check_limit",
     "estimate_limit",

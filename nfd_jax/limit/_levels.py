@@ -15,12 +15,17 @@ program serves every M. Noise is drawn by NumPy, which needs no program, from (k
 can be had again alone, and the order of evaluation changes nothing.
 """
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nfd_jax._host import cores
 from nfd_jax.activations import resolve
 from nfd_jax.finite import MatrixFree
 from nfd_jax.names import KERNEL_NAMES
@@ -28,6 +33,7 @@ from nfd_jax.noise import Noise
 from nfd_jax.observables import kernel
 from nfd_jax.problem import Problem
 from nfd_jax.programs import Program
+from nfd_jax.runtime import in_threads
 from nfd_jax.training import Questions, train
 from nfd_jax.trajectory import Trajectory
 
@@ -97,6 +103,18 @@ class Draws:
         return Draws(self.ends, tuple(map(half, self.motions)))
 
 
+class Sampled(NamedTuple):
+    """One chunk: its samples (systems, size), their controls (systems, p), and the seconds they took."""
+
+    samples: np.ndarray
+    controls: np.ndarray
+    seconds: float
+
+
+Chunk = tuple[Level, int]
+"""Which of a level's chunks."""
+
+
 class Sampler:
     """Samples of all levels for one problem. A sample is a vector: `output`, `loss`, `heldout`, and kernels
     at the multiples of 1/`kernels` in t, flattened, in the order of `shapes`."""
@@ -125,6 +143,15 @@ class Sampler:
         sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
         each = np.split(np.arange(self.size), np.cumsum(sizes)[:-1])
         return np.concatenate([at for name, at in zip(self.shapes, each, strict=True) if name in names])
+
+    def chunks(self, wanted: Sequence[Chunk]) -> list[Sampled]:
+        """Each of the chunks, on all cores."""
+
+        def timed(level: Level, chunk: int) -> Sampled:
+            begun = time.perf_counter()
+            return Sampled(*self.sample(level, chunk), time.perf_counter() - begun)
+
+        return in_threads([partial(timed, *one) for one in wanted], cores())
 
     def __call__(self, level: Level, chunk: int) -> np.ndarray:
         """Samples (systems, size) of one chunk; (systems, 2 · size) for "mixed", with E's part of second

@@ -10,7 +10,8 @@ stopped and resumed or not, on one core or many.
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import SupportsIndex
 
@@ -22,10 +23,12 @@ from nfd_jax._host import cores
 from nfd_jax.checks import as_number, as_size, check_flag, check_key
 from nfd_jax.limit._estimate import LimitEstimate, put_together
 from nfd_jax.limit._kernels import check_limit
-from nfd_jax.limit._levels import Level, Sampler
+from nfd_jax.limit._levels import Chunk, Sampled, Sampler
 from nfd_jax.limit._multilevel import Moments, State, combine, error, plan
 from nfd_jax.problem import Problem, heldout_inputs
-from nfd_jax.runtime import in_threads
+
+Take = Callable[[Sampler, Sequence[Chunk]], Generator[list[Sampled], None, None]]
+"""Who takes samples: parts of what is wanted, in order."""
 
 
 class TimeTooShort(ValueError):
@@ -43,6 +46,7 @@ def estimate_limit(
     kernels: SupportsIndex | None = None,
     resume: LimitEstimate | None = None,
     progress: Callable[[LimitEstimate], None] | None = None,
+    take: Take | None = None,
 ) -> LimitEstimate:
     """The limit's outputs to `tolerance`: the rms error over (K, P, C) that is kept with a probability of
     about 95 %.
@@ -52,8 +56,10 @@ def estimate_limit(
     whatever the tolerance. After `max_seconds` what has been reached is returned, with its error bars and
     `met` False. `resume` takes such an estimate, which may come from a file (`LimitEstimate.load`), further:
     to the numbers of an uninterrupted call, or from a larger tolerance (same problem, same key) to this one.
-    `progress` is called with the estimate so far, now and then. Everything is computed in the dtype of the
-    inputs and averaged in float64.
+    `progress` is called with the estimate so far, now and then. `take(sampler, wanted)` is who takes samples,
+    for those who spread them over processes: it yields `sampler.chunks(part)` for one part of `wanted` after
+    the other, in order, and is closed where the rest is not wanted any more; None is this process. Everything
+    is computed in the dtype of the inputs and averaged in float64.
 
     Raises ValueError for a tolerance that is not positive or below the rounding of the dtype, a time too
     short for the first levels, parametrizations without a limit, shapes, names or `kernels` that do not fit,
@@ -92,7 +98,7 @@ def estimate_limit(
 
     estimate = None
     while True:
-        in_time = _sample(sampler, state, deadline)
+        in_time = _sample(sampler, state, deadline, take or _here)
         if state.sampled:
             total = combine(state, size)
             reached = error(total, aim)
@@ -121,7 +127,7 @@ def coarsest(problem: Problem, least_steps: int = 1) -> tuple[int, int]:
     return particles, steps
 
 
-def _sample(sampler: Sampler, state: State, deadline: float) -> bool:
+def _sample(sampler: Sampler, state: State, deadline: float, take: Take) -> bool:
     """Take the samples that the plan of `state` wants, or as many as there is time for; whether all were
     taken."""
     done = {level: state.found[level].chunks if level in state.found else 0 for level in state.wanted}
@@ -132,26 +138,30 @@ def _sample(sampler: Sampler, state: State, deadline: float) -> bool:
         for i in range(done[level], state.wanted[level])
     ]
 
-    def task(level: Level, chunk: int):
-        def work():
-            begun = time.perf_counter()
-            return *sampler.sample(level, chunk), time.perf_counter() - begun
-
-        return work
-
-    slab = 4 * cores()
-    for i in range(0, len(missing), slab):
-        if time.monotonic() > deadline:
-            return False
-        part = missing[i : i + slab]
-        results = in_threads([task(*where) for where in part], cores())
-        for (level, _), (samples, controls, seconds) in zip(part, results, strict=True):
-            if not np.isfinite(samples).all():
-                size = f"{level.particles} particles and {level.steps} Euler steps"
-                raise FloatingPointError(f"systems of {size} diverged: lower the learning rate")
-            before = state.found.get(level, Moments.empty(samples.shape[1], controls.shape[1]))
-            state.found[level] = before.with_chunk(samples, seconds, controls)
+    if missing and time.monotonic() > deadline:
+        return False
+    with closing(take(sampler, missing)) as parts:
+        taken = 0
+        for part in parts:
+            for (level, _), (samples, controls, seconds) in zip(missing[taken:], part, strict=False):
+                if not np.isfinite(samples).all():
+                    size = f"{level.particles} particles and {level.steps} Euler steps"
+                    raise FloatingPointError(f"systems of {size} diverged: lower the learning rate")
+                before = state.found.get(level, Moments.empty(samples.shape[1], controls.shape[1]))
+                state.found[level] = before.with_chunk(samples, seconds, controls)
+            taken += len(part)
+            if taken < len(missing) and time.monotonic() > deadline:
+                return False
+    if taken != len(missing):
+        raise ValueError(f"take= must yield all chunks that are wanted: received {taken} of {len(missing)}")
     return True
+
+
+def _here(sampler: Sampler, wanted: Sequence[Chunk]) -> Generator[list[Sampled], None, None]:
+    """In this process."""
+    slab = 4 * cores()
+    for i in range(0, len(wanted), slab):
+        yield sampler.chunks(wanted[i : i + slab])
 
 
 def _identity(tree, *more) -> str:

@@ -1,7 +1,8 @@
 """Batches spread over processes: workers on this machine, or those of a Dask cluster that runs already.
 
 A worker is sent a config and a batch, never arrays, and compiles for itself; arrays come back to the
-coordinator, which alone writes. It shakes hands before: one with other code or other data gets no batch. A
+coordinator, which alone writes. Of a batch that estimates limits to a tolerance it is sent a share, the
+samples to take next (`_spread`). It shakes hands before: one with other code or other data gets no batch. A
 worker that dies, hangs or cannot be reached costs its batch a retry; a batch that takes `DEATHS` workers with
 it is given up. The coordinator itself gives each worker one batch at a time: a Dask scheduler would blame a
 death on all the batches that wait for the worker too.
@@ -24,6 +25,7 @@ from distributed import CancelledError, Client, Future, KilledWorker, Security, 
 from distributed.utils import silence_logging_cmgr
 
 from nfd_jax.config import ConfigError, SweepConfig
+from nfd_jax.limit import Sampled
 from nfd_jax.measures import Named
 from nfd_jax.runtime import use_compilation_cache
 from nfd_jax.store import Batch
@@ -33,6 +35,7 @@ from nfd_jax.sweep._compute import computed
 from nfd_jax.sweep._handshake import Handshakes, Refusal, Worker, checked, source_of
 from nfd_jax.sweep._last_words import MEMORY, kills_for_memory
 from nfd_jax.sweep._local import LocalCluster
+from nfd_jax.sweep._spread import Share, Spread, taken
 from nfd_jax.sweep._task import Task
 
 DEATHS = 3
@@ -61,6 +64,9 @@ UNPACK = "__import__('pickle').loads(packed)()"
 Outcome = dict[str, Named] | str
 """A batch's arrays, or one line saying why there are none."""
 
+Work = Batch | Share
+"""What a worker is given at a time."""
+
 
 class ClusterError(ConfigError):
     """A Dask cluster that cannot be reached, or no longer, or has no worker that may compute."""
@@ -88,10 +94,12 @@ def on_cluster(
         yield from _Coordinator(config, pending, client, local, origin, warn).outcomes()
 
 
-def compute(text: str, batch: Batch) -> Outcome:
-    """What a worker does: a batch of the config in a YAML text, just as it is done without workers."""
+def compute(text: str, work: Work) -> Outcome | list[Sampled]:
+    """What a worker does: a batch of the config in a YAML text, just as it is done without workers, or a
+    share of one."""
     use_compilation_cache()
-    return computed(SweepConfig.from_yaml(text), batch)
+    config = SweepConfig.from_yaml(text)
+    return taken(config, work) if isinstance(work, Share) else computed(config, work)
 
 
 class _Coordinator:
@@ -108,8 +116,9 @@ class _Coordinator:
     ):
         self.config, self.client, self.local, self.origin, self.warn = config, client, local, origin, warn
         self.text, self.source = config.to_yaml(), source_of(config)
-        self.queue, self.deaths = deque(pending), Counter[Batch]()
-        self.held: dict[Future, tuple[Batch, Worker, int]] = {}  # with the worker's process
+        self.queue, self.deaths = deque[Work](pending), Counter[Work]()
+        self.held: dict[Future, tuple[Work, Worker, int]] = {}  # with the worker's process
+        self.spread: list[Spread] = []
         self.crew, self.served = Handshakes(client), False
         self.unsaid: list[Worker] = []
         self.killed_before = kills_for_memory()
@@ -117,6 +126,13 @@ class _Coordinator:
         self.idle_since, self.said = time.monotonic(), False
 
     def outcomes(self) -> Iterator[tuple[Batch, Outcome]]:
+        try:
+            yield from self._until_done()
+        finally:
+            for spread in self.spread:
+                spread.give_up("the sweep was stopped")
+
+    def _until_done(self) -> Iterator[tuple[Batch, Outcome]]:
         while True:
             there = self._workers()
             done: list[tuple[Batch, Outcome]] = []
@@ -128,8 +144,9 @@ class _Coordinator:
                 self.unsaid += self.crew.refused.keys() - known
                 self._hand_out()
             self.served |= bool(done)
+            done += self._estimated()
             yield from done  # the workers are busy again while the coordinator writes
-            if not self.queue and not self.held:
+            if not self.queue and not self.held and not self.spread:
                 return
             self._be_patient(there)
             self._wait_for_one()
@@ -148,9 +165,10 @@ class _Coordinator:
         return None
 
     def _collect(self, present: set[Worker]) -> list[tuple[Batch, Outcome]]:
-        """What batches came to that are done or given up; the others that ended go back to the queue."""
+        """What batches came to that are done or given up; what else ended goes back to the queue, or to the
+        estimate that it is a share of."""
         done: list[tuple[Batch, Outcome]] = []
-        for future, (batch, worker, process) in list(self.held.items()):
+        for future, (work, worker, process) in list(self.held.items()):
             outcome = _outcome(future, worker in present)
             if outcome is None:
                 continue
@@ -158,33 +176,61 @@ class _Coordinator:
             if isinstance(outcome, Refusal):
                 self.crew.refuse(worker, outcome)
                 self.unsaid.append(worker)
-                self.queue.appendleft(batch)
-            elif not isinstance(outcome, int):
-                done.append((batch, outcome))
-            else:
-                self.deaths[batch] += outcome
-                if self.deaths[batch] < DEATHS:
-                    self.queue.appendleft(batch)
-                else:
-                    done.append((batch, self._given_up(batch, process)))
+                self.queue.appendleft(work)
+                continue
+            if isinstance(outcome, int):
+                self.deaths[work] += outcome
+                if self.deaths[work] < DEATHS:
+                    self.queue.appendleft(work)
+                    continue
+                outcome = self._given_up(work, process)
+            if isinstance(work, Batch):
+                done.append((work, outcome))
+            for spread in self.spread:
+                if isinstance(work, Share) and spread.batch == work.batch:
+                    spread.give(work, outcome)
         return done
 
+    def _estimated(self) -> list[tuple[Batch, Outcome]]:
+        """The batches of estimates that are done or given up."""
+        ended = [spread for spread in self.spread if spread.ended]
+        self.spread = [spread for spread in self.spread if spread not in ended]
+        return [(spread.batch, spread.outcome()) for spread in ended]
+
     def _hand_out(self) -> None:
-        """A batch to each worker that may compute and has none."""
+        """Work to each worker that may compute and has none."""
         busy = {worker for _, worker, _ in self.held.values()}
         for worker, process in self.crew.usable.items():
-            if self.queue and worker not in busy:
-                batch = self.queue.popleft()
-                work = partial(checked, compute, self.text, batch, self.crew.expected, self.source)
-                packed = {"packed": pickle.dumps(work)}
-                key = f"{batch.id}-{uuid.uuid4().hex}"
-                future = self.client.submit(eval, UNPACK, packed, workers=[worker.address], key=key)
-                self.held[future] = batch, worker, process
+            if worker in busy:
+                continue
+            if (work := self._next()) is None:
+                return
+            call = partial(checked, compute, self.text, work, self.crew.expected, self.source)
+            packed = {"packed": pickle.dumps(call)}
+            key = f"{work.id}-{uuid.uuid4().hex}"
+            future = self.client.submit(eval, UNPACK, packed, workers=[worker.address], key=key)
+            self.held[future] = work, worker, process
 
-    def _given_up(self, batch: Batch, process: int) -> str:
+    def _next(self) -> Work | None:
+        """What to do next. Estimates begin here, as many as there are workers; nothing comes before their
+        shares."""
+        for spread in self.spread:
+            if (share := spread.next()) is not None:
+                return share
+        while self.queue:
+            work = self.queue.popleft()
+            if isinstance(work, Share) or Task.of(self.config, work).tolerance is None:
+                return work
+            if len(self.spread) == len(self.crew.usable):
+                self.queue.appendleft(work)
+                break
+            self.spread.append(Spread(self.config, work, len(self.crew.usable)))
+        return None
+
+    def _given_up(self, work: Work, process: int) -> str:
         """Why a batch is not done, as far as its last worker has told, and what it needs where memory may be
         the reason."""
-        line = f"killed {self.deaths[batch]} workers"
+        line, batch = f"killed {self.deaths[work]} workers", work if isinstance(work, Batch) else work.batch
         if self.local is None:
             logs = "whose own logs say why; where they ran out of memory"
             return f"{line}, {logs}: {_memory.needs(Task.of(self.config, batch))}"
@@ -259,12 +305,13 @@ class _Coordinator:
         if not futures:
             time.sleep(0.1)
             return
+        idle = self.spread and len(self.held) < len(self.crew.usable)  # may have shares for them any time
         with suppress(TimeoutError, CancelledError):
-            wait(futures, timeout=1, return_when="FIRST_COMPLETED")
+            wait(futures, timeout=0.1 if idle else 1, return_when="FIRST_COMPLETED")
 
 
-def _outcome(future: Future, present: bool) -> Outcome | int | None:
-    """What a batch came to: its result, or the number of workers that died of it, or None while its worker is
+def _outcome(future: Future, present: bool) -> Any:
+    """What work came to: its result, or the number of workers that died of it, or None while its worker is
     at it."""
     try:
         if future.done():

@@ -5,45 +5,86 @@ from the same samples share it, drawn from the key of the first; where each has 
 its own. It stands at particles = 0.
 """
 
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nfd_jax.limit import Quantity, estimate_limit
+from nfd_jax.limit import Chunk, Quantity, Sampled, Sampler, estimate_limit
 from nfd_jax.losses import accuracy, loss_function
 from nfd_jax.measures import Paths, Runs
 from nfd_jax.names import KERNEL_NAMES
 from nfd_jax.noise import seed_key
+from nfd_jax.problem import Heldout, Problem
+from nfd_jax.runtime import in_threads
 from nfd_jax.sweep._systems import problem_of_seed
 from nfd_jax.sweep._task import Task
 
 
-def estimates(task: Task) -> Runs:
-    """The limit at every learning rate and flag, leading axes (seed, rate, flag). Where systems diverge all
-    is NaN."""
+class Run(NamedTuple):
+    """One estimate of a task."""
+
+    seed: int
+    rate: float
+    flag: str
+
+
+Take = Callable[[Run, Sampler, Sequence[Chunk]], Generator[list[Sampled], None, None]]
+"""Who takes the samples of an estimate, as `estimate_limit` has it."""
+
+
+def estimates(task: Task, take: Take | None = None) -> Runs:
+    """The limit at every learning rate and flag, leading axes (seed, rate, flag), from samples that this
+    process takes, or `take`, for all estimates at the same time. Where systems diverge all is NaN."""
     own = {seed: seed if task.data_by_seed else 0 for seed in task.seeds}
-    known = {seed: _of_seed(task, seed) for seed in sorted(set(own.values()))}
-    each = [known[own[seed]] for seed in task.seeds]
-    found = {name: np.stack([one[name] for one in each]) for name in each[0]}
-    return Runs(Paths(found["output"], found["loss"], None, None), found, task.problem.activation)
+    runs = [
+        Run(seed, rate, flag)
+        for seed in sorted(set(own.values()))
+        for rate in task.rates
+        for flag in task.limit_flags
+    ]
+    each = [partial(_one, task, run, take) for run in runs]
+    known = dict(zip(runs, in_threads(each, len(each)) if take else [one() for one in each], strict=True))
+
+    def found(name: str) -> np.ndarray:
+        of_seed = lambda seed: [
+            [known[Run(seed, rate, flag)][name] for flag in task.limit_flags] for rate in task.rates
+        ]
+        return np.stack([of_seed(own[seed]) for seed in task.seeds])
+
+    variables = {name: found(name) for name in known[runs[0]]}
+    return Runs(Paths(variables["output"], variables["loss"], None, None), variables, task.problem.activation)
 
 
-def _of_seed(task: Task, seed: int) -> dict[str, np.ndarray]:
-    """The variables by name, leading axes (rate, flag)."""
-    runs = [[_one(task, seed, rate, flag) for flag in task.limit_flags] for rate in task.rates]
-    return {name: np.stack([[one[name] for one in row] for row in runs]) for name in runs[0][0]}
+def chunks_of(task: Task, run: Run, wanted: Sequence[Chunk]) -> list[Sampled]:
+    """Samples of one of the task's estimates, taken here."""
+    problem, heldout, kernels = _learned(task, run)
+    sampler = Sampler(problem, seed_key(task, run.seed), run.flag == "reused", heldout.inputs, kernels)
+    return sampler.chunks(wanted)
 
 
-def _one(task: Task, seed: int, rate: float, flag: str) -> dict[str, np.ndarray]:
-    problem, heldout = problem_of_seed(task, seed)
-    learning = problem.at_rate(jnp.asarray(rate, problem.dtype))
+def _learned(task: Task, run: Run) -> tuple[Problem, Heldout, int | None]:
+    """What is learned, the held-out samples, and the intervals of t at whose ends kernels are wanted."""
+    problem, heldout = problem_of_seed(task, run.seed)
     kernels = task.intervals if task.estimated_kernels else None
-    options = {"tolerance": task.tolerance, "max_seconds": task.max_seconds, "backward_weights": flag}
+    return problem.at_rate(jnp.asarray(run.rate, problem.dtype)), heldout, kernels
+
+
+def _one(task: Task, run: Run, take: Take | None) -> dict[str, np.ndarray]:
+    """The variables of an estimate by name."""
+    problem, heldout, kernels = _learned(task, run)
+    options = {
+        "tolerance": task.tolerance,
+        "max_seconds": task.max_seconds,
+        "backward_weights": run.flag,
+        "take": take and partial(take, run),
+    }
     try:
         bars = estimate_limit(
-            learning, key=seed_key(task, seed), heldout=heldout.inputs, kernels=kernels, **options
+            problem, key=seed_key(task, run.seed), heldout=heldout.inputs, kernels=kernels, **options
         ).quantities
     except FloatingPointError:  # a diverged limit is a result, as a diverged network is
         nothing = lambda *shape: Quantity(*(np.full((problem.steps, *shape), np.nan) for _ in range(3)))

@@ -13,23 +13,23 @@ from nfd_jax.names import DIVERGED, DONE
 from nfd_jax.runtime import in_precision
 from nfd_jax.store import Batch
 from nfd_jax.sweep import _systems
-from nfd_jax.sweep._estimates import estimates
+from nfd_jax.sweep._estimates import Take, estimates
 from nfd_jax.sweep._task import Task
 from nfd_jax.trajectory import Trajectory
 
 
-def run_batch(config: SweepConfig, batch: Batch) -> dict[str, Named]:
+def run_batch(config: SweepConfig, batch: Batch, take: Take | None = None) -> dict[str, Named]:
     """Everything `batch` computes, by the contract's names ("finite/loss"), with named dims, depths and seeds
-    as in the batch."""
+    as in the batch. `take` takes the samples of estimates, where others do."""
     with in_precision(config.precision):
-        return _Run(Task.of(config, batch)).arrays()
+        return _Run(Task.of(config, batch), take).arrays()
 
 
 class _Run:
     """What the measures of a batch share."""
 
-    def __init__(self, task: Task):
-        self.task = task
+    def __init__(self, task: Task, take: Take | None):
+        self.task, self.take = task, take
         self._innovations: dict[int, tuple[Runs, Runs]] = {}
         self.measures = [measure for measure in measures.MEASURES if measure.name in task.measures]
         solves = task.tolerance is None and (task.solves_limit or task.matrix_free)
@@ -69,7 +69,7 @@ class _Run:
     @cached_property
     def limit_runs(self) -> Runs:
         if self.task.tolerance is not None:
-            return estimates(self.task)
+            return estimates(self.task, self.take)
         assert self.limits is not None
         return self._runs(self.limits)
 

@@ -15,7 +15,6 @@ from distributed import CancelledError, Client, Future, KilledWorker
 from nfd_jax.config import SweepConfig
 from nfd_jax.data import DataError
 from nfd_jax.runtime import identity
-from nfd_jax.store import Batch
 
 QUESTION = (
     "[__import__('importlib').import_module(f'nfd_jax.sweep.{name}')"
@@ -66,10 +65,10 @@ def source_of(config: SweepConfig) -> str:
 
 
 def checked(
-    work: Callable, text: str, batch: Batch, expected: dict[str, str], source: str
-) -> dict | str | Refusal:
-    """What `work` makes of a batch on a worker, or why it must not be done there: other code than `expected`,
-    or other data than those of the fingerprint `source`."""
+    work: Callable, text: str, what: object, expected: dict[str, str], source: str
+) -> dict | list | str | Refusal:
+    """What `work` makes of a batch on a worker, or of a share of one; or why it must not be done there: other
+    code than `expected`, or other data than those of the fingerprint `source`."""
     if differs := differences(identity(), expected):
         return Refusal(differs)
     if source:
@@ -80,7 +79,7 @@ def checked(
         if own != source:
             received, wanted = own[:DIGITS] or "none", source[:DIGITS]
             return Refusal(f"samples of the data set: received {received}, expected {wanted}")
-    return work(text, batch)
+    return work(text, what)
 
 
 class Handshakes:
