@@ -13,8 +13,9 @@ import nfd_jax as nfd
 from nfd_jax import launch, sweep
 from nfd_jax.limit import TimeTooShort, initial_averages
 from nfd_jax.problem import Heldout
-from nfd_jax.report._distances import loss_band
+from nfd_jax.report._distances import estimate_band
 from nfd_jax.report._fig_front import front_loss
+from nfd_jax.report._fig_training import kernels, losses
 from nfd_jax.report._plot import styled
 from nfd_jax.sweep import _estimates
 from nfd_jax.verdicts import View
@@ -67,6 +68,21 @@ def test_stored_outputs_are_the_estimate_and_lie_within_its_bars_of_another(resu
     assert 0 < np.sqrt(np.mean(found.output_standard_error.values**2)) < 0.1
 
 
+def test_bars_of_held_out_losses_are_those_of_the_outputs_carried_over(results):
+    """To first order: outputs off by a little, all of them to the side that hurts most."""
+    found = results["limit"].to_dataset().sel(backward_weights="reused", particles=0, seed=1)
+    found = found.squeeze("learning_rate")
+    estimate = direct("reused", nfd.seed_key(config_with(TREE, {}), 0)).quantities["heldout"]
+    with jax.enable_x64(True):
+        y = np.asarray(Heldout.from_config(config_with(TREE, {})).targets)
+    loss = lambda f: ((f - y) ** 2).sum(-1).mean(-1) / 2
+    np.testing.assert_allclose(found.heldout_loss, loss(estimate.value), rtol=1e-9)
+    for part in ("standard_error", "bias"):
+        worst = np.sign(estimate.value - y) * np.abs(getattr(estimate, part)) * 1e-6
+        step = (loss(estimate.value + worst) - loss(estimate.value)) / 1e-6
+        np.testing.assert_allclose(found[f"heldout_loss_{part}"], step, rtol=1e-4)
+
+
 def test_kernels_come_with_bars_about_their_closed_form(tmp_path):
     tree, failed = stored(
         tmp_path / "kernels", seeds=1, problem={"batch_size": 2}, limit={"kernels": True, "depth_steps": 2}
@@ -85,6 +101,17 @@ def test_kernels_come_with_bars_about_their_closed_form(tmp_path):
         # At step 0 nothing has been learned, and the two systems are one.
         assert np.all(np.abs(found.isel(step=0).values - expected) < bars.isel(step=0).values)
         assert np.any(np.abs(found.isel(step=1) - found.isel(step=0)) > bars.isel(step=1))
+    with styled():
+        drawing = kernels(View.of(tree))
+    for ax, name in zip(drawing.figure.axes, ("feature_kernel", "gradient_kernel"), strict=True):
+        lines = [line.get_ydata() for line in ax.lines]
+        bands = [shape for shape in ax.collections if isinstance(shape, PolyCollection)]
+        assert len(lines) == len(bands) == 4  # two systems; a sample with itself, and two
+        own = limit[name].sel(backward_weights="reused").isel(step=-1).values
+        own = np.stack([own[:, 0, 0] + own[:, 1, 1], own[:, 0, 1] + own[:, 1, 0]]) / 2
+        for expected in own:
+            assert any(np.allclose(expected, line, rtol=1e-6) for line in lines)
+    assert "95 % intervals" in drawing.caption and "n = " not in drawing.caption
 
 
 def test_the_two_systems_differ_and_repetitions_of_equal_samples_share_one(results):
@@ -99,7 +126,7 @@ def test_the_two_systems_differ_and_repetitions_of_equal_samples_share_one(resul
 
 def test_the_limits_lines_have_bands(results):
     view = View.of(results)
-    half = loss_band(view, "reused")
+    half = estimate_band(view, "loss", "reused", "step")
     limit = results["limit"].to_dataset().sel(backward_weights="reused").squeeze()
     np.testing.assert_allclose(
         half, (1.96 * limit.loss_standard_error + limit.loss_bias).mean("seed").values, rtol=1e-12
@@ -108,6 +135,9 @@ def test_the_limits_lines_have_bands(results):
         drawing = front_loss(view)
         bands = [shape for shape in drawing.figure.axes[0].collections if isinstance(shape, PolyCollection)]
         assert len(bands) == 2 and "95 % intervals of the limits" in drawing.caption
+        held_out = losses(view, held_out=True)
+        bands = [shape for shape in held_out.figure.axes[0].collections if isinstance(shape, PolyCollection)]
+        assert len(bands) == 2 and "95 % intervals of the limits" in held_out.caption
 
 
 def test_samples_of_its_own_give_each_repetition_an_estimate_of_its_own(tmp_path, monkeypatch):

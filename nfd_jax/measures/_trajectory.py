@@ -38,6 +38,8 @@ ESTIMATED = {
     "output_bias": (("sample", "component"), "bound on the bias of the outputs f"),
     "loss_standard_error": ((), "standard error of the training loss"),
     "loss_bias": ((), "bound on the bias of the training loss"),
+    "heldout_loss_standard_error": ((), "standard error of the held-out loss, at most"),
+    "heldout_loss_bias": ((), "bound on the bias of the held-out loss"),
 }
 """Of a limit that is estimated to a tolerance."""
 

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 
 from nfd_jax.report._learning import learning_words
 from nfd_jax.report._numbers import Estimate, count, listed, number, percent
@@ -89,16 +90,16 @@ def losses_at(view: View) -> tuple[Losses, Losses, str]:
     return split(finite), split(solved), where
 
 
-def loss_band(view: View, flag: str) -> np.ndarray | None:
-    """Half widths (step,) of 95 % intervals about the loss of a limit that was estimated to a tolerance, its
-    bias included; None of one that was solved."""
+def estimate_band(view: View, name: str, flag: str, *along: str) -> xr.DataArray | None:
+    """Half widths, along these dims, of 95 % intervals about /limit's variable `name` of a limit that was
+    estimated to a tolerance, its bias included; None of one that was solved."""
     error, bias = (
-        pick(view.get(f"limit/loss_{kind}"), backward_weights=flag) for kind in ("standard_error", "bias")
+        pick(view.get(f"limit/{name}_{kind}"), backward_weights=flag) for kind in ("standard_error", "bias")
     )
     if error is None or bias is None:
         return None
     half = 1.96 * error + np.abs(bias)
-    return half.mean([dim for dim in half.dims if dim != "step"]).values
+    return half.mean([dim for dim in half.dims if dim not in along])
 
 
 def loss_gap(view: View, limit: str) -> float | None:

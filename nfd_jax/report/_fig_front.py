@@ -4,7 +4,7 @@ limit against depth."""
 import numpy as np
 
 from nfd_jax.report import _plot as plot
-from nfd_jax.report._distances import distance, loss_band, loss_gap, losses_at
+from nfd_jax.report._distances import distance, estimate_band, loss_gap, losses_at
 from nfd_jax.report._numbers import count, percent
 from nfd_jax.report._pick import in_blocks, known_mean
 from nfd_jax.report._words import LIMIT_NAMES
@@ -26,7 +26,7 @@ def front_loss(view: View) -> plot.Drawing | None:
     for flag, samples in solved.items():
         steps, mean, _ = in_blocks(range(samples.shape[1]), known_mean(samples))
         sheet.line(ax, steps, mean, plot.LIMIT[flag], LIMIT_NAMES[flag], **plot.THICK)
-        sheet.band(ax, steps, mean, loss_band(view, flag), plot.LIMIT[flag])
+        sheet.band(ax, steps, mean, estimate_band(view, "loss", flag, "step"), plot.LIMIT[flag])
     for flag, samples in finite.items():
         if not solved or flag == "reused" or "reused" not in finite:
             line = plot.Line(plot.NETWORK[flag].color, plot.NETWORK[flag].marker, "" if solved else "-")
@@ -51,7 +51,7 @@ def front_loss(view: View) -> plot.Drawing | None:
     rate = "" if view.rate is None else f", η = {view.rate:g}"
     caption = f"{bars}Loss of the step's batch before its update{rate}."
     caption += in_blocks(range(samples.shape[1]), samples)[2]
-    if any(loss_band(view, flag) is not None for flag in solved):
+    if any(estimate_band(view, "loss", flag, "step") is not None for flag in solved):
         caption += " Shaded: 95 % intervals of the limits, their bias included."
     if solved and "reused" in finite:
         caption += " Percentages: of the loss that the network has lost, the largest over steps."

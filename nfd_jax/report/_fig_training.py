@@ -1,15 +1,19 @@
 """Figures along training: losses of networks and limits, kernels along the depth, movement of features."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
 from nfd_jax.report import _plot as plot
-from nfd_jax.report._distances import loss_band
+from nfd_jax.report._distances import estimate_band
 from nfd_jax.report._numbers import count
 from nfd_jax.report._pick import in_blocks, largest, matched, pick
 from nfd_jax.report._words import LIMIT_NAMES
 from nfd_jax.verdicts import View, by_seed, covered
+
+SHADED = "Shaded: 95 % intervals of the limits, their bias included."
 
 
 def losses(view: View, held_out: bool) -> plot.Drawing | None:
@@ -34,7 +38,7 @@ def losses(view: View, held_out: bool) -> plot.Drawing | None:
             if (solved := pick(limit, backward_weights=own)) is not None:
                 at, mean, _ = in_blocks(steps, by_seed(solved, "step").mean(0))
                 sheet.line(ax, at, mean, plot.LIMIT[own], words_of, zorder=3, **plot.THICK)
-                sheet.band(ax, at, mean, None if held_out else loss_band(view, own), plot.LIMIT[own])
+                sheet.band(ax, at, mean, estimate_band(view, name, own, "step"), plot.LIMIT[own])
         ax.set_title(f"{flag} weights, n = {width}" if flag else "limits")
         plot.step_axis(ax, steps)
     plot.same_range(panels, log=plot.spans_decade(panels))
@@ -54,6 +58,8 @@ def losses(view: View, held_out: bool) -> plot.Drawing | None:
             " Held-out samples have noise of their own in network and limit: a difference within its bars "
             "is Monte Carlo error."
         )
+    if any(estimate_band(view, name, own, "step") is not None for own in LIMIT_NAMES):
+        caption += f" {SHADED}"
     return sheet.finish(name, f"{words.capitalize()} loss{rate}{by_depth}", caption)
 
 
@@ -86,17 +92,24 @@ def _difference(sheet: plot.Sheet, ax: Axes, finite: xr.DataArray, limit: xr.Dat
 
 def kernels(view: View) -> plot.Drawing | None:
     """Kernels and the shift of features along t, networks against limits, after the last update."""
-    titles = {"feature": "⟨φ(h) φ(h′)⟩", "gradient": "⟨b b′⟩"}
-    found = {name: values for name in titles if (values := view.get(f"kernels/{name}_kernel")) is not None}
+    titles = {"feature_kernel": "⟨φ(h) φ(h′)⟩", "gradient_kernel": "⟨b b′⟩"}
+    networks, estimates = (
+        {name: view.get(f"{group}/{name}") for name in titles} for group in ("kernels", "limit")
+    )
+    found = [name for name in titles if networks[name] is not None or estimates[name] is not None]
     shift, moved = view.get("finite/feature_shift_ms"), view.get("limit/feature_shift_ms")
-    reference = next(iter(found.values()), shift)
+    every = (*networks.values(), shift, *estimates.values())
+    reference = next((values for values in every if values is not None), None)
     if reference is None:
         return None
     corner = largest(reference.isel(step=-1), "width", "depth")
-    where = {dim: corner[dim].item() for dim in ("width", "depth", "step")}
+    where = {dim: corner[dim].item() for dim in ("width", "depth", "step") if dim in corner.coords}
     sheet = plot.Sheet(1, len(found) + (shift is not None))
-    for ax, (name, values) in zip(sheet.axes[0], found.items(), strict=False):
-        _kernel_panel(sheet, ax, values.sel(where).mean("seed"))
+    for ax, name in zip(sheet.axes[0], found, strict=False):
+        if (values := networks[name]) is not None:
+            _kernel_panel(sheet, ax, values.sel(where).mean("seed"))
+        if estimates[name] is not None:
+            _estimated_panel(sheet, ax, view, name, where["step"])
         ax.set_title(titles[name])
         ax.set_xlabel("t = ℓ/L")
         ax.set_ylabel("mean over pairs of samples")
@@ -110,12 +123,14 @@ def kernels(view: View) -> plot.Drawing | None:
         ax.set_title("movement of h since step 0")
         plot.depth_axis(ax)
         ax.set_ylabel("mean square per coordinate")
-    caption = (
-        f"After {count(int(where['step']), 'update')}, n = {int(where['width'])}, L = "
-        f"{int(where['depth'])}, mean over seeds."
-    )
+    caption = f"After {count(int(where['step']), 'update')}"
+    if "width" in where:
+        caption += f", n = {int(where['width'])}, L = {int(where['depth'])}, mean over seeds"
+    caption += "."
     if found:
         caption += " Kernels are averages over coordinates for the samples of the batch."
+    if any(values is not None for values in estimates.values()):
+        caption += f" {SHADED}"
     if shift is not None:
         place = "Right: mean" if found else "Mean"
         caption += f" {place} square by which h has moved since step 0 on fixed probe samples."
@@ -123,14 +138,36 @@ def kernels(view: View) -> plot.Drawing | None:
     return sheet.finish("kernels", f"{title}, along the depth", caption)
 
 
-def _kernel_panel(sheet: plot.Sheet, ax: Axes, values: xr.DataArray) -> None:
+def _by_pairs(values: xr.DataArray) -> Iterator[tuple[str, xr.DataArray]]:
+    """Mean over pairs of a sample with itself, and of two."""
     same = np.eye(values.sizes["sample"], dtype=bool)
     for words, mask in {"a sample with itself": same, "two samples": ~same}.items():
-        mean = values.where(xr.DataArray(mask, dims=("sample", "sample2"))).mean(["sample", "sample2"])
+        if mask.any():
+            pairs = values.where(xr.DataArray(mask, dims=("sample", "sample2")))
+            yield words, pairs.mean(["sample", "sample2"])
+
+
+def _kernel_panel(sheet: plot.Sheet, ax: Axes, values: xr.DataArray) -> None:
+    for words, mean in _by_pairs(values):
         for flag in plot.NETWORK:
             for source in map(str, values["source"].values):
                 if (part := pick(mean, backward_weights=flag, source=source)) is not None:
                     _along(sheet, ax, part, source, flag, words)
+
+
+def _estimated_panel(sheet: plot.Sheet, ax: Axes, view: View, name: str, step: int) -> None:
+    """Kernels of limits that were estimated to a tolerance, with their intervals."""
+    own = "step", "t", "sample", "sample2"
+    for flag in plot.NETWORK:
+        values = pick(view.get(f"limit/{name}"), backward_weights=flag)
+        half = estimate_band(view, name, flag, *own)
+        if values is None or half is None:
+            continue
+        values = values.mean([dim for dim in values.dims if dim not in own])
+        pairs = (_by_pairs(x.sel(step=step)) for x in (values, half))
+        for (words, mean), (_, bars) in zip(*pairs, strict=True):
+            _along(sheet, ax, mean, "limit", flag, words)
+            sheet.band(ax, mean["t"], mean, bars, plot.NETWORK[flag])
 
 
 def _along(sheet: plot.Sheet, ax: Axes, part: xr.DataArray, source: str, flag: str, words: str = "") -> None:

@@ -185,8 +185,9 @@ class Sheet:
                 self.bars(ax, x[kind], middle[kind], np.stack([middle - low, high - middle])[:, kind], drawn)
         return bool(good.any())
 
-    def band(self, ax: Axes, x: ArrayLike, middle: np.ndarray, half: np.ndarray | None, line: Line) -> None:
+    def band(self, ax: Axes, x: ArrayLike, middle: ArrayLike, half: ArrayLike | None, line: Line) -> None:
         """Shading within `half` of a line, where that is known point by point."""
+        middle, half = np.asarray(middle), None if half is None else np.asarray(half)
         if half is not None and len(half) == len(middle):
             ax.fill_between(x, middle - half, middle + half, color=line.color, alpha=0.2, linewidth=0)
 

@@ -103,6 +103,11 @@ def _one(task: Task, run: Run, take: Take | None) -> dict[str, np.ndarray]:
         "heldout_loss": jax.vmap(lambda f: value(f, targets))(shared),
         "heldout_accuracy": jax.vmap(lambda f: accuracy(f, targets))(shared),
     }
+    # To first order, as if errors of all held-out outputs were one and the same.
+    slope = np.abs(jax.vmap(jax.grad(lambda f: value(f, targets)))(shared))
+    for part in ("standard_error", "bias"):
+        error = np.abs(getattr(bars["heldout"], part))
+        variables[f"heldout_loss_{part}"] = (slope * error).sum((1, 2))
     for name in ("output", "loss", *(KERNEL_NAMES if kernels is not None else ())):
         variables[name], *error = bars[name]
         variables |= zip((f"{name}_standard_error", f"{name}_bias"), error, strict=True)
