@@ -1,7 +1,11 @@
 """A limit to a tolerance in a sweep: what is stored is the estimate with its bars, one for repetitions of
-equal samples."""
+equal samples; and the same numbers to the last bit where workers take its samples."""
 
 import itertools
+import os
+import signal
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,16 +21,20 @@ from nfd_jax.report._distances import estimate_band
 from nfd_jax.report._fig_front import front_loss
 from nfd_jax.report._fig_training import kernels, losses
 from nfd_jax.report._plot import styled
-from nfd_jax.sweep import _estimates
+from nfd_jax.sweep import _cluster, _estimates
+from nfd_jax.sweep._plan import make_plan
+from nfd_jax.sweep._spread import A_WORKER, LEAST, Share, Spread, _parts, taken
 from nfd_jax.verdicts import View
 
 TREE = {
     "name": "estimated",
     "seeds": 2,
     "precision": "float64",
-    "problem": {"dataset": "gaussian", "input_dim": 4, "steps": 2, "batch_size": 1},
-    "limit": {"tolerance": 0.1},
+    "problem": {"dataset": "gaussian", "input_dim": 4, "steps": 2, "batch_size": 2},
+    "limit": {"tolerance": 0.1, "kernels": True, "depth_steps": 2},
 }
+CONFIG = config_with(TREE, {})
+[BATCH] = make_plan(CONFIG)
 
 
 def stored(folder, **changes):
@@ -43,10 +51,9 @@ def results(tmp_path_factory):
 
 
 def direct(flag, key, tolerance=0.1):
-    config = config_with(TREE, {})
     with jax.enable_x64(True):
-        problem, heldout = nfd.Problem.from_config(config), Heldout.from_config(config)
-        options = {"backward_weights": flag, "heldout": heldout.inputs}
+        problem, heldout = nfd.Problem.from_config(CONFIG), Heldout.from_config(CONFIG)
+        options = {"backward_weights": flag, "heldout": heldout.inputs, "kernels": 2}
         return nfd.estimate_limit(problem, tolerance=tolerance, key=key, **options)
 
 
@@ -55,7 +62,7 @@ def test_stored_outputs_are_the_estimate_and_lie_within_its_bars_of_another(resu
     found = results["limit"].to_dataset().sel(backward_weights=flag, particles=0, seed=1)
     found = found.squeeze("learning_rate")
     assert found.output.dims == found.output_bias.dims == ("step", "sample", "component")
-    same, other = direct(flag, nfd.seed_key(config_with(TREE, {}), 0)), direct(flag, jax.random.key(5))
+    same, other = direct(flag, nfd.seed_key(CONFIG, 0)), direct(flag, jax.random.key(5))
     np.testing.assert_allclose(found.output, same.output, rtol=1e-10)
     np.testing.assert_allclose(found.loss, same.loss, rtol=1e-10)
     bars = 4 * np.hypot(found.output_standard_error.values, other.standard_error)
@@ -72,9 +79,9 @@ def test_bars_of_held_out_losses_are_those_of_the_outputs_carried_over(results):
     """To first order: outputs off by a little, all of them to the side that hurts most."""
     found = results["limit"].to_dataset().sel(backward_weights="reused", particles=0, seed=1)
     found = found.squeeze("learning_rate")
-    estimate = direct("reused", nfd.seed_key(config_with(TREE, {}), 0)).quantities["heldout"]
+    estimate = direct("reused", nfd.seed_key(CONFIG, 0)).quantities["heldout"]
     with jax.enable_x64(True):
-        y = np.asarray(Heldout.from_config(config_with(TREE, {})).targets)
+        y = np.asarray(Heldout.from_config(CONFIG).targets)
     loss = lambda f: ((f - y) ** 2).sum(-1).mean(-1) / 2
     np.testing.assert_allclose(found.heldout_loss, loss(estimate.value), rtol=1e-9)
     for part in ("standard_error", "bias"):
@@ -83,15 +90,10 @@ def test_bars_of_held_out_losses_are_those_of_the_outputs_carried_over(results):
         np.testing.assert_allclose(found[f"heldout_loss_{part}"], step, rtol=1e-4)
 
 
-def test_kernels_come_with_bars_about_their_closed_form(tmp_path):
-    tree, failed = stored(
-        tmp_path / "kernels", seeds=1, problem={"batch_size": 2}, limit={"kernels": True, "depth_steps": 2}
-    )
-    assert not failed
-    limit = tree["limit"].to_dataset().squeeze(["particles", "learning_rate", "seed"], drop=True)
-    config = config_with(TREE, {"seeds": 1, "problem": {"batch_size": 2}})
+def test_kernels_come_with_bars_about_their_closed_form(results):
+    limit = results["limit"].to_dataset().isel(seed=0).squeeze(["particles", "learning_rate"], drop=True)
     with jax.enable_x64(True):
-        closed = initial_averages(nfd.Problem.from_config(config), ts=(0.0, 0.5, 1.0))
+        closed = initial_averages(nfd.Problem.from_config(CONFIG), ts=(0.0, 0.5, 1.0))
     for name, expected in zip(("feature_kernel", "gradient_kernel"), closed, strict=True):
         found, error = limit[name], limit[f"{name}_standard_error"]
         assert found.dims == error.dims == ("backward_weights", "step", "t", "sample", "sample2")
@@ -102,7 +104,7 @@ def test_kernels_come_with_bars_about_their_closed_form(tmp_path):
         assert np.all(np.abs(found.isel(step=0).values - expected) < bars.isel(step=0).values)
         assert np.any(np.abs(found.isel(step=1) - found.isel(step=0)) > bars.isel(step=1))
     with styled():
-        drawing = kernels(View.of(tree))
+        drawing = kernels(View.of(results))
     for ax, name in zip(drawing.figure.axes, ("feature_kernel", "gradient_kernel"), strict=True):
         lines = [line.get_ydata() for line in ax.lines]
         bands = [shape for shape in ax.collections if isinstance(shape, PolyCollection)]
@@ -170,5 +172,125 @@ def test_a_time_too_short_fails_that_batch_alone(tmp_path, monkeypatch):
 
 
 def test_the_plan_says_what_it_is(monkeypatch):
-    text = sweep.describe(config_with(TREE, {}), "")
+    text = sweep.describe(CONFIG, "")
     assert "2 limits to a tolerance of 0.1" in text and "does not fit" not in text
+
+
+LEFT = "NFD_TEST_LEFT"
+
+
+def one_dies(text, work):
+    """Does what a worker does, but the first one to take the third share dies. Every share leaves a file."""
+    left = Path(os.environ[LEFT]) / f"{work.id}.{os.getpid()}"
+    if work.number == 2 and not list(left.parent.glob(f"{work.id}.*")):
+        left.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    left.touch()
+    return _cluster.compute(text, work)
+
+
+def assert_same(found, results, rtol=0.0):
+    """A batch's arrays, and what was stored of an estimate by one process."""
+    stored = results["limit"].to_dataset()
+    arrays = {name: array for name, array in found.items() if name.startswith("limit/")}
+    assert {name.removeprefix("limit/") for name in arrays} == set(stored.data_vars)
+    for name, array in arrays.items():
+        own = stored[name.removeprefix("limit/")].squeeze("particles", drop=True)
+        np.testing.assert_allclose(array.over(own.dims), own.values, rtol=rtol, atol=rtol, err_msg=name)
+
+
+def test_workers_take_the_samples_and_a_death_costs_a_retry(results, tmp_path, monkeypatch):
+    monkeypatch.setenv(LEFT, str(tmp_path))
+    monkeypatch.setattr(_cluster, "compute", one_dies)
+    found = dict(_cluster.on_cluster(CONFIG, [BATCH], scheduler=None, workers=2))
+    assert_same(found[BATCH], results, rtol=1e-10)  # workers compile as users do, and round otherwise
+    taken_by = [path.name.rsplit(".", 1) for path in tmp_path.iterdir()]
+    assert len({share for share, _ in taken_by}) > A_WORKER
+    assert len({process for share, process in taken_by if share == f"{BATCH.id}-2"}) == 2
+
+
+def through(spread, change=lambda share, answer: answer):
+    """Takes all that an estimate asks for, here, the last that is asked for first; its outcome."""
+    while not spread.ended:
+        shares = []
+        while (share := spread.next()) is not None:
+            shares.append(share)
+        for share in reversed(shares):
+            spread.give(share, change(share, taken(CONFIG, share)))
+        time.sleep(0.01)
+    return spread.outcome()
+
+
+def test_the_order_in_which_shares_come_back_changes_nothing(results):
+    assert_same(through(Spread(CONFIG, BATCH, workers=3)), results)
+
+
+def test_a_share_that_cannot_be_taken_fails_the_batch_in_a_line():
+    broken = lambda share, answer: "out of memory" if share.number == 1 else answer
+    spread = Spread(CONFIG, BATCH, workers=3)
+    assert through(spread, broken) == "out of memory"
+    with pytest.raises(RuntimeError, match="out of memory"):  # its threads have ended, too
+        spread._work.result()
+
+
+def test_what_diverges_is_a_result_and_its_other_shares_are_dropped(results):
+    def diverging(share, answer):
+        if share.run.flag == "independent":
+            answer = [one._replace(samples=np.full_like(one.samples, np.nan)) for one in answer]
+        return answer
+
+    spread = Spread(CONFIG, BATCH, workers=3)
+    found = through(spread, diverging)
+    assert spread.next() is None
+    loss = found["limit/loss"].over(("backward_weights", "seed", "learning_rate", "step"))
+    for flag, values in zip(CONFIG.limit.backward_weights, loss, strict=True):
+        stored = results["limit/loss"].sel(backward_weights=flag, particles=0)
+        expected = stored.transpose("seed", "learning_rate", "step").values
+        np.testing.assert_array_equal(values, expected * (np.nan if flag == "independent" else 1))
+
+
+def test_shares_are_the_whole_in_order_and_of_about_equal_cost():
+    kept = []
+
+    def take(sampler, wanted):
+        kept.append(list(wanted))
+        yield sampler.chunks(wanted)
+
+    problem = nfd.Problem.from_config(CONFIG)
+    nfd.estimate_limit(problem, tolerance=0.02, key=jax.random.key(0), take=take)
+    cost = lambda chunks: sum(level.cost * level.systems for level, _ in chunks)
+    largest = max(kept, key=cost)
+    for workers in (1, 4):
+        parts = _parts(largest, workers)
+        assert [chunk for part in parts for chunk in part] == largest
+        assert len(parts) <= A_WORKER * workers + 1
+        dearest = max(cost([chunk]) for chunk in largest)
+        assert max(map(cost, parts)) <= max(LEAST, cost(largest) / (A_WORKER * workers)) + dearest
+    assert len(_parts(largest, 4)) > 1 and _parts([], 4) == []
+    assert len({Share(BATCH, None, part, i) for i, part in enumerate(_parts(largest, 4))}) == len(
+        _parts(largest, 4)
+    )
+
+
+def test_who_takes_too_little_is_told_and_who_is_late_is_closed():
+    problem, options = nfd.Problem.from_config(CONFIG), {"tolerance": 0.05, "key": jax.random.key(0)}
+
+    def half(sampler, wanted):
+        yield sampler.chunks(wanted[: len(wanted) // 2])
+
+    with pytest.raises(ValueError, match=r"take= must yield all chunks that are wanted: received \d+ of \d+"):
+        nfd.estimate_limit(problem, take=half, **options)
+
+    closed = []
+
+    def slow(sampler, wanted):
+        try:
+            for one in wanted:
+                yield sampler.chunks([one])
+                time.sleep(0.05)
+        finally:
+            closed.append(True)
+
+    with pytest.raises(TimeTooShort):
+        nfd.estimate_limit(problem, take=slow, max_seconds=0.05, **options)
+    assert closed == [True]
