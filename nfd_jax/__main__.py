@@ -9,7 +9,8 @@ def _stop(*_: object) -> None:
     os._exit(130)
 
 
-_stop.before_start = True  # for `cli`, which hears Ctrl-C itself once a command has begun
+# For `cli`, which hears Ctrl-C itself once a command has begun.
+_stop.before_start = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def main() -> None:

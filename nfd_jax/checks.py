@@ -120,7 +120,7 @@ def check_flag(received: Any) -> None:
     check_choice("backward_weights", received, BACKWARD_WEIGHTS)
 
 
-def check_record(record: Any) -> tuple[str, ...]:
+def check_record(record: Any) -> tuple[Any, ...]:
     """The names to record, each known, in one order so that equal requests share one compilation."""
     if not isinstance(record, str | tuple | list | set | frozenset):
         raise ValueError(f"record must be a list of {', '.join(RECORDS)}; received {record!r}")

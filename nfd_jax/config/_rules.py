@@ -147,7 +147,7 @@ def _pool(config: "SweepConfig") -> Found:
             "problem.pool",
             f"missing with batches epochs, allowed: {allowed}, the number of samples in the pool",
         )
-    elif problem.batches == "epochs" and problem.pool < problem.batch_size:
+    elif problem.batches == "epochs" and problem.pool is not None and problem.pool < problem.batch_size:
         yield "problem.pool", f"got {problem.pool}, allowed: {allowed}"
     elif problem.batches != "epochs" and problem.pool is not None:
         yield (

@@ -40,7 +40,7 @@ def optional_integer(low: int, high: int) -> Any:
     return Field(default=None, strict=True, ge=low, le=high, description=rule)
 
 
-def number(default: float | None, rule: str, **bounds: float) -> Any:
+def number(default: float | None, rule: str, **bounds: Any) -> Any:
     return Field(default=default, strict=True, allow_inf_nan=False, description=rule, **bounds)
 
 

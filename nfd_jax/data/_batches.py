@@ -128,6 +128,7 @@ def _gaussian(problem: "ProblemConfig", master: np.random.Generator, rng: np.ran
         return np.where(x @ teacher < 0, -1, 1)
 
     if problem.batches == "epochs":
+        assert problem.pool is not None
         pool = rng.standard_normal((problem.pool, d))
         inputs = pool[_schedule(problem, Samples("gaussian", pool, labels(pool)), rng)]
     else:

@@ -71,7 +71,6 @@ def train_weights(
     observe = keeping(record, heldout is not None)
     out, ends, hidden = train(problem, Ends(weights.U, weights.V), hidden, sizes, observe, None, **options)
     if "weights" in record:
-        out["weights"] = Weights(
-            ends.U, ends.V, hidden.W, hidden.W if reused else hidden.W + hidden.scale * hidden.gap
-        )
+        other = hidden.W if reused or hidden.gap is None else hidden.W + hidden.scale * hidden.gap
+        out["weights"] = Weights(ends.U, ends.V, hidden.W, other)
     return Trajectory(**out)

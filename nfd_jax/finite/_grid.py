@@ -11,6 +11,7 @@ One network is written in `_matrices`; here it is mapped over. One program serve
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +124,7 @@ def program(
         def group(places: tuple[int, ...]) -> dict[str, Array]:
             """Depths side by side, leading axes (depth, chunk × flags)."""
             mine, at = depths[np.asarray(places)], tuple(map(jnp.ravel, jnp.meshgrid(*inner, indexing="ij")))
-            every = jax.vmap(run, (0, None, None, None))
+            every: Any = jax.vmap(run, (0, None, None, None))
             found = jax.lax.map(lambda rf: every(mine, *rf, mine.max()), at)
             return {name: jnp.moveaxis(x, 1, 0) for name, x in found.items()}
 
@@ -179,13 +180,12 @@ def _side_by_side(
         }
         return train(learning, Ends(U, V), hidden, sizes, observe, memory, places=places, **options)[0]
 
-    if shape.form == "factored":
-        over_flags = jax.vmap(one, (None, None, None, 0, None, None, 0))
-    else:  # one flag, unbatched: networks that reuse their weights then read no second matrix
+    def of_one_flag(U, V, drawn, back, gap, rate, reuse):
+        """Unbatched: networks that reuse their weights then read no second matrix."""
+        return jax.tree.map(lambda x: x[None], one(U, V, drawn, back, gap, rate, reuse[0]))
 
-        def over_flags(*arguments):
-            return jax.tree.map(lambda x: x[None], one(*arguments[:-1], arguments[-1][0]))
-
+    both = shape.form == "factored"
+    over_flags = jax.vmap(one, (None, None, None, 0, None, None, 0)) if both else of_one_flag
     over_rates = jax.vmap(over_flags, (None, None, None, None, None, 0, None))
     if seeds > 1:
         axes = 0, 0, 2, None if back is None else 2, None if own is None else 1, None, None

@@ -75,9 +75,10 @@ def coupling_of(problem: Problem, weights: Weights, backward_weights: str, key: 
     """The coupling inside a dense network's passes: that of the matrix-free network on its innovations."""
     _, noise = innovations(problem, weights, backward_weights, key)
     reuse = jnp.asarray(backward_weights == "reused", problem.dtype)
-    return train(
-        problem, noise, MatrixFree.of(problem, reuse, noise.depth, noise.width), coupling=True
-    ).coupling
+    network = MatrixFree.of(problem, reuse, noise.depth, noise.width)
+    found = train(problem, noise, network, coupling=True).coupling
+    assert found is not None
+    return found
 
 
 def innovations(

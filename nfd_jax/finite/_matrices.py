@@ -98,12 +98,13 @@ def train(
         bs = put(jnp.zeros((room, *b.shape), dtype), b, sizes.bound)
         return jax.lax.fori_loop(0, sizes.bound, layer, (b, bs))
 
+    initial = None
     if problem.centered:
         first = problem.inputs[0] if problem.repeated else problem.inputs.reshape(-1, problem.input_dim)
         initial = forward(ends, update.at(hidden, 0), jnp.concatenate([first, *more]))[0]
 
     def centre(f: Array, k: Index) -> Array:
-        if not problem.centered:
+        if initial is None:
             return f
         own = initial[:rows] if problem.repeated else jax.lax.dynamic_slice_in_dim(initial, k * rows, rows)
         return f - jnp.concatenate([own, initial[initial.shape[0] - (f.shape[0] - rows) :]])

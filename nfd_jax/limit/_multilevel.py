@@ -63,7 +63,7 @@ class Moments(NamedTuple):
     the samples'.
     """
 
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
     chunks: int
     mean: np.ndarray
     squares: np.ndarray

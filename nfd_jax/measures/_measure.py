@@ -88,15 +88,18 @@ class Facts(Protocol):
     @property
     def flags(self) -> tuple[str, ...]:
         """Backward weights of the networks."""
+        ...
 
     @property
     def limit_flags(self) -> tuple[str, ...]:
         """Backward weights of the limits on their noise; () where there are none."""
+        ...
 
     @property
     def fixed_batch(self) -> bool:
         """Whether every step sees the same samples, so that features of different steps can be compared as
         they are."""
+        ...
 
 
 @dataclass

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from nfd_jax import verdicts as _verdicts
 from nfd_jax.report._numbers import Estimate, number
 from nfd_jax.report._words import CLAIM_WORDS, plain
-from nfd_jax.verdicts import ARGUMENTS, CLAIMS, READINGS
+from nfd_jax.verdicts import ARGUMENTS, CLAIMS, READINGS, rates, verdicts
 
 MARKS = {
     "holds": ("✓", "holds"),
@@ -67,10 +66,10 @@ class Judged:
 def judged(tree: xr.DataTree) -> Judged:
     """The stored groups; worked out where they are missing or some cells are still to come."""
     if {"rates", "verdicts"} <= set(tree.children):
-        stored = [tree[name].to_dataset(inherit=False) for name in ("rates", "verdicts")]
+        stored = [tree.children[name].to_dataset(inherit=False) for name in ("rates", "verdicts")]
         if {"claim", "reading", "effect", "decides"} <= set(stored[0].variables):
             return Judged(*stored)
-    return Judged(_verdicts.rates(tree), _verdicts.verdicts(tree))
+    return Judged(rates(tree), verdicts(tree))
 
 
 def _row(rates: xr.Dataset, i: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
+from typing import Any
 
 from nfd_jax._host import cores, settle
 
@@ -35,9 +36,9 @@ class Helper:
         """The process begins, unless it has."""
         if self._process is None and cores() > 1:
             command = [sys.executable, "-m", __name__]
-            quiet = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
             with contextlib.suppress(OSError):
-                self._process = subprocess.Popen(command, **quiet)
+                self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=quiet)
         return self
 
     def __enter__(self) -> "Helper":
@@ -60,7 +61,7 @@ class Helper:
         self._work.there = Thread(target=self._in_turn, args=(self._work,), daemon=True)
         self._work.there.start()
 
-    def draw(self, folder: Path, names: list[str], here: Callable[[str], object]) -> dict[str, object]:
+    def draw(self, folder: Path, names: list[str], here: Callable[[str], Any]) -> dict[str, Any]:
         """What `here` gives for each name, in their order; about half of it, and all that was begun, from the
         second process."""
         if self._work is None or self._work.folder != folder:

@@ -179,7 +179,7 @@ def read_record(path: Path) -> dict | None:
     """A commit record; None where it is absent, damaged, or none at all."""
     record = unsealed(path)
     try:
-        batch_of(record), stored_for(record)
+        _ = batch_of(record), stored_for(record)
         sound = record["status"] in ("done", "failed") and type(record["position"]) is int
         sound = sound and all(isinstance(word, str) for word in stored_for(record))
         hashes = record["sha256"].values()

@@ -143,8 +143,8 @@ class _Coordinator:
                 self.crew.meet(present)
                 self.unsaid += self.crew.refused.keys() - known
                 self._hand_out()
-            self.served |= bool(done)
             done += self._estimated()
+            self.served |= bool(done)
             yield from done  # the workers are busy again while the coordinator writes
             if not self.queue and not self.held and not self.spread:
                 return
@@ -157,7 +157,7 @@ class _Coordinator:
             kept = "finished cells are kept, and another address resumes the rest"
             raise ClusterError([f"{self.origin}: is gone; {kept}"])
         with suppress(OSError):  # being connected again
-            found = self.client.sync(self.client.scheduler.identity, callback_timeout=CONNECT_SECONDS)
+            found: Any = self.client.sync(self.client.scheduler.identity, callback_timeout=CONNECT_SECONDS)
             return {
                 Worker(address, facts.get("local_directory", "")): facts
                 for address, facts in found["workers"].items()
@@ -221,7 +221,7 @@ class _Coordinator:
             work = self.queue.popleft()
             if isinstance(work, Share) or Task.of(self.config, work).tolerance is None:
                 return work
-            if len(self.spread) == len(self.crew.usable):
+            if len(self.spread) >= len(self.crew.usable):
                 self.queue.appendleft(work)
                 break
             self.spread.append(Spread(self.config, work, len(self.crew.usable)))

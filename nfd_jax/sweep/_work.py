@@ -87,6 +87,7 @@ def work(task: Task) -> Work:
 def _estimate(task: Task) -> Work:
     """Of limits to a tolerance: outputs of N particles have a variance of about 1/N, nearly all of which lies
     in the coarsest systems; half of the tolerance is two standard errors. Finer ones double the work."""
+    assert task.tolerance is not None
     particles, steps = round(16 / task.tolerance**2), max(2, round(2 * task.problem.horizon))
     coarse = task.at(width=particles)
     noise = Work(normals=particles * (2 * task.samples * steps + task.inputs))

@@ -143,8 +143,8 @@ def _pair(values: xr.DataArray | None, sizes: Ends) -> tuple[xr.DataArray, xr.Da
     ):
         return None
     order = ("learning_rate", *sizes, "seed", "step")
-    both = tuple(values.sel(backward_weights=kind).transpose(*order) for kind in ("reused", "independent"))
-    return both if all(one.notnull().any() for one in both) else None
+    one, other = (values.sel(backward_weights=kind).transpose(*order) for kind in ("reused", "independent"))
+    return (one, other) if one.notnull().any() and other.notnull().any() else None
 
 
 def _gaps(values: xr.DataArray | None, sizes: Ends, margin: float) -> xr.Dataset | None:

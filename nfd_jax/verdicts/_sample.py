@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from nfd_jax.verdicts._seeds import Array
+from nfd_jax.verdicts._seeds import Array, Mask
 from nfd_jax.verdicts._tree import HUGE, array, status
 
 MOST_DIVERGED = 0.1
@@ -143,16 +143,16 @@ def choose_rate(
     return values.isel(learning_rate=chosen), picked, float(rates[chosen]), len(candidates) if training else 1
 
 
-def complete(values: Array) -> tuple[Array, Array]:
+def complete(values: Array) -> tuple[Mask, Mask]:
     """Which points (points,) and seeds (seeds,) to keep of values (seeds, points, channels).
 
     Dropped are points that fewer than half of the best-covered point's seeds have, then seeds that lack one
     of the others.
     """
-    finite = np.isfinite(values).all(2)
+    finite = np.asarray(np.isfinite(values).all(2))
     counts = finite.sum(0)
     points = (counts > 0) & (2 * counts >= counts.max(initial=0))
-    return points, finite[:, points].all(1)
+    return points, np.asarray(finite[:, points].all(1))
 
 
 def sample(

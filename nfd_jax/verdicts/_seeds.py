@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from scipy import special  # not stats, which takes a second to import
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Places = NDArray[np.intp]
 
 LEVEL = 0.05
 RESAMPLES = 1999

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from nfd_jax.verdicts._seeds import UNKNOWN, Array, Interval, Spread, resamples
+from nfd_jax.verdicts._seeds import UNKNOWN, Array, Interval, Places, Spread, resamples
 from nfd_jax.verdicts._tree import measured
 
 NEIGHBOURS = 1
@@ -60,7 +60,7 @@ class Best:
 
     losses: Array
     x: Array
-    window: Array
+    window: Places
     operator: Array
     log_rate: Array
     inner: bool
