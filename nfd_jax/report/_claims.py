@@ -13,7 +13,7 @@ import xarray as xr
 
 from nfd_jax.report._numbers import Estimate, number
 from nfd_jax.report._words import CLAIM_WORDS, plain
-from nfd_jax.verdicts import ARGUMENTS, CLAIMS, READINGS, rates, verdicts
+from nfd_jax.verdicts import ARGUMENTS, CLAIMS, MARGIN, READINGS, conclusions, section, settings
 
 MARKS = {
     "holds": ("✓", "holds"),
@@ -69,7 +69,8 @@ def judged(tree: xr.DataTree) -> Judged:
         stored = [tree.children[name].to_dataset(inherit=False) for name in ("rates", "verdicts")]
         if {"claim", "reading", "effect", "decides"} <= set(stored[0].variables):
             return Judged(*stored)
-    return Judged(rates(tree), verdicts(tree))
+    margin = section(settings(tree), "verdicts").get("margin", MARGIN)
+    return Judged(*conclusions(tree, margin=margin))
 
 
 def _row(rates: xr.Dataset, i: int) -> dict[str, Any]:

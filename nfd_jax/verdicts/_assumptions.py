@@ -7,11 +7,12 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
+from nfd_jax.verdicts._constants import enough_seeds
 from nfd_jax.verdicts._context import Context
 from nfd_jax.verdicts._errors import FLAGS
 from nfd_jax.verdicts._row import Row
 from nfd_jax.verdicts._rows import Found, guarded
-from nfd_jax.verdicts._sample import NotMeasured, labelled, states, variable
+from nfd_jax.verdicts._sample import MOST_DIVERGED, NotMeasured, labelled, states, variable
 from nfd_jax.verdicts._seeds import LEVEL, Interval, Spread
 from nfd_jax.verdicts._slopes import FLAT
 
@@ -23,9 +24,12 @@ ROWS = 8
 """Rows that can violate it: features and gradients, of a step and jointly, of both networks."""
 
 
-def ratios(context: Context, select: dict[str, str]) -> xr.DataArray:
+def ratios(context: Context, select: dict[str, str]) -> tuple[xr.DataArray, float]:
     """Smallest over largest eigenvalue, the least over t inside (0, 1): at its ends frozen U or V, or a rank
-    of at most C, make Gram matrices singular whatever the network does.
+    of at most C, make Gram matrices singular whatever the network does. And the largest share of a cell's
+    seeds that diverged.
+
+    Of the learning rates at which few do, where there are such.
     """
     least, most = (
         labelled(
@@ -33,7 +37,12 @@ def ratios(context: Context, select: dict[str, str]) -> xr.DataArray:
         )
         for name in ("min", "max")
     )
-    least, _ = states(context.tree, least)
+    least, diverged = states(context.tree, least)
+    lost = diverged.mean("seed") if "seed" in diverged.dims else diverged.astype(float)
+    by_rate = lost.max([dim for dim in lost.dims if dim != "learning_rate"])
+    if "learning_rate" in lost.dims and (by_rate <= MOST_DIVERGED).any():
+        kept = np.flatnonzero(by_rate.values <= MOST_DIVERGED)
+        least, most, by_rate = (x.isel(learning_rate=kept) for x in (least, most, by_rate))
     ratio = least.clip(0) / most.where(most > 0)
     if "t" in ratio.dims:
         t = ratio["t"].values if "t" in ratio.coords else np.linspace(0, 1, ratio.sizes["t"])
@@ -43,7 +52,7 @@ def ratios(context: Context, select: dict[str, str]) -> xr.DataArray:
         ratio = ratio.isel(t=inside).min("t")
     if not ratio.notnull().any():
         raise NotMeasured("add finished cells: resume the run")
-    return ratio
+    return ratio, float(by_rate.min())
 
 
 def spectrum_rows(context: Context, reading: str) -> Iterator[Found]:
@@ -68,13 +77,13 @@ def spectrum_rows(context: Context, reading: str) -> Iterator[Found]:
                 def judged(base: Row, labels: dict = labels) -> Found:
                     return _judge(
                         base,
-                        context.once(("ratios", tuple(labels.values())), lambda: ratios(context, labels)),
+                        *context.once(("ratios", tuple(labels.values())), lambda: ratios(context, labels)),
                     )
 
                 yield guarded(base, judged)
 
 
-def _judge(base: Row, ratio: xr.DataArray) -> Found:
+def _judge(base: Row, ratio: xr.DataArray, lost: float) -> Found:
     networks = ratio.min(
         [dim for dim in ratio.dims if dim not in ("learning_rate", "width", "depth", "seed")]
     )
@@ -92,6 +101,8 @@ def _judge(base: Row, ratio: xr.DataArray) -> Found:
         seeds=int(ratio.sizes["seed"]),
         text=f"{base.text}: {least:.1e} at least, over {len(known)} networks",
     )
+    if lack := enough_seeds(int(np.isfinite(by_seed.values).sum()), lost, base.quantity):
+        return Found(replace(row, verdict="undecided", reason=lack), "undecided")
     if surely > RARE:
         reason = (
             f"{singular:.0%} of the networks have singular matrices (smallest relative eigenvalue "

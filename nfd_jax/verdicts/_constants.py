@@ -44,14 +44,19 @@ class Constant:
 
 def enough(sample: Sample, quantity: str) -> str:
     """Why the sample can decide nothing; empty where it can."""
-    if sample.diverged > MOST_DIVERGED:
+    return enough_seeds(sample.seeds, sample.diverged, quantity)
+
+
+def enough_seeds(seeds: int, diverged: float, quantity: str) -> str:
+    """As `enough`, of so many seeds and the largest share of a cell's that diverged."""
+    if diverged > MOST_DIVERGED:
         return (
-            f"{sample.diverged:.0%} of a cell's seeds diverged, more than {MOST_DIVERGED:.0%}: add smaller "
+            f"{diverged:.0%} of a cell's seeds diverged, more than {MOST_DIVERGED:.0%}: add smaller "
             "learning rates"
         )
     least = FEWEST_FOR_OUTPUTS if quantity == "f" else FEWEST_SEEDS
-    if sample.seeds < least:
-        count = "1 seed decides" if sample.seeds == 1 else f"{sample.seeds} seeds decide"
+    if seeds < least:
+        count = "1 seed decides" if seeds == 1 else f"{seeds} seeds decide"
         what = " about outputs" if quantity == "f" else ""
         return f"{count} nothing{what}: add seeds, at least {least}"
     return ""
@@ -126,6 +131,8 @@ def judge_constant(
         if np.isfinite(seeds)
         else "seeds alone will not settle it: add widths and depths"
     )
+    if len(set(sample.widths.tolist())) == 2:
+        more = "two widths do not tell how it falls with n: add widths"
     return result("undecided", f"{said} reaches both sides of the {limit}; {more}")
 
 

@@ -105,6 +105,8 @@ class Context:
         """
 
         def make() -> Sample:
+            if path.startswith("law/") and self.per_seed:
+                raise NotMeasured("set data_seed: fixed: laws are told from seeds with the same samples")
             add = f"{MEASURE[path.split('/')[0]]} to measure"
             if path.endswith("reference_error_ms"):
                 add = "limit.reference_particles, at least four times the largest width"

@@ -7,7 +7,7 @@ import numpy as np
 
 from nfd_jax.verdicts._constants import CONSTANT, enough, needs_grid
 from nfd_jax.verdicts._context import Context
-from nfd_jax.verdicts._errors import controls_attain
+from nfd_jax.verdicts._errors import controls_miss
 from nfd_jax.verdicts._laws import Law
 from nfd_jax.verdicts._row import Row
 from nfd_jax.verdicts._rows import (
@@ -89,7 +89,6 @@ def coupling_rows(context: Context, claim: str, reading: str) -> Iterator[Found]
                 sample,
                 claimed=factor,
                 fit=lambda: context.fits(key, sample, Law(), positive=True),
-                attains=None,
                 what=what,
             )
             return replace(found, row=replace(found.row, width=0, depth=0))
@@ -187,7 +186,7 @@ def layer_rows(context: Context, reading: str, claimed: float) -> Iterator[Found
                 context,
                 wide,
                 claimed=claimed,
-                attains=controls_attain(context, "h", claimed / 2),
+                control=controls_miss(context, signal, claimed / 2),
                 what=what,
                 fit=lambda: context.fits(("layer", label), wide, Law(exponents=STEEP), constant=False),
             )

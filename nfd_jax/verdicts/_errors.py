@@ -28,17 +28,24 @@ def error_fits(context: Context, select: dict[str, str], signal: str) -> tuple[S
     return sample, context.fits((ERROR, tuple(select.items())), sample, law, positive=True)
 
 
-def controls_attain(context: Context, quantity: str, claimed: float) -> bool:
-    """Whether both controls (each network against the limit of its own flag) attain the rate on this grid."""
+MISSES = "the control of this run does not attain the rate either"
+
+
+def controls_miss(context: Context, quantity: str, claimed: float) -> str:
+    """Why the rate cannot be expected on this grid, as far as the controls tell (each network against the
+    limit of its own flag); empty where both attain it."""
 
     def one(flag: str) -> bool:
-        try:
-            _, fits = error_fits(context, {**pair(flag, flag), "quantity": quantity}, quantity)
-        except NotMeasured:
-            return False
+        _, fits = error_fits(context, {**pair(flag, flag), "quantity": quantity}, quantity)
         return fits.described and fits.reaches(claimed - TOLERANCE, context.level)
 
-    return context.once(("control", quantity, claimed), lambda: all(one(flag) for flag in FLAGS))
+    def both() -> str:
+        try:
+            return "" if all(one(flag) for flag in FLAGS) else MISSES
+        except NotMeasured as lacking:
+            return f"no control in this run, {lacking}"
+
+    return context.once(("control", quantity, claimed), both)
 
 
 def error_rows(context: Context, reading: str) -> Iterator[Found]:
@@ -90,7 +97,7 @@ def error_rows(context: Context, reading: str) -> Iterator[Found]:
                     sample,
                     claimed=claimed,
                     fit=lambda: error_fits(context, select, quantity)[1],
-                    attains=controls_attain(context, quantity, claimed),
+                    control=controls_miss(context, quantity, claimed),
                     what=what,
                 )
 

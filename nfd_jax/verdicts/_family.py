@@ -49,10 +49,14 @@ def _union(parts: list[Interval]) -> Interval:
 def fit_laws(samples: Array, widths: Array, depths: Array, law: Law, **options: bool) -> Fits:
     """`fit_grid` with power laws in L and in L + L₀: those that describe the points.
 
-    Where none does, the one with terms of next order does or nothing.
+    Where none does, the one with terms of next order does or nothing. Two widths cannot tell whether what
+    they show goes like 1/n: there laws that fall more slowly and faster are among those that describe it.
     """
     shifts = (0.0, float(depths.min())) if len(set(depths)) > 2 else (0.0,)
-    fits = [fit_grid(samples, widths, depths, replace(law, shift=shift), **options) for shift in shifts]
+    laws = [replace(law, shift=shift) for shift in shifts]
+    if len(set(widths)) == 2:
+        laws += [replace(law, width_shift=float(widths.min())), replace(law, width_power=1.5)]
+    fits = [fit_grid(samples, widths, depths, one, **options) for one in laws]
     good = [fit for fit in fits if fit.described]
     if not good and len(set(widths)) > 2:
         good = [

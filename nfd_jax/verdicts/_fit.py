@@ -174,11 +174,12 @@ def fit_grid(
     points. curved adds the terms of next order in 1/n and in depth.
     """
     root = np.sqrt(weights_of(samples, widths, depths))
-    fixed = terms(widths, depths, constant=constant, curved=curved, rays=rays)
+    wide = law.over_width(widths)
+    fixed = terms(wide, depths, constant=constant, curved=curved, rays=rays)
     betas, columns, changes = law.candidates(depths)
     if len(set(depths)) < 2:
         betas, columns, changes = betas[:1], columns[:1], changes[:1]
-    parts = [fixed | by_depth(widths, column, depths, curved=curved) for column in columns]
+    parts = [fixed | by_depth(wide, column, depths, curved=curved) for column in columns]
     names, designs = tuple(parts[0]), [np.stack(list(part.values()), 1) for part in parts]
     design = np.stack(designs)
     operators = np.linalg.pinv(design * root[:, None], rcond=1e-10) * root

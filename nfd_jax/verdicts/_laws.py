@@ -23,23 +23,30 @@ BETAS = tuple(np.round(np.arange(0.3, 2.55, 0.1), 10))
 @dataclass(frozen=True)
 class Law:
     """A family of decays, one per exponent; `reference` is the limit's M or None, `signed` for differences
-    of either sign, `squares` where the square of what is fitted is asked for: biases."""
+    of either sign, `squares` where the square of what is fitted is asked for: biases. Over widths a quantity
+    falls like 1/(n + `width_shift`) to the `width_power`."""
 
     reference: int | None = None
     signed: bool = False
     squares: bool = False
     shift: float = 0.0
+    width_shift: float = 0.0
+    width_power: float = 1.0
     exponents: tuple[float, ...] = BETAS
 
     def column(self, depths: Array, beta: float) -> Array:
-        """Relative to its value at the deepest."""
+        """Relative to its value at the deepest, or where that is the limit itself at the shallowest."""
         M, x = self.reference, depths + self.shift
-        if M is None or depths.max() >= M:
+        if M is None or depths.max() > M or depths.min() == M:
             return (x / x.max()) ** -beta
         if self.signed or self.shift or np.any(M % depths):
             values = x**-beta - (M + self.shift) ** -beta
-            return values / values[np.argmax(depths)]
+            return values / values[np.argmin(depths) if depths.max() == M else np.argmax(depths)]
         return _coarsened(tuple(depths), beta, M)
+
+    def over_width(self, widths: Array) -> Array:
+        """Relative to its value at the largest."""
+        return ((widths.max() + self.width_shift) / (widths + self.width_shift)) ** self.width_power
 
     def candidates(self, depths: Array) -> tuple[Array, Array, Array]:
         """(K,) exponents, their columns (K, points), and the derivatives of these by the exponent."""
@@ -52,22 +59,20 @@ class Law:
 @lru_cache(maxsize=4096)
 def _coarsened(depths: tuple[float, ...], beta: float, reference: int) -> Array:
     means = {L: np.mean((np.arange(reference // L) / reference) ** beta) for L in set(depths)}
-    deepest = means[max(depths)]
-    # At M = 2 L and beyond only j = 0 is left of one increment: nothing to compare with there.
-    if not deepest > 0:
-        return (np.array(depths) / max(depths)) ** -beta
-    return np.array([means[L] for L in depths]) / deepest
+    # A network of M layers is the limit: nothing to compare with there.
+    largest = means[max(depths)] or means[min(depths)]
+    return np.array([means[L] for L in depths]) / largest
 
 
 def terms(
-    widths: Array, depths: Array, *, constant: bool = True, curved: bool = False, rays: bool = False
+    wide: Array, depths: Array, *, constant: bool = True, curved: bool = False, rays: bool = False
 ) -> dict[str, Array]:
-    """Columns (points,) that do not know the exponent, each 1 at the largest width and depth: as many as fit
-    the grid.
+    """Columns (points,) that do not know the exponent of depth, each 1 at the largest width and depth: as
+    many as fit the grid. `wide` is a law's `over_width`.
     """
-    wide, deep = widths.max() / widths, depths / depths.max()
-    found = {"constant": np.ones(len(widths))} if constant else {}
-    count = len(set(widths))
+    deep = depths / depths.max()
+    found = {"constant": np.ones(len(wide))} if constant else {}
+    count = len(set(wide))
     if count > 1:
         found["1/n"] = wide
     if curved and count > 3:
@@ -77,14 +82,14 @@ def terms(
     return found
 
 
-def by_depth(widths: Array, column: Array, depths: Array, *, curved: bool = False) -> dict[str, Array]:
+def by_depth(wide: Array, column: Array, depths: Array, *, curved: bool = False) -> dict[str, Array]:
     """Columns that fall with depth: the law, the law over n, and the law's square where the grid carries
     them.
     """
     count = len(set(depths))
     found = {"g": column} if count > 1 else {}
-    if count > 1 and len(set(widths)) > 1 and len(widths) > 4:
-        found["g/n"] = column * widths.max() / widths
+    if count > 1 and len(set(wide)) > 1 and len(wide) > 4:
+        found["g/n"] = column * wide
     if curved and count > 3:
         found["g²"] = column**2
     return found

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nfd_jax.verdicts._constants import CONSTANT, needs_grid
 from nfd_jax.verdicts._context import Context
-from nfd_jax.verdicts._errors import FLAGS, pair
+from nfd_jax.verdicts._errors import FLAGS, MISSES, pair
 from nfd_jax.verdicts._family import Fits, fit_laws
 from nfd_jax.verdicts._laws import Law
 from nfd_jax.verdicts._row import Row
@@ -92,16 +92,16 @@ def reference_rows(context: Context, reading: str) -> Iterator[Found]:
                     sample,
                     claimed=claimed,
                     what=f"distance to the reference limit in {quantity}",
-                    attains=_reference_attains(context, axis, quantity, claimed),
+                    control=_reference_misses(context, axis, quantity, claimed),
                     fit=lambda: context.fits(("reference", axis, quantity), sample, law, positive=True),
                 )
 
             yield guarded(base, rate)
 
 
-def _reference_attains(context: Context, axis: str, quantity: str, claimed: float) -> bool:
-    """Whether the control, independent networks against the reference of their own flag, attains the rate
-    along the axis.
+def _reference_misses(context: Context, axis: str, quantity: str, claimed: float) -> str:
+    """`controls_miss` along the axis: the control is independent networks against the reference of their own
+    flag.
     """
 
     def make() -> Fits:
@@ -114,6 +114,7 @@ def _reference_attains(context: Context, axis: str, quantity: str, claimed: floa
 
     try:
         fits = context.once(("reference control", axis, quantity), make)
-    except NotMeasured:
-        return False
-    return fits.described and fits.reaches(claimed - TOLERANCE, context.level)
+    except NotMeasured as lacking:
+        return f"no control in this run, {lacking}"
+    attained = fits.described and fits.reaches(claimed - TOLERANCE, context.level)
+    return "" if attained else MISSES

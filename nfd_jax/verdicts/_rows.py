@@ -155,13 +155,13 @@ def slope_row(
     *,
     claimed: float,
     fit: Callable[[], Fits],
-    attains: bool | None,
     what: str,
+    control: str = "",
 ) -> Found:
     """Whether a quantity falls at the claimed rate along depth (of `sample`; width where the two are
     swapped).
 
-    attains: whether the control of the same run attains that rate, None where there is none to compare with.
+    control: why the rate may not fail on this grid, as the control of the same run does not attain it either.
     """
     base = described(base, sample)
     level = context.level / sample.candidates
@@ -201,13 +201,9 @@ def slope_row(
             f"slope {slope.power()} reaches both sides of {-least:g}: add {base.axis}s or seeds",
             "undecided",
         )
-    if attains is False:
-        return result(
-            "undecided",
-            f"{deeper(base.axis)} needed: the control of this run does not attain the rate either",
-            "undecided",
-        )
-    if steepens(sample):
+    if control:
+        return result("undecided", f"{deeper(base.axis)} needed: {control}", "undecided")
+    if steepens(sample, level):
         return result("undecided", f"{deeper(base.axis)} needed: local slopes still steepen", "undecided")
     return result("not attained", f"slope {slope.power()}, claimed {-claimed:g}", "fails")
 

@@ -80,7 +80,10 @@ def at_step(values: xr.DataArray, training: bool) -> tuple[xr.DataArray, int]:
 
 
 def states(tree: xr.DataTree, values: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """values with NaN for cells that are not done, and which cells diverged (over the dims of cells)."""
+    """values with NaN for cells that are not done, and which cells diverged (over the dims of cells).
+
+    A cell whose network is done diverged, too, where a number that other seeds have is none: its limit did.
+    """
     data = values.values
     with np.errstate(invalid="ignore"):
         usable, lost = np.abs(data) < HUGE, np.abs(data) >= HUGE  # NaN is neither
@@ -89,6 +92,12 @@ def states(tree: xr.DataTree, values: xr.DataArray) -> tuple[xr.DataArray, xr.Da
     cells = status(tree, values)
     if cells is not None:
         known = _beside(cells, values)
+        if "seed" in dims:
+            seeds = values.dims.index("seed")
+            missing = np.isnan(data) & (known == 1) & np.isfinite(data).any(seeds, keepdims=True)
+            diverged = diverged | missing.any(
+                tuple(i for i, dim in enumerate(values.dims) if dim not in dims)
+            )
         usable = usable & (known == 1)
         diverged = diverged | (
             known.reshape([n for n, dim in zip(known.shape, values.dims, strict=True) if dim in dims]) == 2
@@ -115,6 +124,7 @@ def choose_rate(
     values: xr.DataArray, diverged: xr.DataArray, training: bool
 ) -> tuple[xr.DataArray, xr.DataArray, float, int]:
     """The worst (largest) values among the learning rates that are finite in every cell; how many those are.
+    Before training, where all are alike, those of the largest of these rates.
 
     Where none is finite in every cell, the rate with the fewest diverged.
     """
@@ -138,7 +148,7 @@ def choose_rate(
     whole = values.notnull().all(rest).values
     candidates = [i for i in moving if whole[i]] or [min(moving, key=lambda i: lost[i])]
     sizes = np.abs(values).mean(rest).values
-    chosen = max(candidates, key=lambda i: sizes[i]) if training else candidates[0]
+    chosen = max(candidates, key=lambda i: sizes[i] if training else rates[i])
     picked = some.isel(learning_rate=chosen)
     return values.isel(learning_rate=chosen), picked, float(rates[chosen]), len(candidates) if training else 1
 

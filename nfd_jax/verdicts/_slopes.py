@@ -37,19 +37,20 @@ def at_infinite_width(sample: Sample) -> Sample:
     return sample.with_values(np.stack(values, 1), np.ones(len(depths)), np.array(depths))
 
 
-def steepens(sample: Sample, constant: float = 0.0) -> bool:
-    """Whether the local slope between the two largest depths is steeper than that between the two
-    smallest.
+def steepens(sample: Sample, level: float = LEVEL) -> bool:
+    """Whether the local slope between the two largest depths may be steeper than that between the two
+    smallest, of what is left as n → ∞: what does not fall with depth would hide it.
     """
-    depths = np.array(sorted(set(sample.depths.tolist())))
-    if len(depths) < 3:
+    if len(set(sample.widths.tolist())) > 1:
+        sample = at_infinite_width(sample)
+    order = np.argsort(sample.depths)
+    depths, values = sample.depths[order], sample.values.mean(2)[:, order]
+    mean = values.mean(0)
+    if len(depths) < 3 or np.any(mean <= 0):
         return True
-    means = np.abs(sample.values.mean(0).mean(1))
-    curve = np.array([means[sample.depths == depth].mean() for depth in depths]) - constant
-    if np.any(curve <= 0):
-        return True
-    local = np.diff(np.log(curve)) / np.diff(np.log(depths))
-    return bool(local[-1] < local[0] - STEEPENS)
+    local = np.diff(np.log(mean) + values / mean - 1, axis=1) / np.diff(np.log(depths))
+    found = Spread.of(local[:, -1] - local[:, 0]).interval(level)
+    return bool(found.low < -STEEPENS)
 
 
 def growth(sample: Sample, level: float = LEVEL) -> Interval:
