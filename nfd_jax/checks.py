@@ -130,17 +130,24 @@ def check_record(record: Any) -> tuple[Any, ...]:
     return tuple(sorted(set(names)))
 
 
+def _is_key(key: Any) -> bool:
+    dtype = getattr(key, "dtype", None)
+    return dtype is not None and bool(
+        jnp.issubdtype(dtype, jax.dtypes.prng_key) or (dtype == np.uint32 and jnp.shape(key)[-1:] == (2,))
+    )
+
+
 def check_key(key: Any, *, many: bool = False) -> Array:
     """`key` as a typed key, or with `many` an array of them; ValueError when neither a key nor noise was
     given or there are more than one, TypeError for anything but a key."""
     if key is None:
         raise ValueError("give key= (a jax.random key) or noise= (from sample_noise)")
+    if many and isinstance(key, list | tuple) and key and all(map(_is_key, key)):
+        key = jnp.stack(key)
     dtype = getattr(key, "dtype", None)
-    if dtype is None or not (
-        jnp.issubdtype(dtype, jax.dtypes.prng_key) or (dtype == np.uint32 and jnp.shape(key)[-1:] == (2,))
-    ):
+    if not _is_key(key):
         raise TypeError(f"key must be a jax.random key, such as jax.random.key(0); received {key!r}")
-    found = key if jnp.issubdtype(dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+    found: Any = key if jnp.issubdtype(dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
     if found.ndim > many:
         allowed = "keys must be one key or a list of them" if many else "key must be one key"
         raise ValueError(f"{allowed}; received an array of keys of shape {found.shape}: vmap over it")

@@ -354,10 +354,19 @@ def main() -> None:
     try:
         app(prog_name="nfd")
     except SystemExit as stop:
-        if isinstance(stop.code, int) and stop.code:
+        status = stop.code or 0
+        if isinstance(status, int) and (status or _still_computing()):
             # Threads compute on: Python would wait for some, and end others inside compiled code, which
             # aborts.
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(stop.code)
+            os._exit(status)
         raise
+
+
+def _still_computing() -> bool:
+    """Whether something goes on behind a command that is done."""
+    runtime = sys.modules.get("nfd_jax.runtime")  # which loads JAX
+    return runtime is not None and any(
+        thread.name == runtime.Background.BEHIND for thread in threading.enumerate()
+    )

@@ -174,7 +174,7 @@ class _Run:
         ):
             for line in store.damaged:
                 progress.warn(f"damaged, to be computed again: {line}")
-            rounding = self._rounding(store)
+            rounding = self._rounding(store) if report else lambda: None
             if report and store.pending():
                 Background(_import_what_concludes)
                 self.helper.start()

@@ -56,8 +56,14 @@ def seed_key(config, seed: int) -> Key:
     >>> problem = nfd.Problem.from_config(config)
     >>> nfd.train_finite(problem, width=32, depth=4, key=nfd.seed_key(config, 0)).loss.shape
     (5,)
+
+    Raises TypeError on anything but a config, ValueError for a `seed` that is no integer of 0 or above.
     """
-    return stream(jax.random.key(config.seed), seed)
+    if not hasattr(config, "seed"):
+        raise TypeError(
+            f"give the config itself, as load_config(path) returns it; received {type(config).__name__}"
+        )
+    return stream(jax.random.key(config.seed), as_size("seed", seed, "an integer, 0 or above", least=0))
 
 
 def normal_rows(key: Key, rows: int, width: int, dtype) -> Float[Array, "rows n"]:

@@ -94,17 +94,31 @@ def is_linear(optimizer: Optimizer | None) -> bool:
     return optimizer is None or _tried_linear(optimizer)
 
 
+def rule(optimizer: Optimizer | None, learning_rate: Array) -> Any:
+    """The transformation at a learning rate, plain SGD by default; ValueError where it is none."""
+    if optimizer is None:
+        return sgd(learning_rate)
+    asked = "optimizer must be a function learning_rate -> optax.GradientTransformation"
+    try:
+        found = optimizer(learning_rate)
+    except Exception as error:
+        raise ValueError(f"{asked}; received {optimizer!r}, which raised {error!r}") from error
+    if not (callable(getattr(found, "init", None)) and callable(getattr(found, "update", None))):
+        raise ValueError(f"{asked}; received {optimizer!r}, which gave {found!r}")
+    return found
+
+
 @lru_cache(maxsize=256)
 def _tried_linear(optimizer: Optimizer) -> bool:
     rng, rate = np.random.default_rng(0), 0.1
     with jax.ensure_compile_time_eval():
         like = jnp.zeros(()).dtype
-        rule = optimizer(jnp.asarray(rate, like))
+        tried = rule(optimizer, jnp.asarray(rate, like))
 
         def run(start, gradients):
-            state, found = rule.init(start), [start]
+            state, found = tried.init(start), [start]
             for gradient in gradients:
-                start, state = apply(rule, gradient, state, start)
+                start, state = apply(tried, gradient, state, start)
                 found.append(start)
             return found
 

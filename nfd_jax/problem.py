@@ -211,6 +211,10 @@ def _read(config: Any, repetition: int) -> tuple[Any, Any, Callable]:
         raise TypeError(
             f"give the config itself, as load_config(path) returns it; received {type(config).__name__}"
         )
+    if config.precision == "float64" and not jax.config.jax_enable_x64:
+        text = "the config asks for float64, and JAX computes in float32 here: set "
+        text += "jax.config.update('jax_enable_x64', True) first"
+        warnings.warn(text, UserWarning, stacklevel=3)
     # Unlike jnp.asarray, device_put compiles nothing.
     here = lambda x: jax.device_put(np.asarray(x, config.precision))
     return config.problem, config.load_data(repetition), here

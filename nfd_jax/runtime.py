@@ -108,11 +108,15 @@ def in_threads(tasks: Iterable[Callable[[], Any]], count: int) -> list:
 
 
 class Background:
-    """`work(*arguments)` in a thread of its own, which no exit waits for."""
+    """`work(*arguments)` in a thread of its own, which no exit waits for; BEHIND names it."""
+
+    BEHIND = "nfd_jax background"
 
     def __init__(self, work: Callable, *arguments: Any):
         self._outcome: dict[str, Any] = {}
-        self._thread = threading.Thread(target=self._run, args=(work, arguments), daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(work, arguments), daemon=True, name=self.BEHIND
+        )
         self._thread.start()
 
     def _run(self, work: Callable, arguments: tuple) -> None:

@@ -23,7 +23,7 @@ EMBEDDED = (
 )
 
 
-def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> SweepConfig:
+def load_config(path: str | os.PathLike[str], overrides: str | Iterable[str] = ()) -> SweepConfig:
     """The config in a YAML file, with overrides "a.b=v" (v in YAML) applied; reads data files to check them.
 
     Relative paths in it are resolved against the file's folder. Raises ConfigError with every problem there
@@ -33,7 +33,7 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
     >>> config.seeds, config.finite.widths
     (2, (64, 128))
     """
-    file = Path(path)
+    file, overrides = Path(path), [overrides] if isinstance(overrides, str) else overrides
     try:
         if not file.is_file():  # neither a folder, nor a pipe to wait at
             wrong = "not a file" if file.exists() else "no such file"

@@ -7,7 +7,7 @@ zero, layers from its depth on change nothing. Draws are prefix-stable, so each 
 else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
 import jax
@@ -84,7 +84,8 @@ def train_grid(
         if len(kind_of(values)[1]) != 1 or not len(values):
             raise ValueError(f"{name} must be a nonempty list of positive integers; received {values!r}")
         sizes.append(tuple(as_size(f"each of {name}", value) for value in values))
-    flags = (backward_weights,) if isinstance(backward_weights, str) else tuple(backward_weights)
+    listed = isinstance(backward_weights, Iterable) and not isinstance(backward_weights, str)
+    flags = tuple(backward_weights) if listed else (backward_weights,)
     for flag in flags:
         check_flag(flag)
     if not flags or len(set(flags)) < len(flags):

@@ -10,7 +10,7 @@ from nfd_jax.report import _plot as plot
 from nfd_jax.report._fig_error import SIZE, pairs
 from nfd_jax.report._numbers import count, number
 from nfd_jax.report._pick import largest, pick
-from nfd_jax.verdicts import View, by_seed, covered, student
+from nfd_jax.verdicts import View, by_seed, covered, section, student
 
 BIASES = {
     "output_bias": "bias² of outputs f",
@@ -22,7 +22,7 @@ MARGINALS = {"h": "W₂² of h at t = 1", "b": "W₂² of b at t = 0"}
 
 def bias_squared(values: xr.DataArray, axis: str) -> tuple[np.ndarray, np.ndarray]:
     """(points,) unbiased bias², mean² − variance/S over seeds, the mean over whatever other dims there are;
-    and its jackknife standard error (0 below three seeds)."""
+    and its jackknife standard error (NaN below three seeds)."""
     samples = values.transpose("seed", axis, ...).values
     samples = samples.reshape(*samples.shape[:2], -1)
     samples = samples[np.isfinite(samples).all((1, 2))]
@@ -34,7 +34,7 @@ def bias_squared(values: xr.DataArray, axis: str) -> tuple[np.ndarray, np.ndarra
         return (part.mean(0) ** 2 - part.var(0, ddof=1) / len(part)).mean(1)
 
     if seeds < 3:
-        return square(samples), np.zeros(values.sizes[axis])
+        return square(samples), np.full(values.sizes[axis], math.nan)
     without = np.stack([square(np.delete(samples, i, 0)) for i in range(seeds)])
     return square(samples), np.sqrt((seeds - 1) * without.var(0))
 
@@ -54,8 +54,8 @@ def law(view: View) -> plot.Drawing | None:
     found = {name: values for name in BIASES if (values := view.get(f"law/{name}")) is not None}
     w2, null = view.get("law/marginal_w2"), view.get("law/marginal_w2_null")
     any_of = next(iter(found.values()), w2)
-    if any_of is None:
-        return None
+    if any_of is None or section(view.config, "problem").get("data_seed") == "per_seed":
+        return None  # a law is told from seeds with the same samples
     axis, sizes, at, where = _cut(any_of)
     columns = len(found) + (0 if w2 is None else len(MARGINALS))
     sheet, shares = plot.Sheet(-(-columns // 3), min(columns, 3)), {}
@@ -100,8 +100,11 @@ def _law_title(shares: dict) -> str:
     for limit, words in (("reused", "the reused limit"), ("independent", "NFD")):
         if ("output_bias", limit) in shares:
             value, error = shares["output_bias", limit]
+            if not math.isfinite(value):
+                continue
             far = "more than 2 standard errors from" if value > 2 * error else "within 2 standard errors of"
-            said.append(f"against {words} {number(value)}, {far} 0")
+            known = f", {far} 0" if math.isfinite(error) else ", from too few seeds for a standard error"
+            said.append(f"against {words} {number(value)}{known}")
     return (
         f"In law: bias² of outputs {'; '.join(said)}" if said else "In law: marginals of network and limits"
     )
@@ -125,24 +128,27 @@ def response(view: View) -> plot.Drawing | None:
         formula = pick(expected, backward_weights=flag)
         if formula is None:
             continue
-        formula = float(formula.sel(at).mean())
+        exact = by_seed(formula.sel(at), axis)[:, -1]
+        formula = float(exact.mean())
         drawn = plot.Line(line.color, "", plot.LIMIT[flag].dashes)
         ax.axhline(formula, color=drawn.color, linestyle=drawn.dashes)
         sheet.legend[f"{flag} system, formula"] = drawn
-        error = samples[:, -1].std(ddof=1) / math.sqrt(len(samples)) if len(samples) > 1 else math.nan
+        apart = samples[:, -1] - (exact if len(exact) == len(samples) else formula)
+        error = apart.std(ddof=1) / math.sqrt(len(apart)) if len(apart) > 1 else math.nan
         if error > 0:
             middle = samples[:, -1].mean()
-            off = abs(middle - formula) / error
+            off = abs(apart.mean()) / error
             said.append(f"{flag} {number(middle)} against {number(formula)} ({off:.1f} standard errors)")
     if not ax.lines:
         return None
     plot.size_axis(ax, sizes, axis)
     ax.set_ylabel("gain of the first step")
     plot.same_range(sheet.axes, log=False)
+    seeds = gain.sizes["seed"]
     caption = (
         f"(f₁ − f₀)/(−η χ₀) as η → 0 on one sample, {where}, against the closed forms at n = L = ∞: no fit "
-        f"stands between them. Bars: one standard error over {count(gain.sizes['seed'], 'seed')}; 95 % "
-        f"intervals are {student(gain.sizes['seed']):.2g} times as wide."
+        f"stands between them. Bars: one standard error over {count(seeds, 'seed')}"
     )
+    caption += f"; 95 % intervals are {student(seeds):.2g} times as wide." if seeds > 1 else "."
     title = "First step as η → 0"
     return sheet.finish("response", f"{title}: {'; '.join(said)}" if said else title, caption)

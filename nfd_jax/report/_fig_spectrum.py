@@ -46,17 +46,19 @@ def eigenvalues(view: View) -> plot.Drawing | None:
         row[1].set_title(f"{kind}s, least over t")
         row[0].set_ylabel("smallest / largest eigenvalue")
     plot.same_range(sheet.axes)
-    least = pick(ratio, scope="step")
+    repeated = section(view.config, "problem").get("batches") == "fixed"
+    judged = pick(ratio, scope="step") if repeated else ratio
+    by = ", which C5 is judged by," if repeated else ""
+    singular = ", which a repeated batch brings close to singular" if repeated else "; C5 is judged by both"
     caption = (
         f"Gram matrix of φ(h) and of b, n = {int(ratio['width'])}, L = {int(ratio['depth'])}: of one "
-        "step's batch (step), which C5 is judged by, or of all samples of all steps so far (joint), which "
-        "a repeated batch brings close to singular. Median over seeds; shaded: all seeds. The ends of t "
-        "are left out: at t = 1 the gradients of all samples are the same in any network."
+        f"step's batch (step){by} and of all samples of all steps so far (joint){singular}. Median over "
+        "seeds; shaded: all seeds. The ends of t are left out: at t = 1 gradients have a rank of at most the "
+        "number of outputs in any network."
     )
-    title = (
-        "within a batch no eigenvalue falls" if least is not None else "over all steps no eigenvalue falls"
-    )
-    title = f"C5: {title} below {number(float((ratio if least is None else least).min()))} of the largest"
+    where = "within a batch" if repeated and judged is not None else "within a batch and over all steps"
+    lowest = number(float((ratio if judged is None else judged).min()))
+    title = f"C5: {where} no eigenvalue falls below {lowest} of the largest"
     return sheet.finish("eigenvalues", title, caption)
 
 

@@ -37,6 +37,10 @@ class Context:
 
     @classmethod
     def of(cls, tree: xr.DataTree, margin: float) -> "Context":
+        if not isinstance(tree, xr.DataTree):
+            raise TypeError(
+                f"give an xarray.DataTree, as open_results(path) returns it; received {type(tree).__name__}"
+            )
         if not 0 < margin < 1:
             raise ValueError(f"margin is {margin}: give a share of what learning moves, between 0 and 1")
         return cls(tree, margin, settings(tree))

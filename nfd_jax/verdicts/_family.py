@@ -53,10 +53,10 @@ def fit_laws(samples: Array, widths: Array, depths: Array, law: Law, **options: 
     they show goes like 1/n: there laws that fall more slowly and faster are among those that describe it.
     """
     shifts = (0.0, float(depths.min())) if len(set(depths)) > 2 else (0.0,)
-    laws = [replace(law, shift=shift) for shift in shifts]
-    if len(set(widths)) == 2:
-        laws += [replace(law, width_shift=float(widths.min())), replace(law, width_power=1.5)]
-    fits = [fit_grid(samples, widths, depths, one, **options) for one in laws]
+    fits = [fit_grid(samples, widths, depths, replace(law, shift=shift), **options) for shift in shifts]
+    if len(set(widths)) == 2:  # and those between, of which one leaves nothing where the slowest leaves less
+        others = replace(law, width_shift=float(widths.min())), replace(law, width_power=1.5)
+        fits += [fit_grid(samples, widths, depths, one, **options | {"positive": False}) for one in others]
     good = [fit for fit in fits if fit.described]
     if not good and len(set(widths)) > 2:
         good = [

@@ -89,7 +89,8 @@ class GridFit:
 
     def _misfit(self) -> float:
         """The largest residual relative to its point."""
-        return float((np.abs(self.residual).max(1) / np.abs(self.samples.mean(0)).max(1)).max())
+        off, size = np.abs(self.residual).max(1), np.abs(self.samples.mean(0)).max(1)
+        return float(np.divide(off, size, out=np.where(off > 0, np.inf, 0.0), where=size > 0).max())
 
     def target(self, weights: dict[str, float]) -> "Target":
         """The sum of these multiples of coefficients, as one value a seed."""

@@ -59,7 +59,8 @@ STATEMENTS = {
     "C5": Statement(
         "Feature and gradient covariances stay nondegenerate along training.",
         "assumption",
-        "smallest over largest eigenvalue of the Gram matrices of each step's batch, inside (0, 1)",
+        "smallest over largest eigenvalue of the Gram matrices of each step's batch, and unless that is "
+        "always the same of all samples so far, inside (0, 1)",
     ),
     "C6": Statement(
         "At initialization the error to the limit is O(1/n + 1/L), and the two limits commute.",
