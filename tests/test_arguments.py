@@ -1,9 +1,12 @@
 """What public calls take, and the one ValueError with which they refuse the rest."""
 
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jaxtyping import config
 
@@ -299,3 +302,47 @@ def test_a_problem_is_a_pytree_of_whatever_leaves():
         rates
     )
     np.testing.assert_allclose(both[:, -1], found, rtol=1e-12)
+
+
+SHIPPED = Path(nfd.__file__).parents[1] / "configs" / "quickstart.yaml"
+
+
+@pytest.mark.parametrize(
+    "optimizer,said",
+    [(lambda rate: 3, "which gave 3"), (lambda rate: optax.sgd(q=rate), "which raised TypeError")],
+)
+@pytest.mark.parametrize("call", ["train_finite", "solve_limit"])
+def test_what_gives_no_optimizer_is_told(call, optimizer, said):
+    problem = of_shape(optimizer=optimizer)
+    with pytest.raises(ValueError, match=f"learning_rate -> optax.GradientTransformation; received .*{said}"):
+        CALLS[call](problem)
+
+
+def test_keys_of_a_grid_may_be_a_list():
+    keys = jax.random.split(KEY, 2)
+    one, other = (CALLS["train_grid"](PROBLEM, keys=given).loss for given in (keys, list(keys)))
+    np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="backward_weights must be .* received"):
+        CALLS["train_grid"](PROBLEM, backward_weights=None)
+
+
+def test_seeds_and_overrides_of_a_config():
+    config = nfd.load_config(SHIPPED, "seeds=3")
+    assert config.seeds == 3 == nfd.load_config(SHIPPED, ["seeds=3"]).seeds
+    same = jax.random.key_data(nfd.seed_key(config, np.int64(2)))
+    assert np.array_equal(same, jax.random.key_data(nfd.seed_key(config, 2)))
+    for wrong in (1.5, -1, None, "0"):
+        with pytest.raises(ValueError, match="seed must be an integer, 0 or above; received"):
+            nfd.seed_key(config, wrong)
+    with pytest.raises(TypeError, match="give the config itself"):
+        nfd.seed_key("quickstart.yaml", 0)
+
+
+def test_a_config_of_another_precision_than_jaxs_is_told():
+    config = nfd.load_config(SHIPPED, ["precision=float64"])
+    with (
+        jax.enable_x64(False),
+        pytest.warns(UserWarning, match="asks for float64, and JAX computes in float32"),
+    ):
+        assert nfd.Problem.from_config(config).dtype == np.float32
+    assert nfd.Problem.from_config(config).dtype == np.float64

@@ -236,3 +236,36 @@ def test_interruption_exits_130_and_says_how_to_resume(monkeypatch):
     assert result.stderr == (
         "interrupted; what is finished is kept, and the same command resumes: nfd run 'a file.yaml'\n"
     )
+
+
+COMPUTING = """
+import sys, threading, time
+from pathlib import Path
+import jax, jax.numpy as jnp
+from nfd_jax import cli, launch
+from nfd_jax.runtime import Background
+
+def run_sweep(*arguments, **options):
+    begun = threading.Event()
+
+    def compute():
+        for size in range(10, 10_000):
+            jax.jit(lambda x: jnp.tanh(x @ x).sum())(jnp.ones((size, size)))
+            begun.set()
+
+    Background(compute)
+    begun.wait()
+    return launch.Outcome(Path("out"))
+
+launch.run_sweep = run_sweep
+sys.argv = ["nfd", "run", sys.argv[1], "--out", sys.argv[2], "--no-report"]
+cli.main()
+"""
+
+
+def test_what_still_computes_does_not_abort_a_command_that_is_done(tmp_path):
+    config = CONFIGS / "quickstart.yaml"
+    for attempt in range(3):
+        command = [sys.executable, "-c", COMPUTING, str(config), str(tmp_path / "out")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, ""), attempt
