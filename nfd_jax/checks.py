@@ -141,7 +141,7 @@ def check_key(key: Any, *, many: bool = False) -> Array:
     """`key` as a typed key, or with `many` an array of them; ValueError when neither a key nor noise was
     given or there are more than one, TypeError for anything but a key."""
     if key is None:
-        raise ValueError("give key= (a jax.random key) or noise= (from sample_noise)")
+        raise ValueError("give key= (a jax.random key), or noise= (from sample_noise) where that is taken")
     if many and isinstance(key, list | tuple) and key and all(map(_is_key, key)):
         key = jnp.stack(key)
     dtype = getattr(key, "dtype", None)

@@ -216,8 +216,8 @@ def check_memory(problem: Problem, width: int, directions: Any = None, tolerance
         if needed > width:
             why = "2 × steps × batch size (centered outputs)" if again else "steps × batch size"
             raise ValueError(
-                f"width {width} is too small for {why} = {needed} queries: the matrix-free form and the "
-                "limit need as many coordinates as queries; raise the width, bound the history "
+                f"width or particles {width} is too small for {why} = {needed} queries: the matrix-free form "
+                "and the limit need as many coordinates as queries; raise it, bound the history "
                 "(directions=), or take the dense simulator"
             )
         return

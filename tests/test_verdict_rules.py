@@ -128,6 +128,15 @@ def test_limits_that_diverge_count_as_diverged():
     assert verdict(tree, "C4") == "undecided"
 
 
+def test_a_seed_without_a_null_of_its_own_did_not_diverge():
+    """Seeds that were computed alone have no other limit beside them."""
+    tree = keep(planted(), "law", "response")
+    before = verdict(tree, "C4", "law")
+    tree["law"]["marginal_w2_null"][..., 25:, :, :] = np.nan
+    assert verdict(tree, "C4", "law") == before == "holds"
+    assert "diverged" not in row(tree, "C4 law reused → independent w2 h").reason.item()
+
+
 def test_the_backward_layers_control_is_that_of_b():
     """Layers fall too slowly; the control attains its rate in h and not in b."""
 

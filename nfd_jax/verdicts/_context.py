@@ -118,7 +118,9 @@ class Context:
                 add += ", and a limit"
             values = labelled(variable(self.tree, path, add), select, add)
             if less:
-                values = values - labelled(variable(self.tree, less, add), select, add)
+                chance = labelled(variable(self.tree, less, add), select, add)
+                # A seed that was computed alone has none of its own.
+                values = values - chance.fillna(chance.mean("seed"))
             flag = select.get("backward_weights", "reused")
             return sample(
                 self.tree, values, training=training, quantity=quantity, flag=flag, known_signals=self.known
