@@ -1,7 +1,7 @@
 """One batch of a sweep computed in this process; what goes wrong with it leaves the others standing."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,8 +15,6 @@ from nfd_jax.sweep._execute import run_batch
 from nfd_jax.sweep._last_words import MEMORY
 from nfd_jax.sweep._task import Task
 
-T = TypeVar("T")
-
 CELL_ERRORS = (
     jax.errors.JaxRuntimeError,
     MemoryError,
@@ -28,11 +26,11 @@ CELL_ERRORS = (
 
 
 def computed(
-    config: SweepConfig, batch: Batch, work: Callable[[SweepConfig, Batch], T] = run_batch
-) -> T | str:
+    config: SweepConfig, batch: Batch, work: Callable[[SweepConfig, Batch], Any] | None = None
+) -> Any:
     """A batch's arrays, or what else `work` makes of it; or one line saying why there are none."""
     try:
-        return Background(work, config, batch).result()
+        return Background(work or run_batch, config, batch).result()
     except CELL_ERRORS as error:
         line, said = first_line(error), str(error) or type(error).__name__
         return f"{line}; {_memory.needs(Task.of(config, batch))}" if MEMORY.search(said) else line
