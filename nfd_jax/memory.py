@@ -138,7 +138,7 @@ class Bounded:
     def __init__(self, problem: Problem, noise: AbstractNoise, directions: int, tolerance: float):
         self.problem, self.noise = problem, noise
         self.directions, self.tolerance = directions, tolerance
-        self.rule = optimizers.rule(problem.optimizer, problem.learning_rate)
+        self.rule = optimizers.transformation(problem.optimizer, problem.learning_rate)
 
     def begin(self) -> Held:
         noise, dtype = self.noise, self.problem.dtype

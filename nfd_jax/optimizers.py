@@ -71,13 +71,11 @@ def coefficients(
             jnp.ones(count, dtype), -learning_rate * jnp.tril(jnp.ones((count, count), dtype), -1)
         )
     check_linear(optimizer)
-    rule = optimizer(learning_rate)
+    rule = transformation(optimizer, learning_rate)
 
     def step(carry, gradient):
         parameters, state = carry
-        updates, state = rule.update((jnp.zeros((), dtype), gradient), state, parameters)
-        after = jax.tree.map(lambda p, u: (p + u).astype(dtype), parameters, updates)
-        return (after, state), parameters
+        return apply(rule, (jnp.zeros((), dtype), gradient), state, parameters), parameters
 
     start = jnp.ones((), dtype), jnp.zeros(count, dtype)
     return Coefficients(*jax.lax.scan(step, (start, rule.init(start)), jnp.eye(count, dtype=dtype))[1])
@@ -94,7 +92,7 @@ def is_linear(optimizer: Optimizer | None) -> bool:
     return optimizer is None or _tried_linear(optimizer)
 
 
-def rule(optimizer: Optimizer | None, learning_rate: Array) -> Any:
+def transformation(optimizer: Optimizer | None, learning_rate: Array) -> Any:
     """The transformation at a learning rate, plain SGD by default; ValueError where it is none."""
     if optimizer is None:
         return sgd(learning_rate)
@@ -113,7 +111,7 @@ def _tried_linear(optimizer: Optimizer) -> bool:
     rng, rate = np.random.default_rng(0), 0.1
     with jax.ensure_compile_time_eval():
         like = jnp.zeros(()).dtype
-        tried = rule(optimizer, jnp.asarray(rate, like))
+        tried = transformation(optimizer, jnp.asarray(rate, like))
 
         def run(start, gradients):
             state, found = tried.init(start), [start]

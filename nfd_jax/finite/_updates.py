@@ -48,7 +48,7 @@ class Update:
 
     def __init__(self, problem: Problem):
         self.problem = problem
-        self.rule = optimizers.rule(problem.optimizer, problem.learning_rate)
+        self.rule = optimizers.transformation(problem.optimizer, problem.learning_rate)
 
     def begin(self, ends: Ends, hidden: Any) -> Any:
         return self.rule.init(ends)

@@ -90,6 +90,10 @@ def losses_at(view: View) -> tuple[Losses, Losses, str]:
     return split(finite), split(solved), where
 
 
+SHADED = "Shaded: 95 % intervals of the limits, their bias included."
+"""What `estimate_band` is, in a caption."""
+
+
 def estimate_band(view: View, name: str, flag: str, *along: str) -> xr.DataArray | None:
     """Half widths, along these dims, of 95 % intervals about /limit's variable `name` of a limit that was
     estimated to a tolerance, its bias included; None of one that was solved."""

@@ -4,7 +4,7 @@ limit against depth."""
 import numpy as np
 
 from nfd_jax.report import _plot as plot
-from nfd_jax.report._distances import distance, estimate_band, loss_gap, losses_at
+from nfd_jax.report._distances import SHADED, distance, estimate_band, loss_gap, losses_at
 from nfd_jax.report._numbers import count, percent
 from nfd_jax.report._pick import in_blocks, known_mean
 from nfd_jax.report._words import LIMIT_NAMES
@@ -52,7 +52,7 @@ def front_loss(view: View) -> plot.Drawing | None:
     caption = f"{bars}Loss of the step's batch before its update{rate}."
     caption += in_blocks(range(samples.shape[1]), samples)[2]
     if any(estimate_band(view, "loss", flag, "step") is not None for flag in solved):
-        caption += " Shaded: 95 % intervals of the limits, their bias included."
+        caption += f" {SHADED}"
     if solved and "reused" in finite:
         caption += " Percentages: of the loss that the network has lost, the largest over steps."
     return sheet.finish("front_loss", _loss_title(view), caption)

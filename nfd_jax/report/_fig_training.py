@@ -7,13 +7,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from nfd_jax.report import _plot as plot
-from nfd_jax.report._distances import estimate_band
+from nfd_jax.report._distances import SHADED, estimate_band
 from nfd_jax.report._numbers import count
 from nfd_jax.report._pick import in_blocks, largest, matched, pick
 from nfd_jax.report._words import LIMIT_NAMES
 from nfd_jax.verdicts import View, by_seed, covered
-
-SHADED = "Shaded: 95 % intervals of the limits, their bias included."
 
 
 def losses(view: View, held_out: bool) -> plot.Drawing | None:
