@@ -317,8 +317,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _resumes() -> str:
-    command = shlex.join(["nfd", *sys.argv[1:]])
-    return f"interrupted; what is finished is kept, and the same command resumes: {command}"
+    again = [word for word in sys.argv[1:] if word != "--fresh"]  # which would start over
+    same = "the same command" if again == sys.argv[1:] else "this command"
+    return f"interrupted; what is finished is kept, and {same} resumes: {shlex.join(['nfd', *again])}"
 
 
 def _below(place: Path, name: object) -> bool:

@@ -236,6 +236,9 @@ def test_interruption_exits_130_and_says_how_to_resume(monkeypatch):
     assert result.stderr == (
         "interrupted; what is finished is kept, and the same command resumes: nfd run 'a file.yaml'\n"
     )
+    monkeypatch.setattr(sys, "argv", ["nfd", "run", "good.yaml", "--fresh", "--out", "there"])
+    said = nfd("run", "good.yaml").stderr
+    assert said.endswith("this command resumes: nfd run good.yaml --out there\n")  # not what starts over
 
 
 COMPUTING = """

@@ -603,3 +603,16 @@ def test_a_phase_map_of_a_single_learning_rate_has_cells_to_see():
     [mesh] = ax.collections
     corners = mesh.get_coordinates().reshape(-1, 2)
     assert np.ptp(corners, axis=0).tolist() == [3.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "low,high", [(0.95, 1.35), (0.98, 1.03), (9.6, 10.9), (0.18, 0.9), (3.0, 40.0), (1e-9, 0.2)]
+)
+def test_labels_of_log_axes_do_not_overlap(low, high):
+    sheet = _plot.Sheet(1, 1)
+    ax = sheet.axes[0, 0]
+    ax.set_ylim(low, high)
+    _plot.log_y(ax)
+    ticks = np.array([tick for tick in ax.get_yticks() if low <= tick <= high])
+    gaps = np.diff(np.log(ticks)) / np.log(high / low)
+    assert 2 < len(ticks) and gaps.min() > 0.04, ticks

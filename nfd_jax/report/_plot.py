@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 
 from nfd_jax.report._numbers import number
@@ -27,13 +27,7 @@ BLACK, GREEN, BLUE, VERMILION, PURPLE, BROWN, SLATE = (
 SERIES = (VERMILION, BLUE, GREEN, PURPLE, BROWN, SLATE, BLACK)
 GUIDE = "#6b6b6b"
 MARKERS = "os^DvPX"
-SUBDIVISIONS = (
-    [1],
-    [1, 3],
-    [1, 2, 5],
-    [1, 1.5, 2, 3, 5, 7],
-    *([1 + i / n for i in range(9 * n)] for n in (1, 2, 10)),
-)
+SUBDIVISIONS = ([1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 5, 7])
 """Of a decade, from few to many ticks."""
 
 PANEL = (3.75, 2.95)
@@ -256,14 +250,16 @@ def shades(sizes: Iterable, most: int = 5, dashes: str = "-") -> Iterator[tuple[
 
 
 def log_y(ax: Axes) -> None:
-    """A log axis with few ticks, all labelled in plain numbers: as many a decade as make three of them."""
+    """A log axis with few ticks, all labelled in plain numbers: as many a decade as make three of them, or
+    round numbers where a decade has too few."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
-    locator = LogLocator(10, numticks=8)
     for subs in SUBDIVISIONS:
-        locator.set_params(subs=subs)
+        locator = LogLocator(10, subs=subs, numticks=8)
         if sum(low <= tick <= high for tick in locator.tick_values(low, high)) > 2:
             break
+    else:
+        locator = MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=3)
     ax.yaxis.set_major_locator(locator)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     ax.yaxis.set_minor_locator(NullLocator())
