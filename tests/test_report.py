@@ -615,4 +615,4 @@ def test_labels_of_log_axes_do_not_overlap(low, high):
     _plot.log_y(ax)
     ticks = np.array([tick for tick in ax.get_yticks() if low <= tick <= high])
     gaps = np.diff(np.log(ticks)) / np.log(high / low)
-    assert 2 < len(ticks) and gaps.min() > 0.04, ticks
+    assert len(ticks) > 2 and gaps.min() > 0.04, ticks
