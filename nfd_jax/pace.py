@@ -30,6 +30,6 @@ class Pace:
         return cells / max(seconds, 1e-9) if cells else None
 
     def left(self, total: int) -> str:
-        """ "0.5 cells/s, about 30 s left" where there is something to say, or nothing."""
+        """ "about 30 s left" where there is something to say, or nothing."""
         rate, missing = self.rate, total - self._seen[-1][1]
-        return f"{rate:.2g} cells/s, about {missing / rate:.0f} s left" if rate and missing > 0 else ""
+        return f"about {missing / rate:.0f} s left" if rate and missing > 0 else ""

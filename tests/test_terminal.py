@@ -109,14 +109,14 @@ def test_time_left_is_right_again_at_once_after_a_stop(monkeypatch):
     for done in range(1, 9):
         now[0] += 2.0
         found.update(done)
-    assert found.rate == pytest.approx(0.5) and found.left(28) == "0.5 cells/s, about 40 s left"
+    assert found.rate == pytest.approx(0.5) and found.left(28) == "about 40 s left"
     now[0] += 7200.0  # stopped for two hours
     found.update(9)
     assert found.rate == pytest.approx(0.5)
     found.update(9)
     now[0] += 2.0
     found.update(10)
-    assert found.left(30) == "0.5 cells/s, about 40 s left" and found.left(10) == ""
+    assert found.left(30) == "about 40 s left" and found.left(10) == ""
 
 
 def test_a_pace_that_changes_is_followed(monkeypatch):

@@ -108,6 +108,41 @@ def test_constants_of_gaps(law, verdict):
         assert 0.5 < found.drop_depth / (0.6 / scatter) < 2
 
 
+def gaps_by_depth(rng, gaps, own, seeds=12):
+    """Losses (flag, rate, width, depth, seed, step) whose gap at each depth has noise `own` of its own."""
+    parts = [
+        learning(rng, np.full((1, 1), gap), places=(1, 1), seeds=seeds, own=noise)
+        for gap, noise in zip(gaps, own, strict=True)
+    ]
+    return np.concatenate(parts, 2)[:, None]
+
+
+def test_a_gap_remains_only_where_the_deepest_networks_show_it():
+    """Shallow networks that say 30 % on end, and a deepest one whose gap nobody knows."""
+    depths, gaps = [2, 4, 8, 16], [0.3] * 4
+    for noise, verdict in ((0.01, "remains"), (3.0, "undecided")):
+        losses = gaps_by_depth(np.random.default_rng(7), gaps, [0.01] * 3 + [noise])
+        tree = tree_of([0.1], [64], depths, 12, loss=((*DIMS, "step"), np.abs(losses)))
+        found = verdicts.gap_constants(tree).isel(step=-1, learning_rate=0)
+        assert found.constant_low > 0.1 and found.verdict.item() == verdict
+
+
+def test_no_limit_is_asked_of_what_has_none_and_diverged_seeds_are_counted():
+    rng, seeds = np.random.default_rng(8), 12
+    losses = gaps_by_depth(rng, [0.3, 0.3], [0.01, 0.01])
+    tree = tree_of([0.1], [64], [2, 4], seeds, loss=((*DIMS, "step"), losses))
+    tree.attrs["config"] = "problem: {parametrization: mup}"
+    assert verdicts.gap_constants(tree) is None and verdicts.relative_gap(tree) is not None
+    for lost, reason in ((1, "they differ"), (2, "too many diverged")):
+        some = losses.copy()
+        some[1, :, :, 1, :lost, -1] = np.nan
+        found = verdicts.relative_gap(tree_of([0.1], [64], [2, 4], seeds, loss=((*DIMS, "step"), some)))
+        assert found.reason.isel(step=-1, depth=1).item() == reason
+        assert np.isnan(found.gap.isel(step=-1, depth=1).item()) == (lost == 2)
+    few = tree_of([0.1], [64], [2, 4], 3, loss=((*DIMS, "step"), losses[..., :3, :]))
+    assert verdicts.relative_gap(few).reason.isel(step=-1).values.ravel().tolist() == ["undecided"] * 2
+
+
 def test_an_infinite_drop_depth_where_the_gap_exceeds_the_scatter():
     rng, depths = np.random.default_rng(4), [2, 4, 8, 16]
     losses = learning(rng, np.full((1, 4), 0.2), places=(1, 4), seeds=12, own=1e-3, common=0.02)[:, None]
@@ -117,10 +152,11 @@ def test_an_infinite_drop_depth_where_the_gap_exceeds_the_scatter():
 
 
 def parabolas(rng, rates, optima, *, seeds, curvature=0.3, own=0.05, common=0.3):
-    """Losses (rates, *places, seed, step = 2) whose logarithm is a parabola about log optima (*places,)."""
+    """Losses (rates, *places, seed, step = 2) whose logarithm is a parabola about log optima (*places,), all
+    below the first one."""
     y = curvature * (np.log(rates).reshape(-1, *[1] * np.ndim(optima)) - np.log(optima)) ** 2
     noise = common * rng.standard_normal(seeds) + own * rng.standard_normal((*y.shape, seeds))
-    return np.stack([np.ones((*y.shape, seeds)), 0.2 * np.exp(y[..., None] + noise)], -1)
+    return np.stack([np.full((*y.shape, seeds), 1e9), 0.2 * np.exp(y[..., None] + noise)], -1)
 
 
 @pytest.mark.parametrize("seeds", [8, 30])
@@ -154,18 +190,23 @@ def test_best_rates_shifts_and_costs_of_planted_parabolas(seeds):
     np.testing.assert_allclose(found.cost.mean("width"), cost[0], rtol=0.1)
 
 
-def test_a_best_rate_at_an_end_or_beside_divergence_is_said_to_be_one():
+@pytest.mark.parametrize("grown", [np.inf, 1e14, 2e9])
+def test_a_best_rate_at_an_end_or_beside_divergence_is_said_to_be_one(grown):
+    """Also where a mean over seeds is still a number: a parabola through it would find a vertex."""
     rng, rates, seeds = np.random.default_rng(6), 0.1 * 2.0 ** np.arange(5), 10
     optima = np.array([[0.01, 0.4, 40.0, 0.4]])
     losses = parabolas(rng, rates, optima, seeds=seeds)
-    losses[3:, 0, 3, 0, -1] = np.inf  # one seed diverges from 0.8 on
+    losses[3:, 0, 3, 0, -1] = grown  # one seed diverges from 0.8 on
     losses = np.broadcast_to(losses, (2, *losses.shape))
     found = verdicts.transfer(
         tree_of(rates, [64], [2, 4, 8, 16], seeds, loss=((*DIMS, "step"), losses))
     ).isel(width=0)
     assert found.inner.values.tolist() == [False, True, False, False]
     assert found.optimum_low.values[0] == 0 and found.optimum_high.values[2] == np.inf
-    assert found.optimum_high.values[3] == np.inf and np.isnan(found.loss.isel(depth=3).values[-2:]).all()
+    assert found.optimum_high.values[0] == rates[1] and found.optimum_low.values[2] == rates[-2]
+    assert found.optimum_low.values[3] == 0.2 and found.optimum_high.values[3] == 0.8
+    assert np.isnan(found.loss.isel(depth=3).values[-2:]).all()
+    assert found.untrained.isel(depth=3).values.tolist() == [0, 0, 0, 1 / seeds, 1 / seeds]
     assert (
         verdicts.transfer(
             tree_of(rates[:2], [64], [2, 4, 8, 16], seeds, loss=((*DIMS, "step"), losses[:, :2]))
@@ -201,6 +242,19 @@ def test_coordinate_check_of_planted_sizes():
         "grows",
         "",
     ]
+
+
+def test_one_seed_that_explodes_does_not_decide_a_coordinate_check():
+    """Movements that keep their size, one seed of the narrowest and shallowest a thousandfold."""
+    rng, sizes, seeds = np.random.default_rng(9), [64, 128], 8
+    h = np.exp(0.2 * rng.standard_normal((2, 1, 2, 2, seeds)))
+    h[:, :, 0, 0, 3] *= 1e6
+    shift = np.stack([0 * h, h], -1)[..., None] * np.ones(2)
+    tree = tree_of([0.1], sizes, [4, 16], seeds, feature_shift_ms=((*DIMS, "step", "t"), shift))
+    found = verdicts.coordinate_check(tree).isel(learning_rate=0).sel(quantity="h")
+    for axis in ("width", "depth"):
+        assert found[f"{axis}_verdict"].item() == "undecided"
+        assert found[f"{axis}_slope_low"] < 0 < found[f"{axis}_slope_high"]
 
 
 def _streamed(tree):

@@ -4,8 +4,10 @@ import re
 
 import numpy as np
 import pytest
+import xarray as xr
 from _planted import planted
 
+from nfd_jax.config import find_config, lacking, load_config
 from nfd_jax.verdicts import rates
 from nfd_jax.verdicts._family import Fits
 from nfd_jax.verdicts._fit import fit_grid
@@ -45,6 +47,19 @@ def test_sizes_are_shares_in_rms_with_the_mean_square_once(rows):
         if row["test"] == "constant" and re.search(r"\d", row["text"]) and "learning moves" in row["text"]:
             assert row["text"].count("mean square") == 1 and "in rms" in row["text"], row["text"]
             assert "effect" not in row["reason"], row["reason"]
+
+
+@pytest.mark.parametrize("variant", ["depth_mup", "mup"])
+def test_what_would_settle_it_is_something_that_the_config_allows(variant):
+    """Of a sweep without measures: what to add, and what else that takes."""
+    config = load_config(find_config("figure2")).expand()[variant]
+    table = rates(xr.DataTree(xr.Dataset(attrs={"config": config.to_yaml()})))
+    found = zip(*(table[name].values for name in ("claim", "reading", "reason")), strict=True)
+    told = {claim: reason for claim, reading, reason in found if reading == "ms"}
+    for claim, measure in (("C1", "coupling"), ("C4", "limit_error"), ("C5", "spectrum")):
+        needs = lacking(config, measure)
+        assert told[claim] == f"add {measure} to measure" + (f", which {needs}" if needs else "")
+    assert "matrix-free network" in told["C1"] if variant == "depth_mup" else "depth_mup" in told["C4"]
 
 
 def test_intervals_name_the_ends_they_have():

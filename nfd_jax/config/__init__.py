@@ -6,7 +6,7 @@ The only reader of YAML. `load_config` takes a file, `SweepConfig.model_validate
 from nfd_jax.config._advice import advice
 from nfd_jax.config._errors import ConfigError
 from nfd_jax.config._load import load_config
-from nfd_jax.config._measures import applicable, measures, obstacle, register_measure
+from nfd_jax.config._measures import applicable, lacking, measures, obstacle, register_measure
 from nfd_jax.config._sections import (
     FiniteConfig,
     HistoryConfig,
@@ -37,6 +37,7 @@ __all__ = [
     "flat",
     "load_config",
     "measures",
+    "lacking",
     "obstacle",
     "register_measure",
     "shipped_configs",

@@ -35,9 +35,29 @@ def obstacle(config: "SweepConfig", measure: str) -> str | None:
     return (_OBSTACLES | _BY_OTHER_KEYS)[measure](config)
 
 
+def lacking(config: "SweepConfig", measure: str) -> str | None:
+    """Why a measure is refused to those who ask for it by name: it cannot be taken, or not enough is run for
+    it; None where it is not."""
+    return obstacle(config, measure) or _too_few_for_a_slope(config, measure)
+
+
 def applicable(config: "SweepConfig") -> tuple[str, ...]:
     """The measures that can be taken."""
     return tuple(measure for measure in measures() if obstacle(config, measure) is None)
+
+
+def _too_few_for_a_slope(config: "SweepConfig", measure: str) -> str | None:
+    """Why no rate could be fitted to a measure that is asked for by name, or None."""
+    if config.finite is None or measure not in ("limit_error", "coupling"):
+        return None
+    depths, widths = config.finite.depths, config.finite.widths
+    listed = lambda sizes: ", ".join(map(str, sizes))
+    if len(depths) < 3 or max(depths) < 4 * min(depths):
+        got = f"has depths {listed(depths)} to fit a slope to"
+        return f"{got}, allowed: 3 or more finite.depths over a factor of 4"
+    if measure == "coupling" and len(widths) < 2:
+        return f"has width {listed(widths)} to fit a slope to, allowed: at least 2 finite.widths"
+    return None
 
 
 def _nothing(config: "SweepConfig") -> str | None:
@@ -48,11 +68,20 @@ def _networks(config: "SweepConfig") -> str | None:
     return None if config.finite else "measures finite networks, allowed: with a finite section"
 
 
+def _no_limit(config: "SweepConfig") -> str | None:
+    own = config.problem.parametrization
+    return (
+        None
+        if own == "depth_mup"
+        else f"compares with the limit, and {own} has none, allowed: with depth_mup"
+    )
+
+
 def _common_noise(config: "SweepConfig") -> str | None:
     if config.finite is None:
         return _networks(config)
     if config.limit is None:
-        return "compares with the limit, allowed: with a limit section"
+        return _no_limit(config) or "compares with the limit, allowed: with a limit section"
     if config.limit.particles != "matched":
         how = f"particles is {config.limit.particles}" if config.limit.alone else "the limit has a tolerance"
         got = f"has no common noise when {how}"
@@ -78,7 +107,7 @@ def _coupling(config: "SweepConfig") -> str | None:
     if set(finite.backward_weights) != set(names.BACKWARD_WEIGHTS):
         return "compares both flags, allowed: with finite.backward_weights [reused, independent]"
     if config.problem.parametrization != "depth_mup":
-        return f"got parametrization {config.problem.parametrization}, allowed: with depth_mup"
+        return f"is not defined for parametrization {config.problem.parametrization}, allowed: with depth_mup"
     if finite.simulator == "dense":
         return "needs the matrix-free network, allowed: with finite.simulator auto or matrix_free"
     if config.needs_matrices:
@@ -94,7 +123,7 @@ def _reference(config: "SweepConfig") -> str | None:
     if finite is None:
         return _networks(config)
     if limit is None or limit.reference_particles is None:
-        return "compares with a larger limit, allowed: with limit.reference_particles"
+        return _no_limit(config) or "compares with a larger limit, allowed: with limit.reference_particles"
     if finite.simulator == "dense":
         return "needs the matrix-free network, allowed: with finite.simulator auto or matrix_free"
     return _too_narrow(config)
@@ -104,7 +133,7 @@ def _response(config: "SweepConfig") -> str | None:
     if config.finite is None:
         return _networks(config)
     if config.problem.parametrization != "depth_mup":
-        return f"got parametrization {config.problem.parametrization}, allowed: with depth_mup"
+        return f"is not defined for parametrization {config.problem.parametrization}, allowed: with depth_mup"
     return None
 
 

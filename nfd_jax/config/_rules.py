@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from nfd_jax import names
-from nfd_jax.config._measures import obstacle
+from nfd_jax.config._measures import lacking
 from nfd_jax.data import DATASETS
 
 if TYPE_CHECKING:
@@ -270,21 +270,8 @@ def _measures(config: "SweepConfig") -> Found:
     if "measure" not in config.model_fields_set:
         return
     for index, measure in enumerate(config.measure):
-        if found := obstacle(config, measure) or _too_few_for_a_slope(config, measure):
+        if found := lacking(config, measure):
             yield f"measure.{index}", f"{measure} {found}"
-
-
-def _too_few_for_a_slope(config: "SweepConfig", measure: str) -> str | None:
-    """Why no rate could be fitted to a measure that is asked for by name, or None."""
-    if config.finite is None or measure not in ("limit_error", "coupling"):
-        return None
-    depths, widths = config.finite.depths, config.finite.widths
-    if len(depths) < 3 or max(depths) < 4 * min(depths):
-        got = f"has depths {_join(depths)} to fit a slope to"
-        return f"{got}, allowed: 3 or more finite.depths over a factor of 4"
-    if measure == "coupling" and len(widths) < 2:
-        return f"has width {_join(widths)} to fit a slope to, allowed: at least 2 finite.widths"
-    return None
 
 
 @_reads("seeds", "problem.learning_rate", "finite.widths", "finite.depths")

@@ -106,9 +106,10 @@ def estimate_band(view: View, name: str, flag: str, *along: str) -> xr.DataArray
     return half.mean([dim for dim in half.dims if dim not in along])
 
 
-def loss_gap(view: View, limit: str) -> float | None:
-    """Of the reused network at the largest width and depth against a limit, paired seeds: the largest gap
-    over steps (of long runs, over means of some steps) as part of the loss that the network has lost."""
+def loss_gap(view: View, limit: str) -> tuple[float, float] | None:
+    """Of the reused network at the largest width and depth against a limit: the largest gap over steps (of
+    long runs, over means of some steps) as part of the loss that the network has lost, with its standard
+    error over seeds."""
     finite, solved, _ = losses_at(view)
     if "reused" not in finite or limit not in solved:
         return None
@@ -117,9 +118,11 @@ def loss_gap(view: View, limit: str) -> float | None:
     if not both.any():
         return None
     steps = range(ours.shape[1])
-    network, solution = (in_blocks(steps, runs[both].mean(0))[1] for runs in (ours, theirs))
-    dropped = network[0] - network.min()
-    return float(np.abs(network - solution).max() / dropped) if dropped > 0 else None
+    network, solution = (in_blocks(steps, runs[both])[1] for runs in (ours, theirs))
+    dropped, gaps = network.mean(0)[0] - network.mean(0).min(), network - solution
+    at = np.abs(gaps.mean(0)).argmax()
+    error = gaps[:, at].std(ddof=1) / math.sqrt(len(gaps)) if len(gaps) > 1 else math.inf
+    return (abs(gaps[:, at].mean()) / dropped, error / dropped) if dropped > 0 else None
 
 
 def summary_of(view: View) -> list[str]:
@@ -160,4 +163,5 @@ def _losses(view: View) -> str:
         ]
         parts.append(f"{flag} weights {number(float(first))} → {number(float(last))} ({listed(sizes)})")
     steps = count(loss.sizes["step"] - 1, "update")
-    return f"Training loss over {steps}: {'; '.join(parts)}. No limit was compared with path by path."
+    rate = "" if view.rate is None else f" at η = {view.rate:g}"
+    return f"Training loss over {steps}{rate}: {'; '.join(parts)}. No limit was compared with path by path."

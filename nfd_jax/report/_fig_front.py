@@ -58,9 +58,18 @@ def front_loss(view: View) -> plot.Drawing | None:
     return sheet.finish("front_loss", _loss_title(view), caption)
 
 
+SEEN = 3.0
+"""Standard errors beyond which the largest gap of many steps is more than scatter of seeds."""
+
+
 def _loss_title(view: View) -> str:
-    gaps = {flag: loss_gap(view, flag) for flag in SHORT}
-    said = [f"within {percent(gap)} of {SHORT[flag]}" for flag, gap in gaps.items() if gap is not None]
+    said = []
+    for flag, name in SHORT.items():
+        if (found := loss_gap(view, flag)) is not None:
+            gap, error = found
+            said.append(f"within {percent(gap)} of {name}")
+            if gap < SEEN * error:
+                said[-1] += " (no more than seeds scatter)"
     return f"Loss: the network stays {', '.join(said)}" if said else "Loss along training"
 
 

@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from nfd_jax.report import _plot as plot
-from nfd_jax.report._learning import gap_words, limit_gap
+from nfd_jax.report._learning import gap_words, grid_of, limit_gap
 from nfd_jax.report._numbers import count, percent, percents
 from nfd_jax.report._pick import ends, estimate, largest
 from nfd_jax.verdicts import View, covered, relative_gap, spread
@@ -45,7 +45,7 @@ def gap(view: View) -> plot.Drawing | None:
         sheet.line(ax, steps, part.sel(depth=depth), line, f"networks, L = {depth}", markersize=4.5)
     limit = limit_gap(found, corner["learning_rate"], corner["width"])
     if limit is not None:
-        sheet.line(ax, steps, limit, ENDLESS, "limits, L = ∞", linewidth=2.2)
+        sheet.line(ax, steps, limit, ENDLESS, f"limits, {grid_of(view)}", linewidth=2.2)
     plot.step_axis(ax, steps)
     ax.set_title(f"n = {corner['width']}, η = {corner['learning_rate']:g}")
     shown = [int(step) for step in spread(list(steps[1:]), 3)]
@@ -115,7 +115,9 @@ def gap_row(sheet: plot.Sheet, row: Iterable[Axes], views: Mapping[str, View]) -
             limit = limit_gap(found, rate, int(found["width"]))
             if limit is not None:
                 ax.axhline(float(limit), color=line.color, linestyle=ENDLESS.dashes)
-                sheet.legend["gap of the limits, L = ∞"] = ENDLESS
+                sheet.legend["gap of the limits, in the networks' colour"] = plot.Line(
+                    plot.BLACK, "", ENDLESS.dashes
+                )
         plot.size_axis(ax, found["depth"].values, "depth", "the loss has hardly dropped")
         plot.zero_line(ax)
         tables[name] = found

@@ -14,16 +14,16 @@ from nfd_jax.report._learning import (
     limit_rate,
     rate_words,
     shift_words,
+    untrained_words,
 )
 from nfd_jax.report._numbers import count
-from nfd_jax.report._pick import ends, largest
+from nfd_jax.report._pick import ends, estimate, largest
 from nfd_jax.verdicts import View, covered
 
 BEST = (
-    "Means over seeds; a curve stops where a network diverged and leaves the frame at ten times the loss "
-    "of the least rate. The best learning rate η* is the vertex of a parabola through the least loss and "
-    "its neighbours, with 95 % intervals over seeds; hollow where the least loss is at an end of the "
-    "list, so that η* lies there or beyond."
+    "Means over seeds, at learning rates at which every seed trains: no loss has grown. The best learning "
+    "rate η* is the vertex of a parabola through the least loss and its neighbours, with its 95 % interval "
+    "over seeds. Hollow: a neighbour does not serve, or the list ends; η* lies between the ends of the bar."
 )
 
 
@@ -39,38 +39,37 @@ def transfer(view: View) -> plot.Drawing | None:
     line = plot.Line(plot.VERMILION, "s")
     for ax, beside, axis in zip(curves, best, axes, strict=True):
         rate_panels(sheet, ax, beside, found, axis, line, "best η of networks")
-    plot.same_range(curves, most=frame(found))
+    plot.same_range(curves)
     flag = found.attrs["backward_weights"].capitalize()
-    caption = " ".join(filter(None, [f"{flag} backward weights.", shift_words(found), BEST]))
+    said = [f"{flag} backward weights.", shift_words(found), untrained_words(found), BEST]
+    caption = " ".join(filter(None, said))
     return sheet.finish("transfer", f"Learning rates: {rate_words(found)}", caption)
-
-
-def frame(found: xr.Dataset) -> float:
-    """Losses above this are as good as diverged, and left out: ten times what small steps leave."""
-    first = found["loss"].isel(learning_rate=0)
-    return 10 * float(first.max()) if first.notnull().any() else np.inf
 
 
 def rate_panels(
     sheet: plot.Sheet, ax: Axes, beside: Axes, found: xr.Dataset, axis: str, line: plot.Line, label: str
 ) -> None:
-    """Loss against η with a line for each size along one axis; beside it the best η against size, hollow and
-    without interval where it is at an end of the list. The limit's in both."""
+    """Loss against η with a line for each size along one axis; beside it the best η against size, hollow
+    where it is no vertex. The limit's in both."""
     other, part = plot.OTHER[axis], found.sel(cut(found, axis))
     rates, sizes, inner = part["learning_rate"].values, part[axis].values, part["inner"].values
     for size, drawn in plot.shades(covered(part["loss"], axis)):
         losses = part["loss"].sel({axis: size})
         sheet.line(ax, rates, losses, drawn, f"{plot.SYMBOL[axis]} = {size}", markersize=4.5)
-    best = ends(part, "optimum")
-    sheet.intervals(beside, sizes, np.where(inner, best, best[0]), line, label, ~inner)
+    shown = rates[0] / 1.3, rates[-1] * 1.3  # the whole list: shifts are seen beside its steps
+    sheet.intervals(beside, sizes, ends(part, "optimum").clip(*shown), line, label, ~inner)
     if (limit := limit_rate(found)) is not None:
         drawn = plot.LIMIT[found.attrs["backward_weights"]]
-        sheet.line(ax, rates, found["limit_loss"].sel(limit), drawn, "limit, L = ∞", **plot.THICK)
-        at = float(found["limit_optimum"].sel(limit))
-        beside.axhline(at, color=drawn.color, linestyle=drawn.dashes, **plot.THICK)
+        sheet.line(
+            ax, rates, found["limit_loss"].sel(limit), drawn, f"limit, {found.attrs['limit']}", **plot.THICK
+        )
+        best = estimate(found, "limit_optimum", **limit)
+        beside.axhline(best.value, color=drawn.color, linestyle=drawn.dashes, **plot.THICK)
+        if not bool(found["limit_inner"].sel(limit)):
+            beside.axhspan(*np.clip(best[1:], *shown), color=drawn.color, alpha=0.12, linewidth=0)
     plot.size_axis(ax, rates, "learning_rate", "every network diverged")
     plot.size_axis(beside, sizes, axis)
-    beside.set_ylim(rates[0] / 1.3, rates[-1] * 1.3)  # the whole list: shifts are seen beside its steps
+    beside.set_ylim(*shown)
     plot.log_y(beside)
     ax.set_title(f"{other} {plot.SYMBOL[other]} = {int(part[other])}")
     beside.set_title(f"best η against {axis}")

@@ -12,8 +12,8 @@ from nfd_jax.report import _plot as plot
 from nfd_jax.report._fig_error import SIZE
 from nfd_jax.report._fig_gap import MEANING, gap_row, known
 from nfd_jax.report._fig_phase import phase_map
-from nfd_jax.report._fig_transfer import BEST, frame, rate_panels
-from nfd_jax.report._learning import best_rates, rate_words
+from nfd_jax.report._fig_transfer import BEST, rate_panels
+from nfd_jax.report._learning import best_rates, cut, grid_of, rate_word, rate_words
 from nfd_jax.report._numbers import listed, number, signed
 from nfd_jax.report._pick import largest, pick
 from nfd_jax.report._trends import trend
@@ -142,7 +142,7 @@ def parametrizations(found: Views) -> plot.Drawing | None:
             # At most 40 points are drawn: a streamed batch's loss alone is noise.
             window = max(1, values.sizes["step"] // 40)
             steps = max(steps, window)
-            _by_depth(sheet, ax, values, view.get(f"limit/{variable}"), window)
+            _by_depth(sheet, ax, values, view.get(f"limit/{variable}"), window, grid_of(view))
         plot.same_range(row, log=plot.spans_decade(row))
         row[0].set_ylabel(f"{words} loss")
     rates = sorted({view.rate for view in found.values() if view.rate is not None})
@@ -159,7 +159,7 @@ def parametrizations(found: Views) -> plot.Drawing | None:
 
 
 def _by_depth(
-    sheet: plot.Sheet, ax: Axes, values: xr.DataArray, limit: xr.DataArray | None, window: int
+    sheet: plot.Sheet, ax: Axes, values: xr.DataArray, limit: xr.DataArray | None, window: int, grid: str
 ) -> None:
     def smooth(part: xr.DataArray) -> xr.DataArray:
         return part.mean("seed").coarsen(step=window, boundary="trim").mean()
@@ -175,7 +175,7 @@ def _by_depth(
         if solved is not None:
             solved = smooth(largest(solved, "particles"))
             line = plot.Line(plot.BLACK, "", plot.LIMIT[flag].dashes)
-            sheet.line(ax, solved["step"], solved, line, f"{flag} limit, L = ∞")
+            sheet.line(ax, solved["step"], solved, line, f"{flag} limit, {grid}")
     plot.step_axis(ax, values["step"].values)
 
 
@@ -191,14 +191,20 @@ def optima(views: Views) -> plot.Drawing | None:
         line = plot.Line(color, mark, "--")
         rate_panels(sheet, ax, last, best, "depth", line, f"best η, {name}")
         ax.set_title(f"{name}, {ax.get_title(loc='left')}")
-    plot.same_range(sheet.axes[0, :-1], most=max(map(frame, found.values())))
+    plot.same_range(sheet.axes[0, :-1])
     told = ". ".join(f"{name}: {rate_words(best)}" for name, best in found.items())
     flag = next(iter(found.values())).attrs["backward_weights"]
     caption = f"{told}. {flag.capitalize()} backward weights, largest width. {BEST}"
-    ends = {name: largest(best["optimum"], "width").values[[0, -1]] for name, best in found.items()}
-    said = "; ".join(f"{name} {number(first)} → {number(deep)}" for name, (first, deep) in ends.items())
+    said = "; ".join(f"{name} {' → '.join(_ends(best))}" for name, best in found.items())
     title = f"Best learning rate from the shallowest to the deepest network: {said}"
     return sheet.finish("optima", title, caption)
+
+
+def _ends(found: xr.Dataset) -> list[str]:
+    """The best rates of the shallowest and the deepest of the widest networks that have one."""
+    at = found.sel(cut(found, "depth"))
+    depths = covered(at["optimum"], "depth")
+    return [rate_word(at, {"depth": depth}) for depth in (depths[0], depths[-1])]
 
 
 def richness(views: Views) -> plot.Drawing | None:

@@ -266,12 +266,12 @@ def log_y(ax: Axes) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def same_range(axes: ArrayLike, *, log: bool = True, most: float = np.inf) -> None:
+def same_range(axes: ArrayLike, *, log: bool = True) -> None:
     """One y range for panels that compare; empty ones are left as they are. On a log axis what is not
-    positive is left out; what is above `most` leaves the frame."""
+    positive is left out."""
     drawn = [ax for ax in np.asarray(axes).flat if ax.lines]
     values = _heights(drawn)
-    values = values[((values > 0) | (not log)) & (values <= most)]
+    values = values[(values > 0) | (not log)]
     if not values.size:
         return
     low, high = values.min(), values.max()

@@ -120,6 +120,14 @@ def remarks(view: View, failed: Sequence[str], lost: Mapping[str, str]) -> str:
         parts.append(html.folded("Why", html.items(f"{name}: {why}" for name, why in lost.items())))
     if cells is None:
         return "".join(parts)
+    depths = section(view.config, "finite").get("depths", ())
+    if depths and view.reference and view.reference <= max(depths) and "tolerance" not in _given(view):
+        words = (
+            f"the limit's M = {view.reference} Euler steps are no more than the deepest network's L = "
+            f"{max(depths)} layers. Euler with M steps is a network of M layers: what separates it from the "
+            "limit at L = ∞ is not seen here. Set limit.depth_steps to several times the largest depth."
+        )
+        parts.append(html.note("A coarse limit:", words))
     number = counts(cells)
     said = {name: count(many, "cell") for name, many in number.items()}
     if number["pending"]:
@@ -132,6 +140,11 @@ def remarks(view: View, failed: Sequence[str], lost: Mapping[str, str]) -> str:
         words = f"{said['diverged']} with numbers that are not finite, left out of every number here."
         parts.append(html.note("Diverged:", words) + html.folded("Where", _diverged(cells)))
     return "".join(parts)
+
+
+def _given(view: View) -> dict:
+    """The keys of the limit's section that have a value."""
+    return {key: value for key, value in section(view.config, "limit").items() if value is not None}
 
 
 def _diverged(cells: xr.DataArray) -> str:

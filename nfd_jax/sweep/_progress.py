@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from nfd_jax.pace import Pace
@@ -17,7 +17,7 @@ from nfd_jax.text import printable
 
 
 class Progress:
-    """Progress of one sweep, counted in cells (width, depth, seed)."""
+    """Progress of one sweep, as a share of its places (width, depth, seed) and of its limits'."""
 
     def __init__(self, name: str, quiet: bool):
         self.name, self.quiet = name, quiet
@@ -61,15 +61,16 @@ class Progress:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("cells  {task.fields[left]}"),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[left]}"),
                 TimeElapsedColumn(),
             )
             self._bar = Bar(*columns, console=self.console)
             self._task = self._bar.add_task(self.name, total=total, completed=done, left="")
             self._bar.start()
         else:
-            self.say(f"{self.name}: {done} of {total} cells stored, {batches} batches to go")
+            batch = "batch" if batches == 1 else "batches"
+            self.say(f"{self.name}: {self._share(done)} stored, {batches} {batch} to go")
 
     def advance(self, done: int, batch: str, diverged: int) -> None:
         """One batch is stored: `done` cells in all, `diverged` of its runs diverged."""
@@ -79,14 +80,19 @@ class Progress:
             "batch", id=batch, done=done, total=self._total, diverged=diverged, seconds=round(elapsed, 3)
         )
         if diverged:
-            self.warn(f"{batch}: {diverged} runs diverged (a number is not finite); they are stored as such")
+            runs = f"{diverged} run{'s' * (diverged > 1)} diverged (a number is not finite)"
+            self.warn(f"{batch}: {runs}; stored as such")
         if self.quiet:
             return
         left = self._pace.left(self._total)
         if self._bar is not None:
             self._bar.update(self._task, completed=done, left=left)
         else:
-            self.say(f"{self.name}: {done} of {self._total} cells{left and ', '}{left}")
+            self.say(f"{self.name}: {self._share(done)}{left and ', '}{left}")
+
+    def _share(self, done: int) -> str:
+        """Rounded down: all of it is all of it."""
+        return f"{100 * done // max(self._total, 1)} %"
 
     def stage(self, text: str) -> None:
         """What is being done now that the cells are done."""

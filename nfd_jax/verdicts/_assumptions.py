@@ -31,10 +31,9 @@ def ratios(context: Context, select: dict[str, str]) -> tuple[xr.DataArray, floa
 
     Of the learning rates at which few do, where there are such.
     """
+    add = context.advice("spectrum")
     least, most = (
-        labelled(
-            variable(context.tree, f"spectrum/{name}_eigenvalue", "spectrum to measure"), select, "spectrum"
-        )
+        labelled(variable(context.tree, f"spectrum/{name}_eigenvalue", add), select, add)
         for name in ("min", "max")
     )
     least, diverged = states(context.tree, least)

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import xarray as xr
 
+from nfd_jax.config import SweepConfig, lacking
 from nfd_jax.verdicts._family import Fits, fit_laws
 from nfd_jax.verdicts._laws import Law
 from nfd_jax.verdicts._sample import NotMeasured, Sample, labelled, sample, variable
@@ -101,6 +102,17 @@ class Context:
             ("fits", key), lambda: fit_laws(found.values, found.widths, found.depths, law, **options)
         )
 
+    def advice(self, measure: str) -> str:
+        """How to get a measure that is not there: what to add, and what the config would have to be."""
+        add, own = f"add {measure} to measure", "limit.reference_particles"
+        if measure == "reference_error":
+            add = f"add {own}, at least four times the largest width"
+        try:
+            needs = lacking(SweepConfig.model_validate(self.config), measure) or ""
+        except ValueError:  # a tree without a whole config
+            needs = ""
+        return f"{add}, which {needs}" if needs and own not in needs else add
+
     def sample(
         self, path: str, select: dict[str, str], quantity: str, training: bool, less: str = ""
     ) -> Sample:
@@ -108,14 +120,12 @@ class Context:
         it is there.
         """
 
+        group = path.split("/")[0]
+
         def make() -> Sample:
             if path.startswith("law/") and self.per_seed:
                 raise NotMeasured("set data_seed: fixed: laws are told from seeds with the same samples")
-            add = f"{MEASURE[path.split('/')[0]]} to measure"
-            if path.endswith("reference_error_ms"):
-                add = "limit.reference_particles, at least four times the largest width"
-            elif path.startswith("compare"):
-                add += ", and a limit"
+            add = self.advice("reference_error" if path.endswith("reference_error_ms") else MEASURE[group])
             values = labelled(variable(self.tree, path, add), select, add)
             if less:
                 chance = labelled(variable(self.tree, less, add), select, add)

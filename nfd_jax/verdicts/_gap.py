@@ -17,8 +17,9 @@ import xarray as xr
 from nfd_jax.verdicts._family import fit_laws
 from nfd_jax.verdicts._fit import fit_grid
 from nfd_jax.verdicts._laws import Law
-from nfd_jax.verdicts._seeds import UNKNOWN, Array, Interval, Spread
-from nfd_jax.verdicts._tree import measured
+from nfd_jax.verdicts._sample import MOST_DIVERGED
+from nfd_jax.verdicts._seeds import FEWEST_SEEDS, UNKNOWN, Array, Interval, Spread
+from nfd_jax.verdicts._tree import measured, section, settings
 
 GAP_MARGIN = 0.01
 """Relative gaps below this are none."""
@@ -29,7 +30,7 @@ DROPPED = 0.02
 DEEPEST = 10**6
 """Depth up to which laws are followed."""
 
-REASONS = ("they differ", "both learned everything", "the gap vanished", "undecided")
+REASONS = ("they differ", "both learned everything", "the gap vanished", "undecided", "too many diverged")
 Ends = tuple[str, ...]
 
 
@@ -48,7 +49,8 @@ def relative_gap(
     - `left_reused`, `left_independent`: mean loss over the mean loss at step 0.
     - `reason`: of REASONS: "both learned everything" (both `left` are below LEARNED), else "they differ" (the
       interval lies beyond ±margin), "the gap vanished" (within ±margin though there is something left),
-      "undecided"; "" where there is no gap.
+      "undecided" (also below FEWEST_SEEDS seeds); "too many diverged" where that are more than MOST_DIVERGED
+      of the seeds, and the gap is NaN; "" where there is no gap.
     - `limit_gap` and the rest with `limit_` in front, where both limits were solved.
     """
     name = "heldout_loss" if heldout else "loss"
@@ -68,21 +70,24 @@ def gap_constants(
     tree: xr.DataTree, *, heldout: bool = False, margin: float = GAP_MARGIN, steps: int = 12
 ) -> xr.Dataset | None:
     """What remains of the relative gap as L → ∞ (and n → ∞, where there are several widths); None without two
-    depths of both kinds.
+    depths of both kinds, and for parametrizations without a limit.
 
     Dims (learning_rate, step), at up to `steps` steps evenly spread, the last one among them:
 
     - `constant`, `constant_low`, `constant_high`: of the law d + a/n + b L^-β + c L^-β/n with its 95 %
       interval.
     - `verdict`: "remains" (beyond ±margin), "vanishes" (within it), "undecided" (also where no law describes
-      the points).
+      the points, and where the deepest networks don't show what is to remain).
+    - `scatter`: standard deviation over seeds of the reused networks' loss at the largest width, over depths,
+      in units of what they have learned.
     - `drop_depth`: the depth from which on the fitted gap of the widest networks is below the seeds' scatter,
       so that pictures of single runs no longer show it: the shallowest depth run where it always is, inf
       where the law never gets there.
     """
     values = measured(tree, f"finite/{'heldout_loss' if heldout else 'loss'}")
     pair = _pair(values, ("width", "depth"))
-    if pair is None or pair[0].sizes["depth"] < 2:
+    limitless = section(settings(tree), "problem").get("parametrization", "depth_mup") != "depth_mup"
+    if pair is None or pair[0].sizes["depth"] < 2 or limitless:
         return None
     reused, independent = pair
     count = reused.sizes["step"]
@@ -92,7 +97,7 @@ def gap_constants(
         else np.array([], int)
     )
     rates, shape = reused["learning_rate"].values, (reused.sizes["learning_rate"], len(at))
-    ends = [np.full(shape, np.nan) for _ in range(4)]
+    ends = [np.full(shape, np.nan) for _ in range(5)]
     verdicts = np.full(shape, "undecided", "U16")
     widths, depths = (
         x.ravel() for x in np.meshgrid(reused["width"].values, reused["depth"].values, indexing="ij")
@@ -100,13 +105,16 @@ def gap_constants(
     for i, j in np.ndindex(shape):
         one = [x.values[i].reshape(len(widths), -1, count)[:, :, [0, at[j]]] for x in pair]
         seeds = np.isfinite(one[0]).all((0, 2)) & np.isfinite(one[1]).all((0, 2))
-        if not seeds.any():
+        if not seeds.any() or any(_too_many(a, b) for a, b in zip(*one, strict=True)):
             continue
         samples = np.stack([gap_by_seed(a[seeds], b[seeds])[:, -1] for a, b in zip(*one, strict=True)], 1)
         if not np.isfinite(samples).all():
             continue
         constant, verdict = _constant(samples, widths.astype(float), depths.astype(float), margin)
         widest = widths == widths.max()
+        deepest = Spread.of(samples[:, widest & (depths == depths.max())][:, 0]).interval()
+        if verdict == "remains" and not _shows(deepest, constant, margin):
+            verdict = "undecided"
         drop = np.mean([a[seeds, 0].mean() - a[seeds, 1].mean() for a in one[0][widest]])
         scatter = (
             np.mean([a[seeds, 1].std(ddof=1) for a in one[0][widest]]) / drop if seeds.sum() > 1 else np.nan
@@ -115,12 +123,14 @@ def gap_constants(
             constant.estimate,
             constant.low,
             constant.high,
+            scatter,
             _drop_depth(samples[:, widest], depths[widest], scatter),
         )
         for array, value in zip(ends, found, strict=True):
             array[i, j] = value
         verdicts[i, j] = verdict
-    dims, names = ("learning_rate", "step"), ("constant", "constant_low", "constant_high", "drop_depth")
+    dims = ("learning_rate", "step")
+    names = ("constant", "constant_low", "constant_high", "scatter", "drop_depth")
     data = {name: (dims, x) for name, x in zip(names, ends, strict=True)} | {"verdict": (dims, verdicts)}
     return xr.Dataset(data, {"learning_rate": rates, "step": reused["step"].values[at]}, {"margin": margin})
 
@@ -162,6 +172,9 @@ def _gaps(values: xr.DataArray | None, sizes: Ends, margin: float) -> xr.Dataset
         seeds = np.isfinite(a).all(1) & np.isfinite(b).all(1)
         if not seeds.any():
             continue
+        if _too_many(a, b):
+            reasons[place] = "too many diverged"
+            continue
         a, b = a[seeds], b[seeds]
         left = a.mean(0) / a[:, 0].mean(), b.mean(0) / a[:, 0].mean()
         out["left_reused"][place], out["left_independent"][place] = left
@@ -173,22 +186,32 @@ def _gaps(values: xr.DataArray | None, sizes: Ends, margin: float) -> xr.Dataset
             found = Spread.of(each[:, k]).interval()
             at = (*place, k)
             out["gap"][at], out["gap_low"][at], out["gap_high"][at] = found.estimate, found.low, found.high
-            reasons[at] = _reason(found, max(left[0][k], left[1][k]), margin)
+            reasons[at] = _reason(found, max(left[0][k], left[1][k]), margin, len(a))
     coords = {dim: reused[dim].values for dim in dims}
     data = {name: (dims, x) for name, x in out.items()} | {"reason": (dims, reasons)}
     return xr.Dataset(data, coords)
 
 
-def _reason(gap: Interval, left: float, margin: float) -> str:
+def _too_many(reused: Array, independent: Array) -> bool:
+    """Whether more than MOST_DIVERGED of the seeds that were begun (seeds, steps) have no loss at some
+    step."""
+    begun = np.isfinite(reused[:, 0]) & np.isfinite(independent[:, 0])
+    whole = np.isfinite(reused).all(1) & np.isfinite(independent).all(1)
+    return bool((begun & ~whole).sum() > MOST_DIVERGED * begun.sum())
+
+
+def _reason(gap: Interval, left: float, margin: float, seeds: int) -> str:
     if left < LEARNED:
         return "both learned everything"
+    if seeds < FEWEST_SEEDS:
+        return "undecided"
     if gap.low > margin or gap.high < -margin:
         return "they differ"
     return "the gap vanished" if -margin < gap.low and gap.high < margin else "undecided"
 
 
 def _constant(samples: Array, widths: Array, depths: Array, margin: float) -> tuple[Interval, str]:
-    if len(samples) < 2:
+    if len(samples) < FEWEST_SEEDS:
         return UNKNOWN, "undecided"
     fits = fit_laws(samples[..., None], widths, depths, Law(signed=True))
     found = fits.interval({"constant": 1.0})
@@ -197,6 +220,11 @@ def _constant(samples: Array, widths: Array, depths: Array, margin: float) -> tu
     if found.low > margin or found.high < -margin:
         return found, "remains"
     return found, "vanishes" if -margin < found.low and found.high < margin else "undecided"
+
+
+def _shows(deepest: Interval, constant: Interval, margin: float) -> bool:
+    """Whether the deepest networks' own gap is beyond the margin, to the side of what is to remain."""
+    return deepest.low > margin if constant.estimate > 0 else deepest.high < -margin
 
 
 def _drop_depth(samples: Array, depths: Array, scatter: float) -> float:

@@ -44,10 +44,10 @@ class Sample:
 
 
 def variable(tree: xr.DataTree, path: str, add: str) -> xr.DataArray:
-    """The variable, NaN where it is not finite or its cell not done; NotMeasured asks for what `add` says."""
+    """The variable, NaN where it is not finite or its cell not done; NotMeasured says to `add` it."""
     values = array(tree, path)
     if values is None or not np.issubdtype(values.dtype, np.number):
-        raise NotMeasured(f"add {add}")
+        raise NotMeasured(add)
     lacking = [dim for dim in ("width", "depth", "seed") if dim not in values.dims]
     if lacking:
         raise NotMeasured(f"{path} has no dimension {', '.join(lacking)}: add it")
@@ -63,7 +63,7 @@ def labelled(values: xr.DataArray, select: dict[str, str], add: str) -> xr.DataA
         if key not in values.dims:
             continue
         if key not in values.coords or label not in values[key].values:
-            raise NotMeasured(f"add {add} with {key.replace('_', ' ')} {label}")
+            raise NotMeasured(f"{add} with {key.replace('_', ' ')} {label}")
         values = values.sel({key: label})
     return values
 

@@ -1,8 +1,11 @@
 """Which learning rate is best, how that moves with depth and width, and whether the limit's serves.
 
-The best rate η* of a network is the vertex of a parabola fitted to log loss against log η, through the best
-rate of the list and its neighbour on each side. It is linearized to one value a seed, so that networks of
-other sizes, which share their seeds, are compared in pairs.
+A rate serves where every seed trains at it: its loss is finite and not above its first one. (Of a few seeds
+one whose loss has grown to 10¹⁴ would decide every mean.) The best rate η* of a network is the vertex of a
+parabola fitted to log loss against log η, through the best rate that serves and its neighbour on each side.
+It is linearized to one value a seed, so that networks of other sizes, which share their seeds, are compared
+in pairs. Where a neighbour does not serve, or the list ends, there is no vertex: η* lies between the
+neighbours.
 """
 
 from dataclasses import dataclass
@@ -26,13 +29,15 @@ def transfer(
     Dims (learning_rate, width, depth) or less; for the limit (learning_rate, particles) with `limit_` in
     front:
 
-    - `loss`, `loss_low`, `loss_high`: mean over seeds with its 95 % interval; NaN where a seed diverged.
-    - `optimum`, `optimum_low`, `optimum_high` (width, depth): η*; the interval is open (0 or inf) on the side
-      where the best rate is the last of the list, and `inner` is False there.
+    - `untrained`: share of the seeds that diverged, or have a loss above their first one.
+    - `loss`, `loss_low`, `loss_high`: mean over seeds with its 95 % interval; NaN where a seed is untrained.
+    - `optimum`, `optimum_low`, `optimum_high` (width, depth): η*. Where it is no vertex `inner` is False: it
+      is the best rate of the list, and the ends are the rates next to it (0 or inf beyond the list's ends).
     - `depth_shift` … `_low`, `_high` (width): power p of η* ∝ L^p, `width_shift` (depth) that of η* ∝ n^p;
       NaN unless two sizes have an inner optimum.
     - `cost`, `cost_low`, `cost_high` (width, depth): loss at the limit's η* over the loss at the own one; 1
-      is as good. The limit is that of as many particles as the width, or of most.
+      is as good. NaN unless both are vertices. The limit is that of as many particles as the width, or of
+      most.
     """
     name = "heldout_loss" if heldout else "loss"
     finite = _losses(measured(tree, f"finite/{name}"), backward_weights, step, ("width", "depth"))
@@ -56,7 +61,7 @@ def transfer(
 class Best:
     """A parabola y = log loss in x = log η about `centre`: `window` are the rates it goes through, `operator`
     (3, window) takes their y to its coefficients, constant first. `log_rate` is its vertex with one value a
-    seed, whose mean it is."""
+    seed, whose mean it is. Where that is not `inner`, it is a rate of the list, between `neighbours`."""
 
     losses: Array
     x: Array
@@ -64,51 +69,53 @@ class Best:
     operator: Array
     log_rate: Array
     inner: bool
-    last: bool
+    neighbours: tuple[float, float]
 
     @property
     def centre(self) -> float:
         return float(self.x[self.window].mean())
 
     def interval(self) -> Interval:
-        """Of η*, open on the side where rates end."""
+        """Of η*."""
         if not self.inner:
-            rate = float(np.exp(self.log_rate.mean()))
-            return Interval(rate, rate if self.last else 0.0, np.inf if self.last else rate)
+            return Interval(float(np.exp(self.log_rate.mean())), *self.neighbours)
         found = Spread.of(self.log_rate).interval()
         return Interval(*(float(np.exp(end)) for end in (found.estimate, found.low, found.high)))
 
 
 def best_rate(rates: Array, losses: Array) -> Best | None:
-    """η* from losses (seeds, rates); rates at which a seed has none are left out, None where fewer than three
-    are left."""
-    usable = np.flatnonzero(np.isfinite(losses).all(0) & (losses.mean(0) > 0) & (rates > 0))
-    if len(usable) < 3:
+    """η* from losses (seeds, rates); rates at which a seed has none do not serve. None where none serves."""
+    serves = np.isfinite(losses).all(0) & (losses.mean(0) > 0) & (rates > 0)
+    if not serves.any():
         return None
+    best = int(np.argmin(np.where(serves, losses.mean(0), np.inf)))
+    ends = np.concatenate([[0.0], rates, [np.inf]])
+    neighbours = float(ends[best]), float(ends[best + 2])
+    usable = np.flatnonzero(serves)
     x, losses = np.log(rates[usable]), losses[:, usable]
-    mean = losses.mean(0)
-    i = int(np.argmin(mean))
+    mean, i = losses.mean(0), int(np.searchsorted(usable, best))
     window = np.arange(max(0, i - NEIGHBOURS), min(len(x), i + NEIGHBOURS + 1))
     design = np.vander(x[window] - x[window].mean(), 3, increasing=True)
     operator = np.linalg.pinv(design)
-    last, inside = i > 0, 0 < i < len(x) - 1
     _, slope, curvature = operator @ np.log(mean[window])
-    vertex = x[window].mean() - slope / (2 * curvature) if curvature > 0 else np.nan
-    if not (inside and x[window[0]] <= vertex <= x[window[-1]]):
-        at_end = np.full(len(losses), x[i])
-        return Best(losses, x, window, operator, at_end, False, last)
+    beside = [at for at in (best - 1, best + 1) if 0 <= at < len(serves) and serves[at]]
+    if len(beside) < 2 or not curvature > 0:
+        return Best(losses, x, window, operator, np.full(len(losses), x[i]), False, neighbours)
+    vertex = x[window].mean() - slope / (2 * curvature)
     # To first order in each seed's deviation from the mean.
     change = (losses[:, window] / mean[window] - 1) @ operator.T
     values = vertex - change[:, 1] / (2 * curvature) + slope * change[:, 2] / (2 * curvature**2)
-    return Best(losses, x, window, operator, values, True, last)
+    return Best(losses, x, window, operator, values, True, neighbours)
 
 
 def _losses(values: xr.DataArray | None, flag: str, step: int, sizes: tuple[str, ...]) -> xr.DataArray | None:
-    """(learning_rate, *sizes, seed) of one kind of backward weights, at rates above 0; None below three
-    rates."""
+    """(learning_rate, *sizes, seed) of one kind of backward weights, at rates above 0, infinite where a loss
+    is above its first one; None below three rates."""
     if values is None or flag not in np.atleast_1d(values.coords.get("backward_weights", "")).tolist():
         return None
-    values = values.sel(backward_weights=flag).isel(step=step, drop=True).drop_vars("backward_weights")
+    values = values.sel(backward_weights=flag).drop_vars("backward_weights")
+    first, values = values.isel(step=0, drop=True), values.isel(step=step, drop=True)
+    values = values.where(~(values > first), np.inf)
     values = values.isel(learning_rate=values["learning_rate"].values > 0).transpose(
         "learning_rate", *sizes, "seed"
     )
@@ -117,7 +124,7 @@ def _losses(values: xr.DataArray | None, flag: str, step: int, sizes: tuple[str,
 
 def _seeds(losses: Array) -> Array:
     """Losses (rates, seeds) as (seeds, rates), of the seeds that have any."""
-    return losses[:, np.isfinite(losses).any(0)].T
+    return losses[:, ~np.isnan(losses).all(0)].T
 
 
 def _optima(values: xr.DataArray | None) -> tuple[dict, dict]:
@@ -127,11 +134,12 @@ def _optima(values: xr.DataArray | None) -> tuple[dict, dict]:
     rates, sizes = values["learning_rate"].values, values.dims[1:-1]
     shape = values.shape[1:-1]
     loss, optimum = np.full((3, *values.shape[:-1]), np.nan), np.full((3, *shape), np.nan)
-    inner, best = np.zeros(shape, bool), {}
+    untrained, inner, best = np.full(values.shape[:-1], np.nan), np.zeros(shape, bool), {}
     for place in np.ndindex(shape):
         here = _seeds(values.values[(slice(None), *place)])
         if not len(here):
             continue
+        untrained[(slice(None), *place)] = (~np.isfinite(here)).mean(0)
         for k in np.flatnonzero(np.isfinite(here).all(0)):
             loss[(slice(None), k, *place)] = _ends(Spread.of(here[:, k]).interval())
         if (found := best_rate(rates, here)) is not None:
@@ -141,6 +149,7 @@ def _optima(values: xr.DataArray | None) -> tuple[dict, dict]:
         **_named("loss", values.dims[:-1], loss),
         **_named("optimum", sizes, optimum),
         "inner": (sizes, inner),
+        "untrained": (values.dims[:-1], untrained),
     }, best
 
 
