@@ -144,9 +144,10 @@ class BoundedHistory(eqx.Module):
     """At most R directions a family and layer, for training of any length: memory and cost of a step depend
     on R alone.
 
-    A query's new direction enters where its residual exceeds `tolerance` of the query's norm and there is
-    room. What does not enter is answered by fresh noise of the right variance, and left out of what training
-    adds: an error of second order in the residual. `core` D is what training has come to (`Layer`).
+    Of a block's new directions those enter, while there is room, without which some query would keep more
+    than `tolerance` of its norm beyond the basis. What does not enter is answered by fresh noise of the right
+    variance, and left out of what training adds: an error of second order in the residual. `core` D is what
+    training has come to (`Layer`).
     """
 
     forward: Basis
@@ -175,8 +176,12 @@ class BoundedHistory(eqx.Module):
         """
         own, own_xi = (self.backward, self.backward_xi) if transpose else (self.forward, self.forward_xi)
         side, room = int(transpose), own.q.shape[1]
-        square = jnp.sum(new.known**2, -1) + jnp.sum(new.new**2, -1)
-        enters = jnp.diagonal(new.new, axis1=-2, axis2=-1) > self.tolerance * jnp.sqrt(square)
+        parts = new.new**2  # (L, P, P): of each query along each new direction
+        square = jnp.sum(new.known**2, -1) + jnp.sum(parts, -1)
+        # What a query would keep beyond the basis without a direction and all that are less to it.
+        less = jnp.where(parts[..., None, :] <= parts[..., :, None], parts[..., None, :], 0).sum(-1)
+        needed = (less > (self.tolerance**2 * square)[..., None]) & (parts > 0)
+        enters = needed.any(-2)
         slot = self.filled[:, side, None] + jnp.cumsum(enters, axis=-1) - 1
         enters &= slot < room
         slot = jnp.where(enters, slot, room)
@@ -189,7 +194,7 @@ class BoundedHistory(eqx.Module):
             None,
         )
         coordinates = new.known + new.new @ place
-        lost = jnp.sum(jnp.where(enters[:, None, :], 0, new.new**2), -1)
+        lost = jnp.sum(jnp.where(enters[:, None, :], 0, parts), -1)
         residual = jnp.sqrt(lost / jnp.where(square > 0, square, 1))
         filled = self.filled.at[:, side].add(jnp.sum(enters, -1))
         places = ("backward", "backward_xi") if transpose else ("forward", "forward_xi")

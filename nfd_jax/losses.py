@@ -95,6 +95,8 @@ def split_signal(chi: Float[Array, "P C"]) -> tuple[Float[Array, " P"], Float[Ar
 
 
 def accuracy(f: Float[Array, "P C"], y: Float[Array, "P C"]) -> Float[Array, ""]:
-    """Share of samples on the right side: the sign for one output, the largest output for several."""
-    right = jnp.sign(f[:, 0]) == jnp.sign(y[:, 0]) if f.shape[1] == 1 else f.argmax(1) == y.argmax(1)
+    """Share of samples on the right side: the sign for one output, where 0 counts half, the largest output
+    for several."""
+    side = lambda f: jnp.sign(f[:, 0])
+    right = (1 + side(f) * side(y)) / 2 if f.shape[1] == 1 else f.argmax(1) == y.argmax(1)
     return jnp.mean(right, dtype=f.dtype)

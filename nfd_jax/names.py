@@ -46,6 +46,9 @@ matrices.
 """
 
 
+LEAST_TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
+"""Of an estimated limit, by precision: about a hundred roundings."""
+
 KERNEL_NAMES = ("feature_kernel", "gradient_kernel")
 """⟨φ(h) φ(h')⟩ and ⟨b b'⟩, averages over coordinates."""
 

@@ -85,10 +85,14 @@ def extreme_eigenvalues(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     joint = [np.linalg.svd(block, compute_uv=False) for block in blocks]
     step = [np.linalg.svd(block[..., k * rows :], compute_uv=False) for k, block in enumerate(blocks)]
 
+    samples = [rows] * steps, [(k + 1) * rows for k in range(steps)]
+
     def extremes(pick) -> np.ndarray:
-        found = np.stack([np.stack([pick(s) for s in scope], -2) for scope in (step, joint)]) ** 2
+        scopes = zip((step, joint), samples, strict=True)
+        found = np.stack([np.stack(list(map(pick, *scope)), -2) for scope in scopes]) ** 2
         so_far = np.stack([finite, np.logical_and.accumulate(finite, -2)])
         return np.where(so_far, found, np.nan)
 
-    smallest = lambda s: s[..., -1] if s.shape[-1] <= width else np.zeros(s.shape[:-1])
-    return extremes(smallest), extremes(lambda s: s[..., 0])
+    # Of more samples than coordinates there are fewer singular values than samples: the others are zero.
+    smallest = lambda s, count: s[..., -1] if count <= width else np.zeros(s.shape[:-1])
+    return extremes(smallest), extremes(lambda s, count: s[..., 0])

@@ -161,7 +161,7 @@ class Settings(NamedTuple):
     steps: int = 1
 
     def __call__(self, learning_rate: Array) -> "optax.GradientTransformation":
-        """The transformation; weight decay is decoupled, W ← (1 − η λ) W."""
+        """The transformation; weight decay is decoupled, W ← (1 − η λ) W, so that adam with it is adamw."""
         import optax
 
         rate = _schedule(self, learning_rate)
@@ -169,8 +169,6 @@ class Settings(NamedTuple):
             momentum = [optax.trace(decay=self.momentum, nesterov=self.nesterov)] if self.momentum else []
             decay = [optax.add_decayed_weights(self.weight_decay)] if self.weight_decay else []
             return optax.chain(*momentum, *decay, optax.scale_by_learning_rate(rate))
-        if self.name == "adam":
-            return optax.adam(rate, b1=self.b1, b2=self.b2, eps=self.eps)
         return optax.adamw(rate, b1=self.b1, b2=self.b2, eps=self.eps, weight_decay=self.weight_decay)
 
 

@@ -227,7 +227,11 @@ def _inputs(values: Any) -> Array:
         text = "inputs are float64, and JAX computes in float32 here: pass float32, or set "
         text += "jax.config.update('jax_enable_x64', True) first"
         warnings.warn(text, UserWarning, stacklevel=4)
-    return found if jnp.issubdtype(found.dtype, jnp.floating) else found.astype(float)
+    if not jnp.issubdtype(found.dtype, jnp.floating):
+        return found.astype(float)
+    if found.dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(f"inputs must be float32 or float64; received {found.dtype}")
+    return found
 
 
 def _same_batch(inputs: Array) -> bool:
@@ -275,6 +279,11 @@ def check_problem(problem: Any) -> None:
         check_finite(name, getattr(problem, name))
     for name in ("learning_rate", "horizon", "richness"):
         _number(name, getattr(problem, name), problem.dtype)
+    if problem.centered and problem.repeated and concrete(problem.inputs) and not _same_batch(problem.inputs):
+        raise ValueError(
+            "inputs must be one batch at every step, as when the problem was made (its outputs are "
+            "centered); received batches that differ: make a new Problem"
+        )
 
 
 def heldout_inputs(problem: Problem, heldout: Any) -> Array | None:

@@ -188,6 +188,28 @@ def test_what_came_into_a_problem_after_its_construction_is_refused_by_every_cal
         CALLS[name](eqx.tree_at(lambda p: getattr(p, part), PROBLEM, value))
 
 
+def test_batches_that_come_to_differ_are_refused_where_outputs_are_centered():
+    x, y = np.ones((2, 1, 3)), np.ones((2, 1, 1))
+    differ = lambda problem: eqx.tree_at(lambda p: p.inputs, problem, jnp.asarray(x * [[[1]], [[2]]]))
+    with pytest.raises(ValueError, match="inputs must be one batch at every step, as when the problem was"):
+        nfd.train_finite(differ(nfd.Problem(x, y, 0.1, centered=True)), width=8, depth=2, key=KEY)
+    nfd.train_finite(differ(nfd.Problem(x, y, 0.1)), width=8, depth=2, key=KEY)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_refused(dtype):
+    with pytest.raises(ValueError, match=f"inputs must be float32 or float64; received {jnp.dtype(dtype)}"):
+        nfd.Problem(jnp.ones((1, 1, 2), dtype), jnp.ones((1, 1, 1), dtype), 0.1)
+
+
+def test_centered_outputs_of_batches_that_differ_have_no_coupling_of_matrices():
+    x, y = np.arange(6.0).reshape(2, 1, 3), np.ones((2, 1, 1))
+    problem, size = nfd.Problem(x, y, 0.1, centered=True), {"width": 8, "depth": 2, "key": KEY}
+    with pytest.raises(ValueError, match="record: centered outputs of batches that differ have no coupling"):
+        nfd.train_finite(problem, **size, simulator="dense", record=("coupling",))
+    nfd.train_finite(problem, **size, simulator="matrix_free", record=("coupling",))
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_only_a_problem_is_a_problem(name):
     with pytest.raises(TypeError, match="problem must be a nfd_jax.Problem; received dict"):

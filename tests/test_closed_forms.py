@@ -180,6 +180,20 @@ def test_kernels_against_formulas(activation):
     np.testing.assert_allclose(kernels.gradient[:, 0, 0], np.exp(slope * HORIZON * (1 - ts)), rtol=1e-8)
 
 
+def test_kernels_that_are_not_reached_are_not_numbers():
+    """K of linear networks is K(0) e^{T t}: right as far as the solve gets, and NaN beyond."""
+    for horizon, reached in ((30.0, True), (500.0, False)):
+        problem = nfd.Problem(
+            np.ones((1, 1, 2)), np.ones((1, 1, 1)), 0.1, activation="linear", horizon=horizon
+        )
+        found = nfd.init_kernels(problem, ts=(0.0, 1.0))
+        if reached:
+            np.testing.assert_allclose(found.preactivation[-1], np.exp(horizon), rtol=1e-6)
+            np.testing.assert_allclose(found.gradient[0], np.exp(horizon), rtol=1e-6)
+        else:
+            assert np.isnan(found.preactivation[-1]).all() and np.isnan(found.gradient[0]).all()
+
+
 @pytest.mark.parametrize("activation", ["linear", "relu", "erf", "abs", "tanh", "gelu"])
 def test_gaussian_expectations_against_monte_carlo(activation):
     from nfd_jax.limit._kernels import expectations

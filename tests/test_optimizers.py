@@ -187,8 +187,7 @@ ADAM = {
     ],
 )
 def test_adam_is_optax_on_matrices_in_units_of_their_own(make_problem, name, parametrization):
-    """W is held in units of γ/(√n √(TL)) (depth_mup), U and V in γ, with gradients n γ ∂loss/∂Θ times their
-    branch's scale left out."""
+    """W is held in units of γ/(√n √(TL)) (depth_mup), U and V in γ, and so are the gradients."""
     problem = make_problem(
         steps=4,
         rows=2,
@@ -218,13 +217,56 @@ def test_adam_is_optax_on_matrices_in_units_of_their_own(make_problem, name, par
     for k, (x, y) in enumerate(zip(problem.inputs, problem.targets, strict=True)):
         loss, f, _, _, grad = at(weights, x, y)
         np.testing.assert_allclose(found.output[k], f, rtol=0, atol=1e-11)
-        gradient = {"U": grad.U, "V": grad.V, "W": grad.W / (a / width**0.5)}
-        updates, state = rule.update({key: gradient[key] for key in unit}, state, held)
+        gradient = {key: getattr(grad, key) / unit[key] for key in unit}
+        updates, state = rule.update(gradient, state, held)
         held = optax.apply_updates(held, updates)
         W = held["W"] * unit["W"]
         weights = type(start)(held["U"] * unit["U"], held["V"] * unit["V"], W, W)
     np.testing.assert_allclose(found.weights.W, weights.W, rtol=0, atol=1e-11)
     np.testing.assert_allclose(found.weights.U, weights.U, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("flag", ["reused", "independent"])
+def test_clipping_that_never_happens_changes_nothing(make_problem, flag):
+    options = {"steps": 3, "rows": 2, "horizon": 2.0, "richness": 0.3}
+    rarely = lambda rate: optax.chain(optax.clip_by_global_norm(500.0), optax.sgd(rate))
+    assert not optimizers.is_linear(rarely)
+    clipped, plain = (make_problem(**options, optimizer=rule) for rule in (rarely, None))
+    run = lambda problem: nfd.train_finite(
+        problem, width=9, depth=3, key=jax.random.key(0), simulator="dense", backward_weights=flag
+    )
+    np.testing.assert_allclose(run(clipped).output, run(plain).output, rtol=1e-10)
+
+
+LOOKS_AT_MATRICES = {
+    "decay of matrices alone": lambda rate: optax.chain(
+        optax.add_decayed_weights(0.5, mask=lambda tree: jax.tree.map(lambda x: x.ndim >= 2, tree)),
+        optax.sgd(rate),
+    ),
+    "lamb": lambda rate: optax.lamb(rate, weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("name", LOOKS_AT_MATRICES)
+def test_backward_weights_of_their_own_are_a_parameter_of_such_rules(make_problem, name):
+    """What a rule does to a matrix it does to both, each by itself."""
+    problem = make_problem(steps=3, rows=2, optimizer=LOOKS_AT_MATRICES[name], rate=0.2)
+    assert not optimizers.is_linear(problem.optimizer)
+    start = initial_weights(problem, width=8, depth=2, key=jax.random.key(1), backward_weights="independent")
+    found = eqx.filter_jit(train_weights)(problem, start, "independent", record=("gradients",))
+    unit = {"U": 1.0, "V": 1.0, "W": 1 / (8 * 2) ** 0.5, "W_backward": 1 / (8 * 2) ** 0.5}
+    rule = problem.optimizer(0.2)
+    held = {key: getattr(start, key) / unit[key] for key in unit}
+    state, weights = rule.init(held), start
+    for k, (x, y) in enumerate(zip(problem.inputs, problem.targets, strict=True)):
+        _, f, _, b, grad = value_and_gradients(problem, weights, x, y)
+        np.testing.assert_allclose(found.output[k], f, rtol=1e-10)
+        np.testing.assert_allclose(found.gradients[k], b, rtol=1e-10, atol=1e-12)
+        every = {"U": grad.U, "V": grad.V, "W": grad.W, "W_backward": grad.W}
+        gradient = {key: every[key] / unit[key] for key in unit}
+        updates, state = rule.update(gradient, state, held)
+        held = optax.apply_updates(held, updates)
+        weights = type(start)(*(held[key] * unit[key] for key in ("U", "V", "W", "W_backward")))
 
 
 def test_adam_moves_features_alike_at_every_width_and_depth(make_problem):

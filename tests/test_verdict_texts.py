@@ -1,6 +1,7 @@
 """What rows of /rates say: sentences with their number, shares in rms, no infinite ends."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_sizes_are_shares_in_rms_with_the_mean_square_once(rows):
 @pytest.mark.parametrize("variant", ["depth_mup", "mup"])
 def test_what_would_settle_it_is_something_that_the_config_allows(variant):
     """Of a sweep without measures: what to add, and what else that takes."""
-    config = load_config(find_config("figure2")).expand()[variant]
+    config = load_config(find_config(Path("figure2"))).expand()[variant]
     table = rates(xr.DataTree(xr.Dataset(attrs={"config": config.to_yaml()})))
     found = zip(*(table[name].values for name in ("claim", "reading", "reason")), strict=True)
     told = {claim: reason for claim, reading, reason in found if reading == "ms"}

@@ -20,7 +20,6 @@ Found = Iterator[tuple[str, str]]
 
 MAX_CELLS = 10**7
 MAX_BYTES = 4 * 2**40
-LEAST_TOLERANCE = {"float32": 1e-5, "float64": 1e-13}  # about a hundred roundings
 
 
 class _Rule(NamedTuple):
@@ -215,7 +214,7 @@ def _reference(config: "SweepConfig") -> Found:
 def _tolerance(config: "SweepConfig") -> Found:
     if config.limit is None:
         return
-    tolerance, least = config.limit.tolerance, LEAST_TOLERANCE[config.precision]
+    tolerance, least = config.limit.tolerance, names.LEAST_TOLERANCE[config.precision]
     if tolerance is None and config.limit.max_seconds is not None:
         got = f"got {config.limit.max_seconds:g} without a tolerance"
         yield "limit.max_seconds", f"{got}, allowed: null, or with limit.tolerance"

@@ -109,6 +109,11 @@ def train_finite(
             f"record: the coupling of a dense network needs width ≥ steps × batch size = {problem.samples} "
             f"and an optimizer that is linear; received width {options.width}: leave coupling out"
         )
+    if "coupling" in options.record and problem.asks_first:
+        raise ValueError(
+            "record: centered outputs of batches that differ have no coupling in a dense network; received "
+            'coupling: leave it out, or take simulator="matrix_free"'
+        )
     with jax.default_matmul_precision(matmul_precision):
         return _train_dense(problem, check_key(key), options)
 

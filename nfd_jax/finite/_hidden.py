@@ -135,11 +135,12 @@ def at_start(
 
 
 class Units(eqx.Module):
-    """What an optimizer's step is measured in: parameters are divided by it, and updates multiplied.
+    """What an optimizer's step is measured in: parameters and gradients are divided by it, and updates
+    multiplied.
 
-    One for rules that are linear in the gradients. Those that normalize them give all entries steps of the
-    same size, and depth-μP asks for the units of `normalized_rate` in W; both times γ, in which features are
-    to move.
+    One for rules that are linear in the gradients, to which units are nothing. Those that normalize them give
+    all entries steps of the same size, and depth-μP asks for the units of `normalized_rate` in W; both times
+    γ, in which features are to move.
     """
 
     ends: Array

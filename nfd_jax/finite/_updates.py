@@ -106,15 +106,24 @@ class InPlace(Update):
 
 
 class General(Update):
-    """For `Explicit` under any transformation; parameters in the units of `Units`."""
+    """For `Explicit` under any transformation: of U, V and W in the units of `Units`, and of their gradients,
+    so that a rule which happens to be linear moves them as it would in any.
+
+    Backward weights of their own get W's gradients, and whatever else the rule does to a matrix. A linear one
+    scales what they differ by, as its coefficient α tells; under others they are a parameter, `W_backward`.
+    """
 
     def __init__(self, problem: Problem, units: Units):
         super().__init__(problem)
         self.units = units
-        self.normalized = not optimizers.is_linear(problem.optimizer)
+        self.linear = optimizers.is_linear(problem.optimizer)
 
     def _parameters(self, ends: Ends, hidden: Explicit) -> dict:
-        found = {"W": hidden.W / self.units.hidden, "scale": hidden.scale}
+        found = {"W": hidden.W / self.units.hidden}
+        if self.linear:
+            found["scale"] = hidden.scale
+        elif hidden.gap is not None:
+            found["W_backward"] = (hidden.W + hidden.gap) / self.units.hidden
         if self.problem.train == "all":
             found |= {"U": ends.U / self.units.ends, "V": ends.V / self.units.ends}
         return found
@@ -125,21 +134,21 @@ class General(Update):
     def learn(
         self, ends: Ends, hidden: Explicit, state: Any, batch: Batch, k: Index
     ) -> tuple[Ends, Explicit, Any]:
-        gain = 1.0 if self.normalized else batch.gain
+        gain = batch.gain / self.units.hidden
         gradient_of = lambda ell: (gain * batch.signals(ell)).T @ batch.features(ell)
         visited = jnp.arange(hidden.W.shape[0]) < batch.layers
         one = lambda ell: jnp.where(visited[ell], gradient_of(ell), 0)
-        parameters = self._parameters(ends, hidden)
-        gradient = {
-            "W": jax.lax.map(one, jnp.arange(hidden.W.shape[0])),
-            "scale": jnp.zeros_like(hidden.scale),
-        }
-        if "U" in parameters:
-            gradient |= {"U": batch.ends.U, "V": batch.ends.V}
+        parameters, by_W = self._parameters(ends, hidden), jax.lax.map(one, jnp.arange(hidden.W.shape[0]))
+        every = {"W": by_W, "W_backward": by_W, "scale": jnp.zeros_like(hidden.scale)}
+        every |= {"U": batch.ends.U / self.units.ends, "V": batch.ends.V / self.units.ends}
+        gradient = {name: every[name] for name in parameters}
         after, state = optimizers.apply(self.rule, gradient, state, parameters)
-        hidden = eqx.tree_at(
-            lambda h: (h.W, h.scale), hidden, (after["W"] * self.units.hidden, after["scale"])
-        )
+        W = after["W"] * self.units.hidden
+        hidden = eqx.tree_at(lambda h: h.W, hidden, W)
+        if "scale" in after:
+            hidden = eqx.tree_at(lambda h: h.scale, hidden, after["scale"])
+        if "W_backward" in after:
+            hidden = eqx.tree_at(lambda h: h.gap, hidden, after["W_backward"] * self.units.hidden - W)
         if "U" in after:
             ends = Ends(after["U"] * self.units.ends, after["V"] * self.units.ends)
         return ends, hidden, state

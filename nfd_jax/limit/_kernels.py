@@ -48,8 +48,9 @@ def init_kernels(problem: Problem, *, ts: Float[Array, " G"]) -> InitKernels:
     """K and G of `problem.inputs[0]` at the times `ts` in [0, 1], by an adaptive Runge–Kutta solve in
     diffrax.
 
-    Derivatives in both modes are right; where two samples are parallel, along what keeps them so. Raises
-    ValueError for parametrizations without a limit and for `ts` outside [0, 1] or not a list.
+    Derivatives in both modes are right; where two samples are parallel, along what keeps them so. NaN where
+    the solve takes more than 4096 steps, as it does for horizons of some hundreds. Raises ValueError for
+    parametrizations without a limit and for `ts` outside [0, 1] or not a list.
 
     >>> nfd.init_kernels(problem, ts=(0, 0.5, 1)).gradient.shape
     (3, 2, 2)
@@ -91,7 +92,9 @@ def kernels_of(problem: Problem, x: Float[Array, "R d"], ts: Float[Array, " G"])
             adjoint=diffrax.DirectAdjoint(),  # derivatives in both modes
             throw=False,
         )
-        after = jax.tree.map(lambda y, x: y[-1].astype(x.dtype), solution.ys, state)
+        solved = solution.result == diffrax.RESULTS.successful
+        end = lambda y, x: jnp.where(solved, y[-1].astype(x.dtype), jnp.nan)
+        after = jax.tree.map(end, solution.ys, state)
         return after, after
 
     grid = jnp.concatenate([jnp.zeros_like(ts[:1]), jnp.sort(ts), jnp.ones_like(ts[:1])])

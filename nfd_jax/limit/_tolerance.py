@@ -17,14 +17,19 @@ from typing import SupportsIndex
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nfd_jax._host import cores
+from nfd_jax.activations import resolve
 from nfd_jax.checks import as_number, as_size, check_flag, check_key
 from nfd_jax.limit._estimate import LimitEstimate, put_together
 from nfd_jax.limit._kernels import check_limit
 from nfd_jax.limit._levels import Chunk, Sampled, Sampler
 from nfd_jax.limit._multilevel import Moments, State, combine, error, plan
+from nfd_jax.losses import loss_function
+from nfd_jax.names import LEAST_TOLERANCE
+from nfd_jax.optimizers import coefficients
 from nfd_jax.problem import Problem, heldout_inputs
 
 Take = Callable[[Sampler, Sequence[Chunk]], Generator[list[Sampled], None, None]]
@@ -71,8 +76,8 @@ def estimate_limit(
     """
     check_limit(problem)
     check_flag(backward_weights)
-    least = 100 * float(np.finfo(problem.dtype).eps)
-    allowed = f"a number of at least {least:.1g}, what {np.dtype(problem.dtype)} can resolve"
+    least = LEAST_TOLERANCE[str(problem.dtype)]
+    allowed = f"a number of at least {least:g}, what {np.dtype(problem.dtype)} can resolve"
     tolerance = float(as_number("tolerance", tolerance, allowed, least=least))
     if max_seconds is not None:
         max_seconds = float(as_number("max_seconds", max_seconds, "positive or None", above=0, below=None))
@@ -96,7 +101,7 @@ def estimate_limit(
     state = State.start(*coarsest(problem, kernels or 1)) if resume is None else resume.state.copy()
     size, aim = sampler.size, sampler.places("output", "heldout")
 
-    estimate = None
+    estimate = None if resume is None else replace(resume, met=resume.error <= tolerance)
     while True:
         in_time = _sample(sampler, state, deadline, take or _here)
         if state.sampled:
@@ -165,24 +170,23 @@ def _here(sampler: Sampler, wanted: Sequence[Chunk]) -> Generator[list[Sampled],
 
 
 def _identity(tree, *more) -> str:
-    """A digest of what two calls must share to be the same: arrays, names and functions of `tree`, and
-    `more`."""
+    """A digest of what two calls must share to be the same: arrays, names, what functions do, and `more`."""
     arrays, names = eqx.partition(tree, eqx.is_array)
     found = hashlib.sha256()
-    for x in map(np.asarray, jax.tree.leaves(arrays)):
+    for x in map(np.asarray, (*jax.tree.leaves(arrays), *_done_by_functions(tree[0]))):
         found.update(f"{x.shape} {x.dtype}".encode() + x.tobytes())
-    problem = tree[0]
-    functions = [_code(part) for part in (problem.loss, problem.activation, problem.optimizer)]
-    words = jax.tree.structure(tree), jax.tree.leaves(names), functions, more
+    words = jax.tree.structure(tree), jax.tree.leaves(names), more
     # Addresses in memory, which functions are shown with, are others in another process.
     found.update(re.sub(r" at 0x[0-9a-f]+", "", repr(words)).encode())
     return found.hexdigest()
 
 
-def _code(function) -> tuple:
-    """What tells functions of one name apart: their code, and the values it closes over."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return ()
-    cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    return code.co_code, code.co_names, code.co_consts, function.__defaults__, cells
+def _done_by_functions(problem: Problem) -> list[np.ndarray]:
+    """Values of φ and φ', of the loss and its signals, and the optimizer's coefficients, to five digits: what
+    functions are called says little of what they do."""
+    phi, loss, y = resolve(problem.activation), loss_function(problem.loss), problem.targets[0]
+    z = jnp.linspace(-3, 3, 31, dtype=problem.dtype)
+    f = jnp.linspace(-2, 2, y.size, dtype=problem.dtype).reshape(y.shape)
+    rule = coefficients(problem.optimizer, problem.learning_rate, problem.steps)
+    values = phi.value(z), phi.derivative(z), loss.value(f, y), loss.signal(f, y), *rule
+    return [np.round(np.asarray(x, float), 5) for x in values]
