@@ -1,5 +1,5 @@
-"""The machine before JAX and NumPy are there: JAX takes a second to import, and both read what they are
-told but once."""
+"""What is set before JAX and NumPy are imported: they read their settings once, at import; and JAX takes a
+second to import, which commands that need none of it do without."""
 
 import gc
 import os

@@ -27,18 +27,13 @@ ScheduleName = Literal["constant", "linear", "cosine"]
 PARAMETRIZATIONS: tuple[ParametrizationName, ...] = get_args(ParametrizationName)
 BACKWARD_WEIGHTS: tuple[BackwardWeights, ...] = get_args(BackwardWeights)
 SIMULATORS: tuple[Simulator, ...] = get_args(Simulator)
-SIMULATOR_CHOICES: tuple[SimulatorChoice, ...] = get_args(SimulatorChoice)
 TRAINED_LAYERS: tuple[TrainedLayers, ...] = get_args(TrainedLayers)
 LOSSES: tuple[LossName, ...] = get_args(LossName)
 ACTIVATIONS: tuple[ActivationName, ...] = get_args(ActivationName)
 RECORDS: tuple[RecordName, ...] = get_args(RecordName)
 MEASURES: tuple[MeasureName, ...] = get_args(MeasureName)
-PRECISIONS: tuple[PrecisionName, ...] = get_args(PrecisionName)
 MATMUL_PRECISIONS: tuple[MatmulPrecision, ...] = get_args(MatmulPrecision)
 BATCHES: tuple[BatchesName, ...] = get_args(BatchesName)
-DATA_SEEDS: tuple[DataSeed, ...] = get_args(DataSeed)
-OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
-SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 
 LINEAR_OPTIMIZERS: tuple[OptimizerName, ...] = ("sgd",)
 """Their updates are linear in the gradients: matrix-free networks and limits can follow them; others need
@@ -68,9 +63,9 @@ RESULT_FILES = (
     "figures",
     "comparison",
 )
-"""Every name that a run or a report, or one of an earlier version, may give to something in a results folder;
-but for what is there for a moment, whose names start with a dot. Variants have folders of their own in there,
-and none of them may have one of these.
+"""Every name that a run or a report, of this version or an earlier one, gives to something that stays in a
+results folder. (Names of what is there for a moment start with a dot.) Variants have folders in there, too:
+none may be called like one of these.
 """
 
 

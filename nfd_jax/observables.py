@@ -36,7 +36,7 @@ def coupling(
     running sum, from t = 0 forward and from t = 1 backward. The sums are read at the layers `places`, the
     grid of t.
     """
-    whole = forward.shape[-1] / width  # of what there is room for, the network's share
+    whole = forward.shape[-1] / width  # means below are over the arrays, which may be wider than the network
     both = jnp.stack([forward, backward])
     layer = whole * jnp.sum(mean_square(both), axis=1) / depth
     up = jnp.cumsum(forward, 0)[places[1:] - 1]

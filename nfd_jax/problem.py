@@ -14,7 +14,6 @@ from nfd_jax import activations, optimizers
 from nfd_jax.checks import as_array, as_number, check_choice, check_finite, concrete
 from nfd_jax.losses import loss_function
 from nfd_jax.names import PARAMETRIZATIONS, TRAINED_LAYERS, ParametrizationName, TrainedLayers
-from nfd_jax.trajectory import Coupling, Trajectory  # noqa: F401
 
 HELDOUT_SAMPLES = 16
 """Held-out samples that sweeps follow, of those that a data set offers."""
@@ -199,7 +198,7 @@ class Heldout(eqx.Module):
 
     @classmethod
     def from_config(cls, config, *, repetition: int = 0) -> "Heldout":
-        """The first HELDOUT_SAMPLES held-out samples beside `Problem.from_config`, which see."""
+        """The first HELDOUT_SAMPLES held-out samples beside `Problem.from_config`'s; raises as it does."""
         _, data, here = _read(config, repetition)
         return cls(here(data.heldout_inputs[:HELDOUT_SAMPLES]), here(data.heldout_targets[:HELDOUT_SAMPLES]))
 

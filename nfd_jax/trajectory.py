@@ -1,6 +1,7 @@
 """What came out of learning: outputs, losses and, where recorded, features, gradients, coupling, weights."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import numpy as np
@@ -83,16 +84,34 @@ class Trajectory(eqx.Module):
         held = lambda run: [getattr(run, name) for name in paths if getattr(run, name) is not None]
         return eqx.tree_at(held, self, [path[..., :width] for path in held(self)])
 
-    def to_xarray(self) -> "xr.Dataset":
-        """All of it as a labelled dataset; leading axes, where the trajectory has some, are batch_0, batch_1,
-        …
+    def to_xarray(self, leading: Mapping[str, Any] | None = None) -> "xr.Dataset":
+        """All of it as a labelled dataset.
 
         Dimensions: step, sample, component, heldout_sample, t (with values ℓ/L), coordinate, direction
-        (forward, backward).
+        (forward, backward). `leading` names the leading axes in order, with their labels: of `train_grid`'s
+        result {"width": widths, "depth": depths, "key": range(len(keys)), …}; without it they are batch_0,
+        batch_1, …. Networks of several depths have no t in common: of a `leading` "depth" with several the
+        dimension is layer, with values ℓ. Raises ValueError where `leading` does not fit.
+
+        >>> keys = jax.random.split(jax.random.key(0), 3)
+        >>> grid = nfd.train_grid(problem, widths=(8, 16), depths=(2, 4), keys=keys)
+        >>> axes = {"width": (8, 16), "depth": (2, 4), "key": range(3), "learning_rate": (0.1,)}
+        >>> axes["backward_weights"] = ("reused", "independent")
+        >>> float(grid.to_xarray(axes).loss.sel(width=16, depth=4, step=0).mean()) > 0
+        True
         """
         import xarray as xr
 
-        lead = tuple(f"batch_{i}" for i in range(np.ndim(self.loss) - 1))
+        shape = np.shape(self.loss)[:-1]
+        labels = {f"batch_{i}": None for i in range(len(shape))} if leading is None else dict(leading)
+        lengths = tuple(n if of is None else len(of) for n, of in zip(shape, labels.values(), strict=False))
+        if len(labels) != len(shape) or lengths != shape:
+            given = ", ".join(f"{name} ({'' if of is None else len(of)})" for name, of in labels.items())
+            raise ValueError(
+                f"leading must name axes of lengths {shape}, in order; received {given or 'none'}"
+            )
+        depths = labels.get("depth")
+        lead, layered = tuple(labels), depths is not None and len(depths) > 1
         held = vars(self) | (vars(self.weights) if self.weights else {})
         coordinates: dict[str, object] = {"step": np.arange(np.shape(self.loss)[-1])}
         if self.coupling is not None:
@@ -106,8 +125,9 @@ class Trajectory(eqx.Module):
             variables[name] = ((*lead, *dims), value, {"long_name": text, "units": "1"})
             if "t" in dims:
                 layers = value.shape[len(lead) + dims.index("t")] - 1
-                coordinates["t"] = np.arange(layers + 1) / max(1, layers)
-        return xr.Dataset(variables, coordinates)
+                coordinates["t"] = np.arange(layers + 1) / (1 if layered else max(1, layers))
+        found = xr.Dataset(variables, coordinates | {k: list(v) for k, v in labels.items() if v is not None})
+        return found.rename(t="layer") if layered and "t" in found.dims else found
 
     def __repr__(self) -> str:
         shapes = {name: x for name, x in vars(self).items() if x is not None}

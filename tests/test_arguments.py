@@ -196,6 +196,11 @@ def test_batches_that_come_to_differ_are_refused_where_outputs_are_centered():
     nfd.train_finite(differ(nfd.Problem(x, y, 0.1)), width=8, depth=2, key=KEY)
 
 
+def test_an_estimate_cannot_be_traced():
+    with pytest.raises(ValueError, match="estimate_limit decides on samples .* received a traced problem"):
+        jax.jit(lambda problem: nfd.estimate_limit(problem, tolerance=0.1, key=KEY).output)(PROBLEM)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_half_precision_is_refused(dtype):
     with pytest.raises(ValueError, match=f"inputs must be float32 or float64; received {jnp.dtype(dtype)}"):

@@ -133,3 +133,22 @@ def test_refusals_of_grids(make_problem):
             nfd.train_grid(problem, **options | change)
     with pytest.raises(TypeError, match="jax.random"):
         nfd.train_grid(problem, **options | {"keys": 3})
+
+
+def test_a_grid_as_a_labelled_dataset(make_problem):
+    """Axes under their names; networks of several depths have layers in common, and no t."""
+    problem, keys = make_problem(steps=2, rows=2), jax.random.split(KEY, 3)
+    grid = nfd.train_grid(problem, widths=(4, 6), depths=(2, 3), keys=keys, record=("features",))
+    axes = {"width": (4, 6), "depth": (2, 3), "key": range(3), "learning_rate": [0.4]}
+    axes["backward_weights"] = ("reused", "independent")
+    found = grid.to_xarray(axes)
+    assert found.features.dims == (*axes, "step", "layer", "sample", "coordinate")
+    assert found.layer.values.tolist() == [0, 1, 2, 3] and "t" not in found.coords
+    one = found.loss.sel(width=6, depth=3, key=1, learning_rate=0.4, backward_weights="independent")
+    np.testing.assert_array_equal(one, grid.loss[1, 1, 1, 0, 1])
+    alone = nfd.train_grid(problem, widths=(4, 6), depths=(2,), keys=keys, record=("features",))
+    assert alone.to_xarray(axes | {"depth": [2]}).t.values.tolist() == [0, 0.5, 1]
+    assert grid.to_xarray().loss.dims[:2] == ("batch_0", "batch_1")
+    for wrong in ({"width": (4, 6)}, axes | {"key": range(2)}):
+        with pytest.raises(ValueError, match=r"leading must name axes of lengths \(2, 2, 3, 1, 2\), in order"):
+            grid.to_xarray(wrong)

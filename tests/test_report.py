@@ -477,7 +477,7 @@ def test_variants_over_the_horizon_have_a_phase_map(tree, stand_in, tmp_path):
     assert set(page.links) >= {f"{name}/report.html" for name in changes}
     assert [path.stem for path in (tmp_path / "figures").glob("*.png")] == ["phase_map-tanh-all"]
     for name in changes:
-        assert f"problem.horizon = {changes[name]['horizon']}" in text and f"variant-{name}" in page.ids
+        assert f"horizon {changes[name]['horizon']}" in text and f"variant-{name}" in page.ids
 
 
 def test_parametrizations_richness_and_activations_side_by_side(tree, tmp_path):
@@ -548,6 +548,7 @@ def test_show_watches_variants_until_all_are_done(tree, stand_in, tmp_path, monk
     monkeypatch.setattr(time, "sleep", lambda seconds: (looks.append(state()), next(ahead)())[0])
     monkeypatch.setattr(_show, "cards", lambda found: [])
     monkeypatch.setattr(_show, "judged", lambda tree: None)
+    monkeypatch.setattr(_show, "counted", lambda found: "")
     text = printed(tmp_path, watch=True)
     assert looks == [{}, {"first": 32}, {"first": 0}, {"first": 0, "second": 0}]
     assert "first" in text and "second" in text and next(ahead, None) is None

@@ -166,7 +166,8 @@ class OptimizerConfig(_Named):
 class ScheduleConfig(_Named):
     """Factor of the learning rate over the run's steps.
 
-    From 0 up to 1 over `warmup_steps`, then constant, or down to `end_factor` at the last step.
+    Up to 1 over `warmup_steps`, from 1/(warmup_steps + 1) on; then constant, or down to `end_factor` at the
+    last step.
     """
 
     name: names.ScheduleName = options("constant", names.ScheduleName)

@@ -168,7 +168,7 @@ def train_grids(
     problem: Problem, heldout: Heldout | None, master: int, grids: Sequence[Grid]
 ) -> list[dict[str, np.ndarray]]:
     """Train all networks of `grids`, that of a seed drawn from `stream(jax.random.key(master), seed)`, as
-    `_dense.train` would.
+    `train_weights` would.
 
     For each grid, arrays as in `_grid.program`, leading axes (D depths, S, R, F, K), coordinates cut to the
     width. A CPU compiles and runs as many at a time as it has cores. Raises ValueError where the master seed

@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     """What a step's gradients are made of: by layer, `features(ℓ)` φ_p and `signals(ℓ)` γ s_p b_p (P, n),
     with `gain` = a n^{-1/2}.
 
-    `layers` is how many layers there are to update: 0 where nobody will look at the outcome.
+    `layers` is how many layers there are to update: 0 after the last step, whose update affects no output.
     """
 
     ends: Ends

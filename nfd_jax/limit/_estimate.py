@@ -38,7 +38,7 @@ class LevelRow(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LimitEstimate:
     """What `estimate_limit` found.
 
@@ -85,6 +85,11 @@ class LimitEstimate:
     def gradient_kernel(self) -> np.ndarray | None:
         """⟨b_p b_q⟩ at the same t."""
         return self._value("gradient_kernel")
+
+    def __repr__(self) -> str:
+        of = lambda name: f"{name} {self.quantities[name].value.shape}"
+        reached = f"error={self.error:.2g}, met={self.met}, {len(self.levels)} levels"
+        return f"LimitEstimate({', '.join(map(of, self.quantities))}; {reached})"
 
     def _value(self, name: str) -> np.ndarray | None:
         return self.quantities[name].value if name in self.quantities else None

@@ -22,7 +22,7 @@ import numpy as np
 
 from nfd_jax._host import cores
 from nfd_jax.activations import resolve
-from nfd_jax.checks import as_number, as_size, check_flag, check_key
+from nfd_jax.checks import as_number, as_size, check_flag, check_key, concrete
 from nfd_jax.limit._estimate import LimitEstimate, put_together
 from nfd_jax.limit._kernels import check_limit
 from nfd_jax.limit._levels import Chunk, Sampled, Sampler
@@ -76,6 +76,11 @@ def estimate_limit(
     """
     check_limit(problem)
     check_flag(backward_weights)
+    if not all(map(concrete, (*jax.tree.leaves(problem), key))):
+        raise ValueError(
+            "estimate_limit decides on samples as it takes them, and cannot be part of jit, vmap or grad; "
+            "received a traced problem or key: call it outside of those, or use solve_limit"
+        )
     least = LEAST_TOLERANCE[str(problem.dtype)]
     allowed = f"a number of at least {least:g}, what {np.dtype(problem.dtype)} can resolve"
     tolerance = float(as_number("tolerance", tolerance, allowed, least=least))

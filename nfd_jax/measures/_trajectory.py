@@ -88,9 +88,8 @@ def summary(
     """The variables of one run. `fixed` says that all steps see one batch: without a probe b can then be
     compared between steps."""
     value = loss_function(loss).value
-    probe = getattr(run, "probe_gradients", None)
+    probe, residual = run.probe_gradients, run.history_residual
     probe = run.gradients if probe is None and fixed else probe
-    residual = getattr(run, "history_residual", None)
     shift = observables.feature_shift(run.features if run.probe is None else run.probe)
     return {
         "loss": run.loss,
@@ -106,17 +105,11 @@ def summary(
     }
 
 
-def dense_runs(found: Mapping[str, np.ndarray], activation: str, fixed: bool) -> Runs:
+def dense_runs(found: Mapping[str, np.ndarray], activation: str) -> Runs:
     """`Runs` of networks with weight matrices, whose variables were found while they trained; leading axes
     RUN."""
     features, gradients = found.get("features"), found.get("gradients")
     own = {name: np.asarray(x, float) for name, x in found.items() if name not in ("features", "gradients")}
-    if "gradient_shift_ms" not in own:
-        comparable = gradients is not None and fixed
-        shift = np.mean((gradients - gradients[..., :1, :, :, :]) ** 2, (-2, -1)) if comparable else None
-        own["gradient_shift_ms"] = (
-            np.full_like(own["feature_shift_ms"], np.nan) if shift is None else np.asarray(shift, float)
-        )
     own.setdefault("history_residual", np.zeros_like(own["loss"]))
     return Runs(Paths(found["output"], found["loss"], features, gradients), own, activation)
 

@@ -9,10 +9,10 @@ from urllib.parse import quote
 import xarray as xr
 
 from nfd_jax.report import _html as html
-from nfd_jax.report._claims import Judged, cards, judged
+from nfd_jax.report._claims import Judged, cards, counted, judged
 from nfd_jax.report._draw import draw_all
 from nfd_jax.report._fig_variants import variant_drawings, varying
-from nfd_jax.report._numbers import count
+from nfd_jax.report._numbers import count, listed
 from nfd_jax.report._page import lead, marked
 from nfd_jax.report._run import reproduce, state
 from nfd_jax.report._words import ATTRIBUTION, CLAIM_WORDS, METHOD
@@ -37,7 +37,8 @@ def variants_page(
     body = f"<header id=front>{start}</header>\n"
     figures = [html.figure(drawn) for drawn in saved.values()]
     body += html.section("figures", "Side by side", *figures) if figures else ""
-    body += html.section("verdicts", "Verdicts under mean square", _side_by_side(found, links))
+    if not all(one.unmeasured for one in found.values()):
+        body += html.section("verdicts", "Verdicts under mean square", _side_by_side(found, links))
     body += html.section("variants", "What differs", _overview(views, differing, links))
     for name, judgement in found.items():
         body += html.section(f"variant-{_anchor(name)}", name, _one(name, differing[name], judgement, links))
@@ -46,6 +47,15 @@ def variants_page(
     words = f"Config of {first}; the others differ as said above."
     body += html.section("reproduce", "To run it again", html.paragraph(words), reproduce(views[first], None))
     return html.page(f"{title}: {kind}s", body)
+
+
+def in_words(value: object) -> str:
+    """A value of a config."""
+    if isinstance(value, list | tuple):
+        return listed(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
 
 
 def _anchor(name: str) -> str:
@@ -60,7 +70,7 @@ def _link(name: str, links: Mapping[str, str]) -> html.Raw:
 def _overview(views: Mapping[str, View], differing: Mapping[str, dict], links: Mapping[str, str]) -> str:
     keys = list(next(iter(differing.values())))
     lines = [
-        [_link(name, links), *(str(differing[name][key]) for key in keys), state(view)]
+        [_link(name, links), *(in_words(differing[name][key]) for key in keys), state(view)]
         for name, view in views.items()
     ]
     return html.table(["", *(key.removeprefix("problem.") for key in keys), "cells"], lines)
@@ -79,7 +89,9 @@ def _side_by_side(found: Mapping[str, Judged], links: Mapping[str, str]) -> str:
 
 
 def _one(name: str, changes: Mapping[str, object], found: Judged, links: Mapping[str, str]) -> str:
-    told = ", ".join(f"{key} = {value}" for key, value in changes.items())
+    told = ", ".join(f"{key.removeprefix('problem.')} {in_words(value)}" for key, value in changes.items())
     head = f"<p>{html.escape(told)}{'. ' if told else ''}Full report: {_link(name, links).html}.</p>\n"
+    if found.unmeasured:
+        return head + html.paragraph(counted(found))
     lines = [[card.claim, marked(card.verdict), card.decides, card.next] for card in cards(found)]
     return head + html.table(["", "Verdict", "What decides it", "What would settle it"], lines)

@@ -12,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from nfd_jax.pace import Pace
-from nfd_jax.report._claims import Card, cards, judged
+from nfd_jax.report._claims import Card, cards, counted, judged
+from nfd_jax.report._distances import summary_of
 from nfd_jax.report._progress import failures, members, progress
 from nfd_jax.report._words import CLAIM_WORDS
 from nfd_jax.text import printable
+from nfd_jax.verdicts import View
 
 EVERY = 1.5  # seconds between two looks at a running sweep
 SHARE = 0.05  # of the time spent watching that verdicts may cost
@@ -30,6 +32,7 @@ class _Watcher:
     def __init__(self, folder: Path):
         self.folder = folder
         self.verdicts: dict[str, list[Card]] = {}
+        self.found: dict[str, list[str]] = {}
         self.remarks: list[str] = []
         self._seen: dict[str, Counts | None] = {}
         self._next = 0.0
@@ -63,7 +66,9 @@ class _Watcher:
                 str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)
             ]
             self.remarks += failures(path)
-            self.verdicts[name] = cards(judged(tree))
+            claims = judged(tree)
+            self.verdicts[name] = cards(claims)
+            self.found[name] = [*summary_of(View.of(tree)), counted(claims)]
         spent = time.monotonic() - began
         self._next = time.monotonic() + spent / SHARE
 
@@ -73,7 +78,10 @@ class _Watcher:
         lines: list[RenderableType] = [_progress_table(self.folder, state)]
         left = self._time_left(state)
         lines += [Text(left, style="dim")] if left else []
-        lines += [_verdict_table(self.verdicts)] if self.verdicts else []
+        if any(card.verdict != "not measured" for own in self.verdicts.values() for card in own):
+            lines.append(_verdict_table(self.verdicts))
+        for name, said in self.found.items():
+            lines += [Text(printable(f"{name}: {line}" if name else line)) for line in said]
         return lines + [Text(printable(remark), style="yellow") for remark in self.remarks]
 
     def _time_left(self, state: Mapping[str, Counts | None]) -> str:

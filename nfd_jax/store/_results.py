@@ -106,9 +106,11 @@ def open_results(path: str | os.PathLike[str], *, strict: bool = False, derived:
         root = (newer if half and (newer / RESULTS).exists() else directory) / RESULTS
         manifest = Manifest.load(newer if half else directory)
         if manifest is None:
-            found = f"{MANIFEST} is damaged" if root.exists() else "no results"
+            if not root.exists():
+                raise StoreError(f"{directory}: no results; allowed: a folder that nfd run has written")
+            found = f"{MANIFEST} is damaged"
             raise StoreError(
-                f"{directory}: {found}; nfd run with the same config writes it, stored cells are kept"
+                f"{directory}: {found}; nfd run with the same config writes it anew, stored cells are kept"
             )
         damaged = [f"{RESULTS}/{file}" for file in manifest.flaws(root)]
         described = _described(root, manifest, damaged)

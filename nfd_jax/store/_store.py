@@ -2,10 +2,9 @@
 damage.
 
 DIR/results.zarr       every array, chunked so that each chunk file belongs to one batch
-DIR/batches/<id>.json  commit records: a batch counts as stored once its record, with the checksum of each of
-its
-                       chunk files, is in place; without a valid record it is pending, whatever its chunks
-                       hold
+DIR/batches/<id>.json  commit records: a batch counts as stored once its record, with the checksum of each
+                       of its chunk files, is in place; without a valid record it is pending, whatever its
+                       chunks hold
 DIR/store.json         the plan of batches and checksums of metadata and coordinates
 DIR/notes.json         what a run need not find out again
 DIR/config.yaml        the resolved config of the latest run

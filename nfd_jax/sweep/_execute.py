@@ -96,8 +96,7 @@ class _Run:
             found += train_grids(problem, heldout, task.seed, [task.at(seeds=seeds).grid])
         whole = {name: np.concatenate([part[name] for part in found], 1) for name in found[0]}
         at = lambda i: {name: x[i] for name, x in whole.items()}
-        name, fixed = task.problem.activation, task.fixed_batch
-        return [measures.dense_runs(at(i), name, fixed) for i in range(len(task.depths))]
+        return [measures.dense_runs(at(i), task.problem.activation) for i in range(len(task.depths))]
 
     def _pairs(self, depth: int, networks: Runs) -> tuple[Runs, Runs]:
         """Networks and limits on the same noise; those with matrices have noise of their own, and limits are

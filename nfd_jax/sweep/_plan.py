@@ -144,8 +144,9 @@ class _Planner:
         return [task.at(seeds=seeds).batch for seeds in _groups(every.seeds, most, least)]
 
     def shared_sizes(self) -> dict[int, int]:
-        """As above. With few coordinates it is starting small operations that takes time, and padding adds
-        none."""
+        """Which matrix-free widths run in the arrays of a wider one, and how wide those are: where padding
+        costs less than another program. With few coordinates time goes into starting small operations, and
+        padding adds none."""
         config, finite, sizes = self.config, self.config.finite, {}
         one_seed = lambda width: Task.of(config, Batch("cells", width, finite.depths, (0,)))
         tasks = {width: one_seed(width) for width in finite.widths}

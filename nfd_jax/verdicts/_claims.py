@@ -152,10 +152,8 @@ def rates(tree: xr.DataTree, *, margin: float = MARGIN) -> xr.Dataset:
 
     Returns:
         Over `row`, with coordinates claim, reading, quantity, axis, test, width, depth, step, learning_rate
-        and decides:
-        slope, constant (mean square) and effect (constant over signal), each with its 95 % interval,
-        smallest_effect_seen,
-        seeds_needed, verdict, reason and text.
+        and decides: slope, constant (mean square) and effect (constant over signal), each with its 95 %
+        interval, smallest_effect_seen, seeds_needed, verdict, reason and text.
 
     Raises:
         ValueError: for a margin outside (0, 1).
@@ -167,7 +165,7 @@ def conclusions(tree: xr.DataTree, *, margin: float = MARGIN) -> tuple[xr.Datase
     """`rates` and `judge` of a tree, from one set of fits. Raises as they do."""
     context = Context.of(tree, margin)
     rows, verdicts = _judged(context)
-    found = to_dataset([one.row for one in rows], margin)
+    found = to_dataset([one.row for one in rows])
     return found.assign_attrs(_attributes(context)), _verdicts(context, verdicts)
 
 
@@ -181,8 +179,7 @@ def judge(tree: xr.DataTree, *, margin: float = MARGIN) -> xr.Dataset:
 
     Returns:
         Over claim (C1 to C6) and reading (ms, rms, law): verdict (holds, fails, undecided, not detectable,
-        not measured
-        or hypothesis not met), reason and statement.
+        not measured or hypothesis not met), reason and statement.
 
     Raises:
         ValueError: for a margin outside (0, 1).

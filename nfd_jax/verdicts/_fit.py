@@ -35,8 +35,8 @@ EXACT = 1e-9
 def weights_of(samples: Array, widths: Array, depths: Array) -> Array:
     """(points,) inverse variances of samples (seeds, points, channels), smoothed as a power law in n and L.
 
-    Variances of single points, each known from a few seeds, would draw a fit to the points that came out
-    small.
+    The variance of a single point, known from a few seeds, is small by chance at some points, and a fit would
+    go through those.
     """
     variance = samples.var(0, ddof=1).sum(-1) if len(samples) > 1 else np.zeros(len(widths))
     if not np.all(variance > 0):

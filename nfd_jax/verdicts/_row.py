@@ -7,7 +7,6 @@ import numpy as np
 import xarray as xr
 
 from nfd_jax.verdicts._seeds import UNKNOWN, Interval
-from nfd_jax.verdicts._words import ARGUMENTS, LOOKS, NOT_KNOWN, readings_text
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ _LABELS = {
 }
 
 
-def to_dataset(rows: Sequence[Row], margin: float) -> xr.Dataset:
+def to_dataset(rows: Sequence[Row]) -> xr.Dataset:
     """The `/rates` group."""
 
     def column(name: str, dtype: type) -> np.ndarray:
@@ -92,6 +91,4 @@ def to_dataset(rows: Sequence[Row], margin: float) -> xr.Dataset:
     coords |= {
         name: ("row", column(name, kind), {"long_name": text}) for name, (text, kind) in _LABELS.items()
     }
-    attrs = {"margin": margin, "readings": readings_text(), "paper": NOT_KNOWN, "looks": LOOKS}
-    attrs |= {f"reading_{key}": f"{name}. {pro} {con}" for key, (name, pro, con) in ARGUMENTS.items()}
-    return xr.Dataset(data, coords, attrs)
+    return xr.Dataset(data, coords)

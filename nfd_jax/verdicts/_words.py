@@ -112,7 +112,3 @@ LOOKS = (
     "attribute `looks` at m they "
     "are taken at 1 - 0.05/m."
 )
-
-
-def readings_text() -> str:
-    return " ".join(f"{name}: {pro} {con}" for name, pro, con in ARGUMENTS.values())
