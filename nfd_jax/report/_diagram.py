@@ -31,7 +31,7 @@ def _label(x: float, y: float, text: str, anchor: str = "middle", color: str = "
 
 
 def _sub(name: str, index: str) -> str:
-    return f"{name}<tspan dy=4 font-size=11>{index}</tspan>"
+    return f"{name}<tspan dy=4 font-size=11>{index}</tspan><tspan dy=-4>&#8203;</tspan>"
 
 
 def layer(kind: str) -> str:

@@ -121,7 +121,12 @@ def gap_row(sheet: plot.Sheet, row: Iterable[Axes], views: Mapping[str, View]) -
         plot.size_axis(ax, found["depth"].values, "depth", "the loss has hardly dropped")
         plot.zero_line(ax)
         tables[name] = found
-    plot.same_range(axes, log=False)
+    if tables:  # of the points: a bar that reaches far would press all others flat
+        every = np.concatenate([found["gap"].values.ravel() for found in tables.values()] + [[0.0]])
+        low, high = np.nanmin(every), np.nanmax(every)
+        room = 0.12 * (high - low) or 1.0
+        for ax in axes:
+            ax.set_ylim(low - room, high + room)
     axes[0].set_ylabel("relative gap of losses")
     return _said(tables)
 

@@ -51,9 +51,9 @@ def losses(view: View, held_out: bool) -> plot.Drawing | None:
             " Right: network minus limit of the same seeds at the largest width and depth, with bars of "
             "one standard error."
         )
-    if held_out:
+    if held_out and finite is not None and limit is not None:
         caption += (
-            " Held-out samples have noise of their own in network and limit: a difference within its bars "
+            " Held-out samples have noise of their own in network and limit: a difference of about two bars "
             "is Monte Carlo error."
         )
     if any(estimate_band(view, name, own, "step") is not None for own in LIMIT_NAMES):

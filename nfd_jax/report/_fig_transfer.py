@@ -102,8 +102,9 @@ def coordinate_check(view: View) -> plot.Drawing | None:
     steps = view.get("finite/loss")
     updates = count(int(steps["step"][-1]), "update") if steps is not None else "training"
     verdict, powers = check_words(found)
+    also = ", and f likewise" if found["size"].sel(quantity="f").notnull().any() else ""
     caption = (
-        f"Root mean square of h (largest over t) and of f after {updates} minus before training, "
+        f"Root mean square of what {updates} change: h after minus h before (largest over t){also}, "
         f"{found.attrs['backward_weights']} weights, η = {float(found['learning_rate']):g}. Bars: 95 % "
         f"intervals over seeds. Over the whole grid: {powers}; flat is what lies within "
         f"±{found.attrs['flat']:g}."

@@ -134,7 +134,7 @@ def parametrizations(found: Views) -> plot.Drawing | None:
     variables = {"loss": "training", "heldout_loss": "held-out"}
     for row, (variable, words) in zip(sheet.axes[gaps:], variables.items(), strict=True):
         for ax, (name, view) in zip(row, found.items(), strict=True):
-            ax.set_title(f"{words} loss, {name}")
+            ax.set_title(f"{words} loss, {name}" + ("" if view.rate is None else f", η = {view.rate:g}"))
             values = view.get(f"finite/{variable}")
             if values is None:
                 plot.empty(ax, "not measured, or every network diverged")
@@ -145,11 +145,11 @@ def parametrizations(found: Views) -> plot.Drawing | None:
             _by_depth(sheet, ax, values, view.get(f"limit/{variable}"), window, grid_of(view))
         plot.same_range(row, log=plot.spans_decade(row))
         row[0].set_ylabel(f"{words} loss")
-    rates = sorted({view.rate for view in found.values() if view.rate is not None})
+    bars = f" {MEANING} Bars may leave the frame." if said else ""
     caption = (
         f"Losses: mean over {f'seeds and {steps} steps' if steps > 1 else 'seeds'} before each update at the "
-        f"largest width, η = {listed(rates)}. Full: reused backward weights; dashed: independent; black: the "
-        f"limits. Networks that diverged are left out. {MEANING if said else ''}"
+        "largest width. Full: reused backward weights; dashed: independent; black: the limits. Networks that "
+        f"diverged are left out.{bars}"
     )
     names = listed(dict.fromkeys(map(parametrization, found.values())))
     title = f"Losses by parametrization: {names}"
@@ -204,7 +204,8 @@ def _ends(found: xr.Dataset) -> list[str]:
     """The best rates of the shallowest and the deepest of the widest networks that have one."""
     at = found.sel(cut(found, "depth"))
     depths = covered(at["optimum"], "depth")
-    return [rate_word(at, {"depth": depth}) for depth in (depths[0], depths[-1])]
+    said = (rate_word(at, {"depth": depth}) for depth in (depths[0], depths[-1]))
+    return [word.replace("between ", "").replace(" and ", "–") for word in said]
 
 
 def richness(views: Views) -> plot.Drawing | None:

@@ -27,9 +27,8 @@ def learning_words(view: View) -> list[str]:
     best = best_rates(view)
     lines = [" ".join(gap_words(view))]
     if best is not None:
-        lines.append(
-            f"Learning rates: {rate_words(best)}. {shift_words(best)} {untrained_words(best)}".strip()
-        )
+        said = [f"Learning rates: {rate_words(best)}.", shift_words(best), untrained_words(best)]
+        lines.append(" ".join(filter(None, said)))
     return [line for line in lines if line]
 
 

@@ -149,9 +149,12 @@ class Sheet:
     def bars(
         self, ax: Axes, x: ArrayLike, y: ArrayLike, error: ArrayLike, line: Line, label: str = "", **style
     ) -> None:
-        """Points with bars, `error` long; bars that have no end are left out."""
+        """Points with bars, `error` long; bars that have no end are left out. Of many points some are marked,
+        and a line goes through all."""
         keywords = {"capsize": 2, "elinewidth": 0.8} | line.keywords() | style
         if len(y) > 20:
+            if not line.dashes:
+                ax.plot(np.asarray(x), y, color=line.color, linewidth=0.8, zorder=style.get("zorder", 2))
             keywords |= {"errorevery": len(y) // 12, "markevery": len(y) // 12}
         ax.errorbar(np.asarray(x), y, np.where(np.isfinite(error), error, 0), **keywords)
         if label:
