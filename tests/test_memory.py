@@ -92,12 +92,28 @@ def test_prediction_is_near_what_the_compiled_programs_take(
         assert size / FACTOR < predicted[name][1] < size * FACTOR, name
 
 
-@pytest.mark.parametrize("rates, flags", [(1, ["reused"]), (4, ["reused", "independent"])])
+BOTH = ["reused", "independent"]
+
+
 @pytest.mark.parametrize(
-    "width, batch_size, form", [(64, 8, "explicit"), (128, 4, "factored"), (256, 32, "explicit")]
+    "width, batch_size, form, rates, flags, rule",
+    [
+        (64, 8, "explicit", 1, ["reused"], {}),
+        (64, 8, "explicit", 4, BOTH, {}),
+        (128, 4, "factored", 1, ["reused"], {}),
+        (128, 4, "factored", 4, BOTH, {}),
+        (256, 32, "explicit", 1, ["reused"], {}),
+        (256, 32, "explicit", 4, BOTH, {}),
+        (128, 32, "explicit", 1, BOTH, {"name": "sgd", "momentum": 0.9}),
+        (128, 8, "explicit", 1, ["reused"], {"name": "adam"}),
+        (128, 8, "explicit", 2, BOTH, {"name": "adam"}),
+    ],
 )
-def test_prediction_for_weight_matrices_is_near_what_the_engine_takes(width, batch_size, form, rates, flags):
+def test_prediction_for_weight_matrices_is_near_what_the_engine_takes(
+    width, batch_size, form, rates, flags, rule
+):
     problem = {"batch_size": batch_size, "learning_rate": [0.1 * (1 + i) for i in range(rates)]}
+    problem |= {"optimizer": rule} if rule else {}
     finite = {"widths": [width], "simulator": "dense", "backward_weights": flags}
     config = sweep(problem=problem, finite=finite, limit=None, measure=["kernels"], seeds=4)
     [batch], loaded, heldout = make_plan(config), Problem.from_config(config), Heldout.from_config(config)

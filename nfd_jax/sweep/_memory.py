@@ -126,9 +126,17 @@ class _Count:
                 2 * shape.layers * beside * self.samples * shape.size + kinds * drawn
             )  # a second copy of the draw
         else:  # and the gap between two copies of the weights, or a second one of the only copy
-            trained = shape.layers * beside * shape.size**2 + drawn
+            trained = (1 + self.moments(shape.independent)) * shape.layers * beside * shape.size**2 + drawn
         rows = (3 if self.probe else 2) * self.rows
         return runs * (kinds * drawn + trained + 2 * shape.layers * beside * rows * shape.size)
+
+    def moments(self, independent: bool) -> int:
+        """Matrices that an optimizer keeps besides each of the weights; where it is not linear, backward
+        weights of their own are a parameter with as many."""
+        rule = self.task.problem.optimizer
+        if rule.linear:
+            return 1 if rule.momentum else 0
+        return 4 if independent else 2
 
     def innovations(self) -> int:
         """One dense network in training, and its innovations, refined to the limit's steps."""
