@@ -15,15 +15,18 @@ from matplotlib.collections import PolyCollection
 
 import nfd_jax as nfd
 from nfd_jax import launch, sweep
-from nfd_jax.limit import TimeTooShort, initial_averages
+from nfd_jax.limit import Sampler, TimeTooShort, initial_averages
 from nfd_jax.problem import Heldout
 from nfd_jax.report._distances import estimate_band
 from nfd_jax.report._fig_front import front_loss
 from nfd_jax.report._fig_training import kernels, losses
 from nfd_jax.report._plot import styled
 from nfd_jax.sweep import _cluster, _estimates
+from nfd_jax.sweep._execute import run_batch
 from nfd_jax.sweep._plan import make_plan
 from nfd_jax.sweep._spread import A_WORKER, LEAST, Share, Spread, _parts, taken
+from nfd_jax.sweep._task import Task
+from nfd_jax.sweep._unfinished import Unfinished
 from nfd_jax.verdicts import View
 
 TREE = {
@@ -207,6 +210,36 @@ def test_workers_take_the_samples_and_a_death_costs_a_retry(results, tmp_path, m
     taken_by = [path.name.rsplit(".", 1) for path in tmp_path.iterdir()]
     assert len({share for share, _ in taken_by}) > A_WORKER
     assert len({process for share, process in taken_by if share == f"{BATCH.id}-2"}) == 2
+
+
+def test_what_was_interrupted_goes_on_where_it_stood(results, tmp_path, monkeypatch):
+    """To the same bits; and nothing is left of it once it is done."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    taken_now, chunks, keep = [], Sampler.chunks, Unfinished.keep
+
+    def counted(self, wanted):
+        taken_now.extend((self.reused, *one) for one in wanted)
+        return chunks(self, wanted)
+
+    monkeypatch.setattr(Sampler, "chunks", counted)
+
+    def stopped(self, estimate):
+        keep(self, estimate)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Unfinished, "keep", stopped)
+        run_batch(CONFIG, BATCH)
+    kept = lambda: list((tmp_path / "nfd_jax" / "estimates").iterdir())
+    assert len(kept()) == 1 and taken_now
+    before = taken_now.copy()
+    taken_now.clear()
+    assert_same(run_batch(CONFIG, BATCH), results)
+    assert kept() == [] and taken_now and not set(before) & set(taken_now)
+    for damaged in (b"", b"no estimate"):
+        found = Unfinished(_estimates._sampler(Task.of(CONFIG, BATCH), _estimates.Run(0, 0.1, "reused")))
+        found.path.write_bytes(damaged)
+        assert found.load() is None
 
 
 def through(spread, change=lambda share, answer: answer):

@@ -19,7 +19,7 @@ from nfd_jax.limit._kernels import (
 from nfd_jax.limit._lazy import lazy_limit
 from nfd_jax.limit._levels import Chunk, Sampled, Sampler
 from nfd_jax.limit._solve import Limit
-from nfd_jax.limit._tolerance import TimeTooShort, estimate_limit
+from nfd_jax.limit._tolerance import TimeTooShort, estimate_limit, identity_of
 from nfd_jax.names import BackwardWeights, MatmulPrecision, RecordName
 from nfd_jax.noise import AbstractNoise, shared_keyed_noise, shared_noise
 from nfd_jax.problem import Problem
@@ -36,6 +36,7 @@ __all__ = [
     "TimeTooShort",
     "check_limit",
     "estimate_limit",
+    "identity_of",
     "first_order_change",
     "first_step_gain",
     "init_kernels",
@@ -64,7 +65,7 @@ def solve_limit(
 
     - `particles` N ≥ K·P and `depth_steps` M: needed with `key`; read off `noise` otherwise.
     - `key`: what noise is drawn from; at M, 2 M, 4 M, … the Brownian motions are the same, so that refining M
-      converges path by path.
+      converges path by path. (Another draw than `sample_noise` and `train_finite` make of the same key.)
     - `noise` of width N and depth M: the solution can be compared path by path with networks on
       `noise.coarsen(depth)`. `key` then gives the noise of held-out answers alone.
     - `backward_weights`: "independent" is the paper's Neural Feature Dynamics; "reused" keeps the response of

@@ -97,7 +97,7 @@ def estimate_limit(
     deadline = np.inf if max_seconds is None else time.monotonic() + max_seconds
 
     sampler = Sampler(problem, check_key(key), backward_weights == "reused", heldout, kernels)
-    identity = _identity((problem, sampler.heldout), backward_weights, sampler.seed, kernels)
+    identity = identity_of(sampler)
     if resume is not None and resume.identity != identity:
         raise ValueError(
             "resume= must be an estimate of the same problem, key, backward weights and heldout, and the "
@@ -174,8 +174,14 @@ def _here(sampler: Sampler, wanted: Sequence[Chunk]) -> Generator[list[Sampled],
         yield sampler.chunks(wanted[i : i + slab])
 
 
+def identity_of(sampler: Sampler) -> str:
+    """A digest of what two calls must share to be the same: arrays, names, what functions do, key, backward
+    weights and kernels."""
+    flag = "reused" if sampler.reused else "independent"
+    return _identity((sampler.problem, sampler.heldout), flag, sampler.seed, sampler.kernels)
+
+
 def _identity(tree, *more) -> str:
-    """A digest of what two calls must share to be the same: arrays, names, what functions do, and `more`."""
     arrays, names = eqx.partition(tree, eqx.is_array)
     found = hashlib.sha256()
     for x in map(np.asarray, (*jax.tree.leaves(arrays), *_done_by_functions(tree[0]))):

@@ -22,6 +22,7 @@ from nfd_jax.problem import Heldout, Problem
 from nfd_jax.runtime import in_threads
 from nfd_jax.sweep._systems import problem_of_seed
 from nfd_jax.sweep._task import Task
+from nfd_jax.sweep._unfinished import Unfinished
 
 
 class Run(NamedTuple):
@@ -61,9 +62,12 @@ def estimates(task: Task, take: Take | None = None) -> Runs:
 
 def chunks_of(task: Task, run: Run, wanted: Sequence[Chunk]) -> list[Sampled]:
     """Samples of one of the task's estimates, taken here."""
+    return _sampler(task, run).chunks(wanted)
+
+
+def _sampler(task: Task, run: Run) -> Sampler:
     problem, heldout, kernels = _learned(task, run)
-    sampler = Sampler(problem, seed_key(task, run.seed), run.flag == "reused", heldout.inputs, kernels)
-    return sampler.chunks(wanted)
+    return Sampler(problem, seed_key(task, run.seed), run.flag == "reused", heldout.inputs, kernels)
 
 
 def _learned(task: Task, run: Run) -> tuple[Problem, Heldout, int | None]:
@@ -76,16 +80,20 @@ def _learned(task: Task, run: Run) -> tuple[Problem, Heldout, int | None]:
 def _one(task: Task, run: Run, take: Take | None) -> dict[str, np.ndarray]:
     """The variables of an estimate by name."""
     problem, heldout, kernels = _learned(task, run)
+    unfinished = Unfinished(_sampler(task, run))
     options = {
         "tolerance": task.tolerance,
         "max_seconds": task.max_seconds,
         "backward_weights": run.flag,
+        "resume": unfinished.load(),
+        "progress": unfinished.keep,
         "take": take and partial(take, run),
     }
     try:
         bars = estimate_limit(
             problem, key=seed_key(task, run.seed), heldout=heldout.inputs, kernels=kernels, **options
         ).quantities
+        unfinished.forget()
     except FloatingPointError:  # a diverged limit is a result, as a diverged network is
         nothing = lambda *shape: Quantity(*(np.full((problem.steps, *shape), np.nan) for _ in range(3)))
         rows, outputs = problem.batch_size, problem.outputs
