@@ -10,12 +10,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from _compiler import QUICK_TO_RUN
 from _configs import config_with
 from matplotlib.collections import PolyCollection
 
 import nfd_jax as nfd
-from nfd_jax import launch, sweep
-from nfd_jax.limit import Sampler, TimeTooShort, initial_averages
+from nfd_jax import launch, programs, sweep
+from nfd_jax.limit import Sampler, TimeTooShort, _multilevel, initial_averages
 from nfd_jax.problem import Heldout
 from nfd_jax.report._distances import estimate_band
 from nfd_jax.report._fig_front import front_loss
@@ -38,6 +39,16 @@ TREE = {
 }
 CONFIG = config_with(TREE, {})
 [BATCH] = make_plan(CONFIG)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_samples():
+    """Of each level: most of the time here goes into taking them, by programs that run for longer than they
+    compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_multilevel, "PILOT", {"base": 32, "particles": 32, "steps": 16, "mixed": 8})
+        patch.setattr(programs, "compiler_options", lambda **_: QUICK_TO_RUN)
+        yield
 
 
 def stored(folder, **changes):

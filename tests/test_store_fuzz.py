@@ -52,6 +52,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(_show, "judged", lambda tree: tree)
     monkeypatch.setattr(_show, "cards", lambda tree: [])
+    monkeypatch.setattr(_show, "counted", lambda tree: "")
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ def gap_by_seed(reused: Array, independent: Array) -> Array:
     """
     dropped = reused[:, :1] - reused
     size, first = dropped.mean(0), reused[:, 0].mean()
-    size = np.where(size > DROPPED * first, size, np.nan)
+    size = np.where(size > max(DROPPED * first, 0), size, np.nan)
     ratio = (independent - reused).mean(0) / size
     return ratio + ((independent - reused) - ratio * dropped) / size
 
