@@ -102,7 +102,7 @@ def _first_screen(view: View, found: Judged, saved: Saved, remarked: str, shown:
     title = html.escape(view.config.get("name", "results"))
     figures = _figures(saved, [name for name in FRONT if name in saved][:2], shown, columns=2)
     pair = f"<div class='pair front'>{''.join(figures)}</div>\n" if figures else ""
-    end = html.paragraph(texts.ATTRIBUTION, "small") + remarked
+    end = html.paragraph(texts.attribution(), "small") + remarked
     claims = claim_cards(cards(found))
     if found.unmeasured:  # a run about something else
         claims = html.folded(counted(found), claims)

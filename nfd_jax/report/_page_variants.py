@@ -15,7 +15,7 @@ from nfd_jax.report._fig_variants import variant_drawings, varying
 from nfd_jax.report._numbers import count, listed
 from nfd_jax.report._page import lead, marked
 from nfd_jax.report._run import reproduce, state
-from nfd_jax.report._words import ATTRIBUTION, CLAIM_WORDS, METHOD
+from nfd_jax.report._words import CLAIM_WORDS, METHOD, attribution
 from nfd_jax.verdicts import CLAIMS, View
 
 MOST_ACROSS = 4
@@ -33,7 +33,7 @@ def variants_page(
     title = title if kind == "variant" else f"{count(len(trees), 'run')} compared"
     head = f"{title}: {count(len(trees), kind)}" if kind == "variant" else title
     leads = html.items(f"{name}: {lead(view, whole=True)}" for name, view in views.items())
-    start = f"<h1>{html.escape(head)}</h1>\n{leads}{html.paragraph(ATTRIBUTION, 'small')}"
+    start = f"<h1>{html.escape(head)}</h1>\n{leads}{html.paragraph(attribution('in each report'), 'small')}"
     body = f"<header id=front>{start}</header>\n"
     figures = [html.figure(drawn) for drawn in saved.values()]
     body += html.section("figures", "Side by side", *figures) if figures else ""

@@ -28,11 +28,16 @@ LIMIT_NAMES = {"reused": "reused limit", "independent": "independent limit (NFD)
 
 SOURCE_WORDS = {"abstract": "abstract", "summaries": "summaries of the body", "assumption": "assumption"}
 
-ATTRIBUTION = (
-    f"Whose words these are: C1 to C4 stand in the abstract of {PAPER}, C5 is an assumption of that paper,"
-    " C6 comes from summaries of its body. The paper's equations were not read: NFD is the system drawn "
-    "below, and rates are rates of mean squares unless another reading is named."
-)
+
+def attribution(drawn: str = "below") -> str:
+    """Whose words the claims are; `drawn` says where NFD is."""
+    return (
+        f"Whose words these are: C1 to C4 stand in the abstract of {PAPER}, C5 is an assumption of that "
+        "paper, C6 comes from summaries of its body. The paper's equations were not read: NFD is the system "
+        f"drawn {drawn}, and rates are rates of mean squares unless another reading is named."
+    )
+
+
 ATTRIBUTION_MORE = NOT_KNOWN
 
 MEASURED = _table("""\

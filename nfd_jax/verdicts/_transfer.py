@@ -34,7 +34,7 @@ def transfer(
     - `optimum`, `optimum_low`, `optimum_high` (width, depth): η*. Where it is no vertex `inner` is False: it
       is the best rate of the list, and the ends are the rates next to it (0 or inf beyond the list's ends).
     - `depth_shift` … `_low`, `_high` (width): power p of η* ∝ L^p, `width_shift` (depth) that of η* ∝ n^p;
-      NaN unless two sizes have an inner optimum.
+      NaN unless two sizes and more have a best rate, and all of them a vertex.
     - `cost`, `cost_low`, `cost_high` (width, depth): loss at the limit's η* over the loss at the own one; 1
       is as good. NaN unless both are vertices. The limit is that of as many particles as the width, or of
       most.
@@ -178,7 +178,7 @@ def _shifts(best: dict, values: xr.DataArray) -> dict:
 def _shift(found: list[tuple[int, Best]]) -> Interval:
     """Slope of log η* on log size, by seed; networks of other sizes have the same seeds."""
     inner = [(size, best.log_rate) for size, best in found if best.inner]
-    if len(inner) < 2 or len({len(values) for _, values in inner}) > 1:
+    if len(inner) < max(2, len(found)) or len({len(values) for _, values in inner}) > 1:
         return UNKNOWN
     x = np.log([size for size, _ in inner])
     x = x - x.mean()
