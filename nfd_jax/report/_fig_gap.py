@@ -13,7 +13,7 @@ from nfd_jax.report._numbers import count, percent, percents
 from nfd_jax.report._pick import ends, estimate, largest
 from nfd_jax.verdicts import View, covered, relative_gap, spread
 
-ENDLESS = plot.Line("#000000", "", plot.LIMIT["independent"].dashes)
+ENDLESS = plot.LIMIT["independent"]
 """The gap of the two limits."""
 OVER = "both learned everything"
 MEANING = (
@@ -115,9 +115,7 @@ def gap_row(sheet: plot.Sheet, row: Iterable[Axes], views: Mapping[str, View]) -
             limit = limit_gap(found, rate, int(found["width"]))
             if limit is not None:
                 ax.axhline(float(limit), color=line.color, linestyle=ENDLESS.dashes)
-                sheet.legend["gap of the limits, in the networks' colour"] = plot.Line(
-                    plot.BLACK, "", ENDLESS.dashes
-                )
+                sheet.legend["gap of the limits, in the networks' colour"] = ENDLESS
         plot.size_axis(ax, found["depth"].values, "depth", "the loss has hardly dropped")
         plot.zero_line(ax)
         tables[name] = found

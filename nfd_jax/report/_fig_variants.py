@@ -174,7 +174,7 @@ def _by_depth(
         solved = pick(limit, backward_weights=flag)
         if solved is not None:
             solved = smooth(largest(solved, "particles"))
-            line = plot.Line(plot.BLACK, "", plot.LIMIT[flag].dashes)
+            line = plot.LIMIT[flag]
             sheet.line(ax, solved["step"], solved, line, f"{flag} limit, {grid}")
     plot.step_axis(ax, values["step"].values)
 

@@ -75,8 +75,8 @@ class Line:
 
 NETWORK = {"reused": Line(VERMILION, "o"), "independent": Line(BLUE, "s", "--")}
 """Finite networks by their backward weights."""
-LIMIT = {"reused": Line(GREEN, "", (0, (5, 1.5))), "independent": Line(BLUE, "", (0, (1.5, 1.2)))}
-"""Limits by their backward weights."""
+LIMIT = {"reused": Line(BLACK, "", (0, (5, 1.5))), "independent": Line(BLACK, "", (0, (1.5, 1.2)))}
+"""Limits by their backward weights: black, beside networks in colour."""
 PAIRS = {
     ("reused", "reused"): Line(GREEN, "^", "-"),
     ("reused", "independent"): Line(VERMILION, "o", "-"),
