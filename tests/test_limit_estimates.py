@@ -247,10 +247,12 @@ def test_what_was_interrupted_goes_on_where_it_stood(results, tmp_path, monkeypa
     taken_now.clear()
     assert_same(run_batch(CONFIG, BATCH), results)
     assert kept() == [] and taken_now and not set(before) & set(taken_now)
+    sampler = _estimates._sampler(Task.of(CONFIG, BATCH), _estimates.Run(0, 0.1, "reused"))
     for damaged in (b"", b"no estimate"):
-        found = Unfinished(_estimates._sampler(Task.of(CONFIG, BATCH), _estimates.Run(0, 0.1, "reused")))
+        found = Unfinished(sampler, 0.1)
         found.path.write_bytes(damaged)
         assert found.load() is None
+    assert Unfinished(sampler, 0.1).path == found.path != Unfinished(sampler, 0.2).path
 
 
 def through(spread, change=lambda share, answer: answer):

@@ -358,7 +358,7 @@ def test_what_is_no_saved_estimate_is_refused(tmp_path):
         with pytest.raises(ValueError, match="no estimate of a limit, or a damaged one"):
             nfd.LimitEstimate.load(path)
     np.savez(path, format=99)
-    with pytest.raises(ValueError, match="an estimate in format 99, this version reads 2: estimate anew"):
+    with pytest.raises(ValueError, match="an estimate in format 99, this version reads 3: estimate anew"):
         nfd.LimitEstimate.load(path)
 
 

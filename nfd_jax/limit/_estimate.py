@@ -12,7 +12,7 @@ import numpy as np
 from nfd_jax.limit._levels import KINDS, Level
 from nfd_jax.limit._multilevel import Moments, State, Sum, rms
 
-FORMAT = 2
+FORMAT = 3
 """Of files: raised where what they hold, or the samples that a chunk of a level consists of, change."""
 
 

@@ -80,7 +80,7 @@ def _learned(task: Task, run: Run) -> tuple[Problem, Heldout, int | None]:
 def _one(task: Task, run: Run, take: Take | None) -> dict[str, np.ndarray]:
     """The variables of an estimate by name."""
     problem, heldout, kernels = _learned(task, run)
-    unfinished = Unfinished(_sampler(task, run))
+    unfinished = Unfinished(_sampler(task, run), task.tolerance)
     options = {
         "tolerance": task.tolerance,
         "max_seconds": task.max_seconds,

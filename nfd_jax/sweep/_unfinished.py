@@ -20,10 +20,11 @@ OLD = 30 * 86400.0
 
 
 class Unfinished:
-    """The estimate that a sampler's samples make, as far as it was kept."""
+    """The estimate to a tolerance that a sampler's samples make, as far as it was kept."""
 
-    def __init__(self, sampler: Sampler):
-        words = identity()["source"], identity_of(sampler)
+    def __init__(self, sampler: Sampler, tolerance: float):
+        # One that began for a smaller tolerance has more samples than an uninterrupted one would have taken.
+        words = identity()["source"], identity_of(sampler), repr(tolerance)
         name = hashlib.sha256("\n".join(words).encode()).hexdigest()[:32]
         self.path = Path(user_cache_dir("nfd_jax")) / "estimates" / f"{name}.npz"
 
