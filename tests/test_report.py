@@ -29,6 +29,7 @@ from nfd_jax.report._page import sweep_page
 from nfd_jax.report._pick import in_blocks
 from nfd_jax.report._plot import styled
 from nfd_jax.report._rates_table import by_learning_rate
+from nfd_jax.report._run import remarks
 from nfd_jax.report._trends import mean, moves, trend
 from nfd_jax.store import StoreError
 from nfd_jax.verdicts import CLAIMS, View
@@ -617,3 +618,12 @@ def test_labels_of_log_axes_do_not_overlap(low, high):
     ticks = np.array([tick for tick in ax.get_yticks() if low <= tick <= high])
     gaps = np.diff(np.log(ticks)) / np.log(high / low)
     assert len(ticks) > 2 and gaps.min() > 0.04, ticks
+
+
+@pytest.mark.parametrize("steps, coarse", [(32, True), (128, False)])
+def test_a_limit_no_finer_than_the_deepest_network_is_remarked(tree, steps, coarse):
+    """The sweep's deepest networks have 32 layers."""
+    config = View.of(tree).config
+    changed = View(tree, config | {"limit": {**config["limit"], "depth_steps": steps}}, None)
+    assert max(config["finite"]["depths"]) == 32
+    assert ("A coarse limit" in remarks(changed, [], {})) == coarse

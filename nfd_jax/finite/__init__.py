@@ -74,9 +74,9 @@ def train_finite(
       "weights", those after the last update.
     - `heldout` (H, d): inputs to follow besides; fills `.heldout` (K, H, C).
     - `grid`: record h and b at the multiples of 1/grid in t only; a divisor of L.
-    - `directions` R (matrix-free): bound the history to R directions a layer, for training of any length; a
-      query's direction enters where its residual exceeds `tolerance` of its norm. `.history_residual` says
-      what was left out. None: exact.
+    - `directions` R (matrix-free): bound the history to R directions a layer, for training of any length.
+      While there is room no query keeps more than `tolerance` of its norm beyond them; `.history_residual`
+      says what was left out. None: exact.
     - `matmul_precision`: "highest", "tensorfloat32", "bfloat16": the last two make float32 products faster on
       accelerators.
 

@@ -73,8 +73,8 @@ def solve_limit(
     - `record`: any of "features" and "gradients", (K, M+1, P, N), and "coupling".
     - `heldout` (H, d): inputs to follow besides; fills `.heldout` (K, H, C).
     - `grid`: record h and b at the multiples of 1/grid in t only.
-    - `directions` R: bound the history to R directions a layer, for training of any length; a query's
-      direction enters where its residual exceeds `tolerance` of its norm. `.history_residual` says what was
+    - `directions` R: bound the history to R directions a layer, for training of any length. While there is
+      room no query keeps more than `tolerance` of its norm beyond them; `.history_residual` says what was
       left out. None: exact.
     - `matmul_precision`: "highest", "tensorfloat32", "bfloat16", of products of float32 on accelerators.
 
